@@ -140,8 +140,8 @@ remaining gas allows it. Never race to the surface.
 ## Decompression sickness
 Pain in a joint, a rash, tingling or unusual tiredness within a day of a dive is decompression
 sickness until a doctor says otherwise. Give pure oxygen at fifteen litres a minute, lay the person
-flat, let them drink water, and call the chamber in Kirkvoe. No flight for twenty-four hours after the last
-dive.
+flat, let them drink water, and call the chamber in Kirkvoe. No flight for twenty-four hours after
+the last dive.
 ## Seals
 A curious seal is not an emergency. Keep the hands close to the body, do not feed it, and accept
 that it swims better than you do."""
@@ -246,6 +246,7 @@ def pdf_text(text: str) -> bytes:
     styles = {"# ": ("F2", 24, 40), "## ": ("F2", 15, 60), "": ("F1", 11, 84)}
     out, y = ["BT"], 780.0
     for block in text.replace("\n## ", "\n\n## ").split("\n\n"):
+        block = block.strip()
         prefix = next(mark for mark in styles if block.startswith(mark))
         font, size, width = styles[prefix]
         for line in textwrap.wrap(" ".join(block.removeprefix(prefix).split()), width):
