@@ -22,11 +22,11 @@ def show(
         return
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     header = [column.replace("_", " ").upper() for column in columns]
-    widths = [
-        max(cell_len(line[i]) for line in [header, *cells]) for i in range(len(columns))
-    ]
+    widths = [max(cell_len(line[i]) for line in [header, *cells]) for i in range(len(columns))]
     for line in [header, *cells]:
-        padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths)]
+        padded = [
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
+        ]
         print("  ".join(padded).rstrip())
 
 

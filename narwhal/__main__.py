@@ -1,0 +1,5 @@
+"""`python -m narwhal` is the command `narwhal`."""
+
+from narwhal.cli import main
+
+main()

@@ -1,0 +1,63 @@
+"""The `narwhal` command: one module per group, each adding itself with `register(app)`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Annotated
+
+import typer
+
+from narwhal import __version__
+from narwhal.cli import drive, jobs, search, users, worker
+from narwhal.output import report, say
+
+app = typer.Typer(
+    name="narwhal",
+    help="A drive on Supabase that understands its files.\n\n"
+    "Start with: narwhal up --detach; narwhal users create you@example.com; "
+    "narwhal login you@example.com; narwhal upload FILE --wait; narwhal search 'a question'",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for name in ("stack", "db"):
+    try:
+        importlib.import_module(f"narwhal.cli.{name}").register(app)
+    except ModuleNotFoundError:  # without the `local` extra there is no local stack to command
+        continue
+for module in (users, drive, search, worker, jobs):
+    module.register(app)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; failures are two lines on stderr and exit code 1."""
+    try:
+        app()
+    except Exception as error:
+        from narwhal.failures import as_narwhal_error
+
+        failure = as_narwhal_error(error)
+        if failure is not None:
+            report(failure)
+        elif os.environ.get("NARWHAL_DEBUG"):
+            raise
+        else:  # a defect of ours; its message may hold anything, so it is not printed
+            say(f"error: unexpected {type(error).__name__}")
+            say("hint: Set NARWHAL_DEBUG=1 and run it again to see where.")
+        raise SystemExit(1) from None

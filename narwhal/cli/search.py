@@ -1,0 +1,109 @@
+"""Search: `narwhal search`."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from narwhal.cli.options import AsJson, AsUser, Home
+from narwhal.output import printable, say, show_json
+from narwhal.settings import load_settings
+
+
+class Mode(StrEnum):
+    """How to search."""
+
+    hybrid = "hybrid"
+    keyword = "keyword"
+    semantic = "semantic"
+    pages = "pages"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    app.command("search")(search)
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="Words or a question.")],
+    mode: Annotated[Mode, typer.Option(help="By words, by meaning, or both.")] = Mode.hybrid,
+    folder: Annotated[
+        str, typer.Option(metavar="PATH", help="Only below this folder of the drive.")
+    ] = "",
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="EXT", help="Only this extension; may be repeated."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="At most this many hits.")] = 8,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how the hits were found.")] = (
+        False
+    ),
+    as_user: AsUser = None,
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Find the passages that answer a question, best first, with file and page.
+
+    Example: narwhal search 'who approved the budget' --folder Projects --type pdf
+    """
+    settings = load_settings(home)
+    from narwhal.drive import Drive
+    from narwhal.session import user_client
+
+    filters: dict[str, Any] = {}
+    with user_client(settings, as_user) as client:
+        if folder.strip("/"):
+            filters["folder_id"] = Drive(client, settings).folder_id(folder)
+        if types:
+            filters["types"] = [extension.lower().lstrip(".") for extension in types]
+        answer: Any = client.functions.invoke(
+            "ai/search",
+            {
+                "body": {
+                    "query": query,
+                    "mode": mode.value,
+                    "filters": filters,
+                    "top_k": top_k,
+                    "explain": explain,
+                },
+                "responseType": "json",
+            },
+        )
+    if as_json:
+        show_json(answer)
+    else:
+        _show_hits(answer, explain)
+
+
+def _show_hits(answer: dict[str, Any], explain: bool) -> None:
+    """Print hits as a person reads them: where, how well, and the passage."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    for rank, hit in enumerate(answer["hits"], start=1):
+        print(f"{rank}. {_place(hit)}  ({hit['score']:.3f})")
+        passage = printable(" ".join(str(hit.get("snippet") or "").split()))
+        print(textwrap.fill(passage, width, initial_indent="   ", subsequent_indent="   "))
+        if explain:
+            parts = hit.get("parts") or {}
+            said = ", ".join(f"{name} {value}" for name, value in parts.items())
+            print(f"   [{said}]")
+    if not answer["hits"]:
+        say("nothing found")
+    if explain and answer.get("explain"):
+        print(f"plan: {answer['explain']}")
+    if answer.get("degraded"):
+        say("note: answered by keyword only; the text encoder was not available")
+    if answer.get("pending_files"):
+        say(f"note: {answer['pending_files']} files are still being read")
+
+
+def _place(hit: dict[str, Any]) -> str:
+    """Write where a hit is: its path, and the page when the file has pages."""
+    path = hit.get("path")
+    if isinstance(path, list):
+        path = "/".join(str(part) for part in path)
+    text = printable(str(path or hit.get("name") or hit.get("file_id")))
+    return f"{text}, page {hit['page']}" if hit.get("page") is not None else text
