@@ -1,0 +1,184 @@
+"""The ASGI app: routes, and which RPC answers which of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from narwhal import __version__
+from narwhal.errors import NarwhalError
+from narwhal.service.answers import Refusal, refuse, unavailable
+from narwhal.service.bodies import EmbedBody, Mode, SearchBody, read_body
+from narwhal.service.queries import QueryEncoder
+from narwhal.service.upstream import Caller, Upstream
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"  # what health asks for; a search asks for the space's own
+LONGEST_QUERY = 4000  # characters; longer ones are refused by Postgres and not embedded first
+ONE_SIDE = {
+    Mode.KEYWORD: {"weights": {"keyword": 1, "vector": 0}},
+    Mode.SEMANTIC: {"weights": {"keyword": 0, "vector": 1}},
+}
+
+
+@dataclass(frozen=True)
+class Space:
+    """An embedding space as rpc embedding_space describes it."""
+
+    name: str
+    model: str
+    dimension: int
+    kind: str
+
+
+def create_service(
+    supabase_url: str, anon_key: str, encoder: QueryEncoder | None = None
+) -> Starlette:
+    """Return the AI service of one project.
+
+    It has no rights: whoever calls it, PostgREST is called with the same Authorization header.
+    Routes: POST /search, POST /embed, GET or POST /health.
+    """
+    upstream = Upstream(supabase_url, anon_key)
+    service = Service(upstream, encoder or QueryEncoder())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
+        yield
+        await upstream.aclose()
+
+    return Starlette(
+        routes=[
+            Route("/search", _answer(service.search), methods=["POST"]),
+            Route("/embed", _answer(service.embed), methods=["POST"]),
+            # functions.invoke sends POST unless told otherwise
+            Route("/health", _answer(service.health), methods=["GET", "POST"]),
+        ],
+        exception_handlers={HTTPException: _not_here, Exception: _defect},
+        lifespan=lifespan,
+    )
+
+
+class Service:
+    """What the routes do."""
+
+    def __init__(self, upstream: Upstream, encoder: QueryEncoder) -> None:
+        self.upstream = upstream
+        self.encoder = encoder
+
+    async def search(self, request: Request) -> Any:
+        """Embed the query and search as the caller; by keyword when there is no encoder."""
+        body = await read_body(request, SearchBody)
+        if body.mode is Mode.PAGES:
+            raise unavailable("no space of page images is active", "hybrid")
+        caller = self.upstream.as_caller(request)
+        try:
+            return await self._search(caller, body)
+        except Refusal as refusal:
+            # the active space was switched between our two calls: the next pair agrees
+            if refusal.details.get("field") not in ("space", "embedding"):
+                raise
+            return await self._search(caller, body)
+
+    async def embed(self, request: Request) -> dict[str, Any]:
+        """Embed one text or several for signed-in callers."""
+        body = await read_body(request, EmbedBody)
+        space = await _space(self.upstream.as_caller(request), body.space)
+        if space.kind != "text":
+            raise unavailable(f"the space {space.name} has no encoder here", "keyword")
+        texts = body.texts if body.texts is not None else [body.text or ""]
+        vectors = await self._embed(space, texts)
+        answer: dict[str, Any] = {"space": space.name, "dimension": space.dimension}
+        if body.texts is None:
+            return {"embedding": vectors[0], **answer}
+        return {"vectors": vectors, **answer}
+
+    async def health(self, request: Request) -> dict[str, Any]:  # noqa: ARG002
+        """Say whether search works in full (healthy) or in part (degraded). Needs no account."""
+        database = "ok"
+        try:
+            await self.upstream.as_anybody().rpc("embedding_space", {"space": "active"})
+        except Refusal as refusal:  # a refusal is an answer: PostgREST and Postgres are there
+            database = "unavailable" if refusal.status >= 500 else "ok"
+        except NarwhalError:
+            database = "unavailable"
+        encoder = "ok" if await self.encoder.is_available(DEFAULT_MODEL) else "unavailable"
+        return {
+            "status": "healthy" if database == encoder == "ok" else "degraded",
+            "database": database,
+            "text_encoder": encoder,
+            "version": __version__,
+            "timestamp": datetime.now(UTC).isoformat(),
+        }
+
+    async def _search(self, caller: Caller, body: SearchBody) -> Any:
+        arguments: dict[str, Any] = {
+            "query": body.query,
+            "embedding": None,
+            "filters": body.filters or {},
+            "top_k": body.top_k,
+            "options": {**ONE_SIDE.get(body.mode, {}), **(body.options or {})},
+            "explain": body.explain,
+        }
+        if body.candidates is not None:
+            arguments["candidates"] = body.candidates
+        if body.mode is not Mode.KEYWORD and len(body.query) <= LONGEST_QUERY:
+            try:
+                space = await _space(caller, "active")
+                [vector] = await self._embed(space, [body.query])
+            except NarwhalError:
+                if body.mode is Mode.SEMANTIC:
+                    raise
+            else:
+                arguments |= {"embedding": vector, "space": space.name}
+        return await caller.rpc("hybrid_search", arguments)
+
+    async def _embed(self, space: Space, texts: list[str]) -> list[list[float]]:
+        return await self.encoder.embed(space.name, space.model, space.dimension, texts)
+
+
+async def _space(caller: Caller, name: str) -> Space:
+    """Ask for a space; this also checks the caller's token before any work is done for them."""
+    data = await caller.rpc("embedding_space", {"space": name})
+    row = data[0] if isinstance(data, list) and data else data
+    if not isinstance(row, dict) or not row.get("model"):
+        raise unavailable("no text space is active", "keyword")
+    return Space(row["name"], row["model"], row["dimension"], row["kind"])
+
+
+def _answer(work: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return JSONResponse(await work(request))
+        except Refusal as refusal:
+            return refusal.as_response()
+        except NarwhalError as error:
+            return refuse(error)
+
+    return endpoint
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    return refuse(
+        NarwhalError(
+            f"{request.method} {request.url.path} is not a route",
+            "The routes are POST search, POST embed and GET health.",
+            error="NOT_FOUND" if status == 404 else "METHOD_NOT_ALLOWED",
+            status=status,
+        )
+    )
+
+
+async def _defect(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return refuse(
+        NarwhalError("the AI service failed", "Try again later.", error="INTERNAL", status=500)
+    )

@@ -1,0 +1,96 @@
+"""Query embeddings: one model a process, loaded on first use, and a small cache."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from narwhal.errors import NarwhalError
+from narwhal.service.answers import unavailable
+
+if TYPE_CHECKING:
+    from narwhal.encoders import TextEncoder
+
+CACHE_SIZE = 1024
+RETRY_S = 30.0  # an encoder that failed to load is not tried again at every request
+THREADS = 2
+
+log = logging.getLogger(__name__)
+
+
+class QueryEncoder:
+    """Embeds short texts in threads, so that a model never blocks the event loop."""
+
+    def __init__(self) -> None:
+        self._encoders: dict[str, TextEncoder] = {}
+        self._failed: dict[str, float] = {}  # model -> when
+        self._loading = threading.Lock()
+        self._cache: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def embed(
+        self, space: str, model: str, dimension: int, texts: list[str]
+    ) -> list[list[float]]:
+        """Return one L2-normalised vector of `dimension` floats for each text.
+
+        Raises SERVICE_UNAVAILABLE when the model cannot be used here, or is not the space's.
+        """
+        vectors = {text: self._cache[space, text] for text in texts if (space, text) in self._cache}
+        missing = list(dict.fromkeys(text for text in texts if text not in vectors))
+        if missing:
+            fresh = await self._in_thread(model, dimension, missing)
+            vectors.update(zip(missing, fresh, strict=True))
+        for text, vector in vectors.items():
+            self._cache[space, text] = vector
+            self._cache.move_to_end((space, text))
+        while len(self._cache) > CACHE_SIZE:
+            self._cache.popitem(last=False)
+        return [vectors[text] for text in texts]
+
+    async def is_available(self, model: str) -> bool:
+        """Whether the model can be loaded here; loads it when it was not yet."""
+        try:
+            await anyio.to_thread.run_sync(self._load, model, limiter=self._threads())
+        except NarwhalError:
+            return False
+        return True
+
+    async def _in_thread(self, model: str, dimension: int, texts: list[str]) -> list[list[float]]:
+        def work() -> list[list[float]]:
+            encoder = self._load(model)
+            if encoder.dimension != dimension:
+                raise unavailable(f"the model {model} here does not fit the space", "keyword")
+            rows: list[list[float]] = encoder.encode(texts).tolist()
+            return rows
+
+        return await anyio.to_thread.run_sync(work, limiter=self._threads())
+
+    def _threads(self) -> anyio.CapacityLimiter:
+        if self._limiter is None:  # belongs to the event loop that runs us
+            self._limiter = anyio.CapacityLimiter(THREADS)
+        return self._limiter
+
+    def _load(self, model: str) -> TextEncoder:
+        with self._loading:
+            if model in self._encoders:
+                return self._encoders[model]
+            if time.monotonic() - self._failed.get(model, -RETRY_S) < RETRY_S:
+                raise unavailable(f"the text encoder {model} is not available", "keyword")
+            try:
+                from narwhal.encoders import load_text_encoder
+
+                encoder = load_text_encoder(model)
+            except Exception as error:  # whatever a model's loader raises, keyword search works
+                log.warning("cannot load the text encoder %s: %s", model, error)
+                self._failed[model] = time.monotonic()
+                raise unavailable(
+                    f"the text encoder {model} is not available", "keyword"
+                ) from error
+            self._encoders[model] = encoder
+            return encoder
