@@ -69,9 +69,9 @@ def run(label: str, command: list[str], hint: str, cwd: Path = ROOT) -> None:
     """Run one step quietly; show its output only when it fails."""
     print(f"setup: {label} … ", end="", file=sys.stderr, flush=True)
     started = time.monotonic()
-    # caches of pip and npm stay in the checkout too, unless the caller chose a place
     environment = {
-        "PIP_CACHE_DIR": str(VENV / "cache" / "pip"),
+        # nothing is written outside the checkout, unless the caller chose a place for caches
+        **({} if "PIP_CACHE_DIR" in os.environ else {"PIP_NO_CACHE_DIR": "1"}),
         "npm_config_cache": str(VENV / "cache" / "npm"),
         "npm_config_update_notifier": "false",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -94,11 +94,10 @@ def run(label: str, command: list[str], hint: str, cwd: Path = ROOT) -> None:
 
 def make_venv() -> None:
     """Make .venv unless a usable one is there."""
-    probe = "import sys, pip; sys.exit(sys.version_info < (3, 11))"
-    if (
-        PYTHON.exists()
-        and not subprocess.run([PYTHON, "-c", probe], capture_output=True).returncode
-    ):
+    if PYTHON.exists() and succeeds("import sys; sys.exit(sys.version_info < (3, 11))"):
+        if not succeeds("import pip"):  # as uv makes them
+            again = "Remove the folder .venv and run this again."
+            run("pip in .venv", [str(PYTHON), "-m", "ensurepip"], again)
         return
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
@@ -112,6 +111,11 @@ def make_venv() -> None:
         [sys.executable, "-m", "venv", "--clear", str(VENV)],
         "Is the disk full, or the checkout read-only? Fix that and run this again.",
     )
+
+
+def succeeds(program: str) -> bool:
+    """Run a one-line program with the Python of .venv."""
+    return not subprocess.run([PYTHON, "-c", program], capture_output=True).returncode
 
 
 def install(purpose: str) -> None:
