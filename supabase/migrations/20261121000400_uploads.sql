@@ -1,0 +1,558 @@
+-- Uploads: a ticket decides everything before bytes move, the completion trigger decides what they become.
+
+create table public.uploads (
+    id uuid primary key default gen_random_uuid(),
+    owner_id uuid not null references public.owners on delete cascade,
+    file_id uuid not null references public.nodes on delete cascade,
+    version_id uuid not null default gen_random_uuid(),
+    bucket text not null default 'files',
+    key text not null unique,
+    mode text not null check (mode in ('standard', 'tus')),
+    size bigint not null check (size >= 0),
+    bytes_received bigint not null default 0,
+    mime text,
+    sha256 text,
+    state text not null default 'open' check (
+        state in ('open', 'uploading', 'completed', 'aborted', 'expired', 'refused')
+    ),
+    created_by uuid not null references auth.users on delete cascade,
+    created_at timestamptz not null default now(),
+    expires_at timestamptz not null,
+    completed_at timestamptz
+);
+comment on table public.uploads is 'Upload tickets: the right, the place and the quota for one version of one file.';
+comment on column public.uploads.size is 'Promised size in bytes; as much quota is reserved while the ticket is open.';
+comment on column public.uploads.bytes_received is '0 until completion: Storage''s permission tests are rolled back.';
+comment on column public.uploads.sha256 is 'What the client says the bytes hash to, hex; a worker checks it.';
+create index uploads_file_id_idx on public.uploads (file_id);
+create index uploads_owner_id_idx on public.uploads (owner_id, expires_at) where state in ('open', 'uploading');
+create index uploads_owner_id_all_idx on public.uploads (owner_id);
+create index uploads_created_by_idx on public.uploads (created_by);
+
+alter table public.uploads enable row level security;
+
+create policy uploaders_can_select on public.uploads
+for select to authenticated
+using (
+    (created_by = (select auth.uid()) and (select private.is_active()))
+    or owner_id = any((select private.my_owner_ids()))
+);
+
+grant select on public.uploads to authenticated, service_role;
+
+-- Ending tickets -------------------------------------------------------------------------------
+
+create function private.close_upload(upload public.uploads, state text) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    update public.uploads as u set state = close_upload.state where u.id = (upload).id;
+    update public.owners as o
+    set storage_reserved = o.storage_reserved - (upload).size
+    where o.id = (upload).owner_id;
+    if close_upload.state <> 'completed' then
+        -- a file that never got a version was only a place held for this upload
+        delete from public.nodes as n
+        where n.id = (upload).file_id
+            and n.status = 'uploading'
+            and not exists (select 1 from public.file_versions as v where v.file_id = n.id);
+    end if;
+end;
+$$;
+comment on function private.close_upload(public.uploads, text) is
+'Ends an open ticket and returns its reservation. The caller holds the lock on the owner.';
+
+create function private.expire_uploads(owner_id uuid default null) returns integer
+language plpgsql volatile
+security definer -- called by workers and schedules for every owner
+set search_path = ''
+as $$
+declare
+    v_owner_id uuid;
+    v_upload public.uploads;
+    v_count integer := 0;
+begin
+    for v_owner_id in
+        select distinct u.owner_id
+        from public.uploads as u
+        where u.state in ('open', 'uploading') and u.expires_at < now()
+            and (expire_uploads.owner_id is null or u.owner_id = expire_uploads.owner_id)
+        order by 1
+    loop
+        perform from public.owners as o where o.id = v_owner_id for update;
+        for v_upload in
+            select u.*
+            from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+            where u.owner_id = v_owner_id and u.state in ('open', 'uploading') and u.expires_at < now()
+            -- whoever holds the node (trash, purge) will end its tickets; waiting here could deadlock
+            for update of u, n skip locked
+        loop
+            perform private.close_upload(v_upload, 'expired');
+            v_count := v_count + 1;
+        end loop;
+    end loop;
+    return v_count;
+end;
+$$;
+comment on function private.expire_uploads(uuid) is
+'Ends overdue tickets, of one owner or of all, and returns their reservations; how many it ended.';
+
+create function private.abort_uploads(node_ids uuid []) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_upload public.uploads;
+begin
+    perform from public.owners as o
+    where o.id in (
+        select u.owner_id
+        from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+        where n.path && node_ids and u.state in ('open', 'uploading')
+    )
+    order by o.id for update;
+    for v_upload in
+        select u.*
+        from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+        where n.path && node_ids and u.state in ('open', 'uploading')
+        for update of u
+    loop
+        perform private.close_upload(v_upload, 'aborted');
+    end loop;
+end;
+$$;
+comment on function private.abort_uploads(uuid []) is 'Ends the open tickets of all files under these nodes.';
+
+create function private.abort_upload(upload_id uuid) returns void
+language plpgsql volatile
+security definer -- clients only read tickets
+set search_path = ''
+as $$
+declare
+    v_upload public.uploads;
+begin
+    perform private.require_user();
+    select u.* into v_upload from public.uploads as u where u.id = upload_id and u.created_by = auth.uid();
+    if v_upload.id is null then
+        perform private.raise_error('NOT_FOUND', 'No such upload.', jsonb_build_object('id', upload_id));
+    end if;
+    perform from public.owners as o where o.id = v_upload.owner_id for update;
+    select u.* into v_upload from public.uploads as u where u.id = upload_id for update;
+    if v_upload.state not in ('open', 'uploading') then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This upload has ended.', jsonb_build_object('state', v_upload.state)
+        );
+    end if;
+    perform private.close_upload(v_upload, 'aborted');
+end;
+$$;
+comment on function private.abort_upload(uuid) is 'Behind public.abort_upload.';
+grant execute on function private.abort_upload(uuid) to anon, authenticated;
+
+create function public.abort_upload(upload_id uuid) returns void
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select private.abort_upload(upload_id); $$;
+comment on function public.abort_upload(uuid) is
+'Give up an upload of your own: its reservation returns at once. Raises NOT_FOUND, CONFLICT_STATE.';
+grant execute on function public.abort_upload(uuid) to anon, authenticated;
+
+-- Asking for a ticket --------------------------------------------------------------------------
+
+create function private.check_upload(name text, size bigint, sha256 text, on_conflict text) returns void
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_extension text := lower(ltrim((private.split_name(rtrim(name, ' .'))).extension, '.'));
+    v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
+begin
+    perform private.check_name(name);
+    if size is null or size < 0 then
+        perform private.raise_invalid('size', 'The size must be the file''s length in bytes.');
+    end if;
+    if sha256 is not null and sha256 !~ '^[0-9a-f]{64}$' then
+        perform private.raise_invalid('sha256', 'sha256 must be 64 lower-case hexadecimal digits.');
+    end if;
+    if on_conflict is null or on_conflict not in ('fail', 'rename', 'keep_both', 'version') then
+        perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
+    end if;
+    if private.setting('uploads.blocked_extensions') ? v_extension then
+        perform private.raise_error(
+            'TYPE_NOT_ALLOWED',
+            format('Files of the type .%s are not accepted.', v_extension),
+            jsonb_build_object('extension', v_extension)
+        );
+    end if;
+    if size > v_max_size then
+        perform private.raise_error(
+            'FILE_TOO_LARGE',
+            'The file is larger than this service accepts.',
+            jsonb_build_object('requested', size, 'limit', v_max_size)
+        );
+    end if;
+end;
+$$;
+comment on function private.check_upload(text, bigint, text, text) is
+'Raises what is wrong with an upload whoever asks: INVALID_ARGUMENT, TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
+
+create function private.reserve_quota(owner_id uuid, size bigint) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_owner public.owners;
+begin
+    -- the row lock makes parallel tickets of one owner queue up here, so the sum is exact
+    select o.* into v_owner from public.owners as o where o.id = reserve_quota.owner_id for update;
+    if v_owner.storage_used + v_owner.storage_reserved + size > v_owner.storage_limit then
+        perform private.raise_error(
+            'QUOTA_EXCEEDED',
+            'There is not enough space left.',
+            jsonb_build_object(
+                'used', v_owner.storage_used, 'reserved', v_owner.storage_reserved,
+                'limit', v_owner.storage_limit, 'requested', size
+            ),
+            'Delete something, or ask for more space.'
+        );
+    end if;
+    update public.owners as o set storage_reserved = o.storage_reserved + size where o.id = reserve_quota.owner_id;
+end;
+$$;
+comment on function private.reserve_quota(uuid, bigint) is 'Promises bytes to a ticket. Raises QUOTA_EXCEEDED.';
+
+create function private.check_base_version(node public.nodes, base_version uuid) returns void
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+begin
+    if base_version is not null and base_version is distinct from (node).head_version_id then
+        perform private.raise_error(
+            'CONFLICT_STATE',
+            'The file has changed since the version that this one is based on.',
+            jsonb_build_object('head', (node).head_version_id, 'base_version', base_version),
+            'Look at the newest version, then upload with base_version = head.'
+        );
+    end if;
+end;
+$$;
+comment on function private.check_base_version(public.nodes, uuid) is 'Raises CONFLICT_STATE for a stale base.';
+
+create function private.begin_upload(
+    name text,
+    folder_id uuid,
+    size bigint,
+    mime text,
+    sha256 text,
+    on_conflict text,
+    file_id uuid,
+    base_version uuid
+) returns jsonb
+language plpgsql volatile
+security definer -- clients only read nodes, owners and uploads
+set search_path = ''
+as $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_file public.nodes; -- the file that gets a new version, if there is one
+    v_folder public.nodes;
+    v_owner_id uuid := v_user_id;
+    v_name text := name;
+    v_blob private.blobs;
+    v_upload public.uploads;
+begin
+    if file_id is not null then
+        perform from public.nodes as n where n.id = begin_upload.file_id for share;
+        v_file := private.require_level(file_id, 'edit');
+        if v_file.kind <> 'file' then
+            perform private.raise_invalid('file_id', 'Only a file can have versions.');
+        end if;
+        v_owner_id := v_file.owner_id;
+        v_name := coalesce(v_name, v_file.name);
+        perform private.check_upload(v_name, size, sha256, 'version');
+    else
+        perform private.check_upload(v_name, size, sha256, on_conflict);
+        if folder_id is not null then
+            -- the folder may be on its way to the trash: wait for that, then look
+            perform from public.nodes as n where n.id = folder_id for share;
+            v_folder := private.require_level(folder_id, 'edit');
+            if v_folder.kind <> 'folder' then
+                perform private.raise_invalid('folder_id', 'Only a folder can contain files.');
+            end if;
+            v_owner_id := v_folder.owner_id;
+        end if;
+    end if;
+
+    -- one ticket at a time for an owner: names, blobs and quota are then decided on what is true
+    perform from public.owners as o where o.id = v_owner_id for update;
+    perform private.expire_uploads(v_owner_id);
+
+    if v_file.id is null then
+        v_file := private.find_sibling(v_owner_id, folder_id, v_name);
+        if v_file.id is not null and on_conflict in ('rename', 'keep_both') then
+            v_name := private.free_name(v_owner_id, folder_id, v_name);
+            v_file := null;
+        elsif v_file.id is not null and (on_conflict = 'fail' or v_file.kind = 'folder') then
+            perform private.raise_name_conflict(v_file, v_name);
+        end if;
+    end if;
+    if v_file.id is not null then
+        perform private.check_base_version(v_file, base_version);
+    else
+        v_file.id := gen_random_uuid();
+        insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, status, created_by)
+        values (
+            v_file.id, 'file', v_name, folder_id, v_owner_id, coalesce(v_folder.path, '{}') || v_file.id,
+            begin_upload.mime, 'uploading', v_user_id
+        );
+    end if;
+
+    select b.* into v_blob
+    from private.blobs as b
+    where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
+    limit 1;
+    if v_blob.id is not null then
+        return jsonb_build_object(
+            'deduplicated', true,
+            'file_id', v_file.id,
+            'version_id', private.add_version(v_file.id, gen_random_uuid(), v_blob, begin_upload.mime, v_user_id),
+            'name', v_name
+        );
+    end if;
+
+    perform private.reserve_quota(v_owner_id, size);
+    v_upload.version_id := gen_random_uuid();
+    insert into public.uploads (
+        owner_id, file_id, version_id, key, mode, size, mime, sha256, created_by, expires_at
+    )
+    values (
+        v_owner_id, v_file.id, v_upload.version_id,
+        format('%s/%s/%s', v_owner_id, v_file.id, v_upload.version_id),
+        case when size > (private.setting('uploads.tus_threshold'))::bigint then 'tus' else 'standard' end,
+        size, begin_upload.mime, begin_upload.sha256, v_user_id,
+        now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
+    )
+    returning * into v_upload;
+
+    return jsonb_build_object(
+        'deduplicated', false,
+        'upload_id', v_upload.id,
+        'file_id', v_upload.file_id,
+        'version_id', v_upload.version_id,
+        'name', v_name,
+        'bucket', v_upload.bucket,
+        'key', v_upload.key,
+        'mode', v_upload.mode,
+        'chunk_size', (private.setting('uploads.tus_threshold'))::bigint,
+        'mime', v_upload.mime,
+        'expires_at', v_upload.expires_at
+    );
+end;
+$$;
+comment on function private.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid) is
+'Behind public.begin_upload.';
+grant execute on function private.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid)
+to anon, authenticated;
+
+create function public.begin_upload(
+    name text default null,
+    folder_id uuid default null,
+    size bigint default null,
+    mime text default null,
+    sha256 text default null,
+    on_conflict text default 'fail',
+    file_id uuid default null,
+    base_version uuid default null
+) returns jsonb
+language sql volatile
+security invoker
+set search_path = ''
+as $$
+    select private.begin_upload(name, folder_id, size, mime, sha256, on_conflict, file_id, base_version);
+$$;
+comment on function public.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid) is
+'Ask for the right to upload one file: {upload_id, file_id, version_id, name, bucket, key, mode, chunk_size, mime,
+expires_at, deduplicated}.
+
+Upload the bytes with the Storage SDK to that bucket and key: mode standard in one request, tus in parts of chunk_size
+bytes. folder_id: null for your own root. size in bytes, at most what will be sent. sha256 (hex) of bytes that the owner
+already has answers {deduplicated: true, file_id, version_id} and needs no upload. on_conflict: fail, rename (also
+keep_both) or version, when the name exists; file_id: a new version of that file, base_version the version it is based
+on. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
+TYPE_NOT_ALLOWED, FILE_TOO_LARGE, QUOTA_EXCEEDED {used, reserved, limit, requested}.';
+grant execute on function public.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid)
+to anon, authenticated;
+
+-- Versions -------------------------------------------------------------------------------------
+
+create function private.add_version(
+    file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid
+) returns uuid
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    insert into public.file_versions (id, file_id, no, blob_id, size, sha256, mime, created_by)
+    select
+        add_version.version_id, add_version.file_id, coalesce(max(v.no), 0) + 1,
+        (blob).id, (blob).size, (blob).sha256, add_version.mime, add_version.created_by
+    from public.file_versions as v
+    where v.file_id = add_version.file_id;
+
+    update public.nodes as n
+    set status = 'queued', size = (blob).size, mime = coalesce(add_version.mime, n.mime), updated_at = now()
+    where n.id = add_version.file_id;
+
+    perform private.enqueue(add_version.version_id, 'detect');
+    return add_version.version_id;
+end;
+$$;
+comment on function private.add_version(uuid, uuid, private.blobs, text, uuid) is
+'Gives a file its next version and queues its ingestion. The caller holds the lock on the owner.';
+
+-- What Storage does ----------------------------------------------------------------------------
+
+create function private.find_ticket(key text, user_id uuid) returns public.uploads
+language sql stable
+security definer -- the caller may have been deactivated, and policies ask before the row exists
+set search_path = ''
+as $$
+    select u.*
+    from public.uploads as u
+    where u.key = find_ticket.key
+        and u.created_by = find_ticket.user_id
+        and exists (select 1 from public.user_profiles as p where p.id = find_ticket.user_id and p.is_active)
+        -- a completed ticket stays good, so that a repeated upload meets Storage's own 409
+        and (u.state = 'completed' or (u.state in ('open', 'uploading') and u.expires_at > now()));
+$$;
+comment on function private.find_ticket(text, uuid) is 'The ticket that lets a user write this key, or nothing.';
+
+create function private.holds_ticket(key text) returns boolean
+language sql stable
+security definer -- policies on storage.objects run as the caller
+set search_path = ''
+as $$ select private.find_ticket(key, auth.uid()) is not null; $$;
+comment on function private.holds_ticket(text) is 'May the caller write this key of the bucket files?';
+grant execute on function private.holds_ticket(text) to authenticated;
+
+create function private.can_read_object(key text) returns boolean
+language sql stable
+security definer -- policies on storage.objects run as the caller, who cannot read blobs
+set search_path = ''
+as $$
+    select exists (
+        select 1
+        from private.blobs as b
+        inner join public.file_versions as v on v.blob_id = b.id
+        inner join public.nodes as n on n.id = v.file_id
+        where b.key = can_read_object.key
+            and private.is_readable(
+                n.owner_id, n.path, n.trashed_at, private.my_owner_ids(), private.granted_roots()
+            )
+    );
+$$;
+comment on function private.can_read_object(text) is
+'May the caller read this object of the bucket files? True when it is the blob of a readable file.';
+grant execute on function private.can_read_object(text) to anon, authenticated;
+
+create function private.complete_upload(object_key text, user_id text, size bigint) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_upload public.uploads;
+    v_owner public.owners;
+    v_blob private.blobs;
+begin
+    -- node, owner, ticket: the order in which everything locks
+    perform from public.nodes as n
+    where n.id = (select u.file_id from public.uploads as u where u.key = object_key)
+    for no key update;
+    select o.* into v_owner
+    from public.owners as o
+    where o.id = (select u.owner_id from public.uploads as u where u.key = object_key)
+    for update;
+    select u.* into v_upload from public.uploads as u where u.key = object_key for update;
+
+    if v_upload.id is null or v_upload.created_by::text is distinct from user_id
+        or v_upload.state not in ('open', 'uploading') or v_upload.expires_at <= now() then
+        perform private.raise_storage_error('NO_TICKET', 'there is no open ticket for this key');
+    end if;
+    if complete_upload.size > v_upload.size then
+        perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
+    end if;
+    -- the limit may have shrunk since the ticket
+    if v_owner.storage_used + complete_upload.size > v_owner.storage_limit then
+        perform private.raise_storage_error('QUOTA_EXCEEDED', 'there is not enough space left');
+    end if;
+
+    insert into private.blobs (owner_id, bucket, key, size)
+    values (v_upload.owner_id, v_upload.bucket, v_upload.key, complete_upload.size)
+    returning * into v_blob;
+    perform private.close_upload(v_upload, 'completed');
+    update public.uploads as u
+    set bytes_received = complete_upload.size, completed_at = now()
+    where u.id = v_upload.id;
+    update public.owners as o set storage_used = o.storage_used + complete_upload.size where o.id = v_upload.owner_id;
+    perform private.add_version(v_upload.file_id, v_upload.version_id, v_blob, v_upload.mime, v_upload.created_by);
+end;
+$$;
+comment on function private.complete_upload(text, text, bigint) is
+'Turns stored bytes into a version: checks size and quota, settles the reservation, queues ingestion, all in the
+upload''s own transaction. Raises narwhal/NO_TICKET, FILE_TOO_LARGE, QUOTA_EXCEEDED.';
+
+create function private.tg_objects__guard_upload() returns trigger
+language plpgsql volatile
+security definer -- the uploader may not read tickets of deactivated accounts, nor settings
+set search_path = ''
+as $$
+declare
+    -- Storage's permission test runs as the caller; its real write as the service, with the caller in owner_id
+    v_user_id uuid := coalesce(auth.uid(), nullif(new.owner_id, '')::uuid);
+    v_upload public.uploads := private.find_ticket(new.name, v_user_id);
+    v_parent public.nodes;
+begin
+    if v_upload.id is null then
+        perform private.raise_storage_error(
+            'NO_TICKET', 'call begin_upload first, and upload to the key it returns before it expires'
+        );
+    end if;
+    -- contentLength counts the multipart envelope too; the exact check is at completion
+    if (new.metadata ->> 'contentLength')::bigint > v_upload.size + 65536
+        or (new.metadata ->> 'size')::bigint > v_upload.size then
+        perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
+    end if;
+    if auth.uid() is not null then
+        select n.* into v_parent from public.nodes as n where n.id = v_upload.file_id;
+        if v_upload.state <> 'completed'
+            and coalesce(private.level_rank(private.my_level(v_parent)), 0) < private.level_rank('edit') then
+            perform private.raise_storage_error('FORBIDDEN', 'you may no longer write here');
+        end if;
+    end if;
+    return new;
+end;
+$$;
+comment on function private.tg_objects__guard_upload() is
+'Refuses early, with a text that survives Storage, whatever has no ticket or exceeds it.';
+
+create function private.tg_objects__complete_upload() returns trigger
+language plpgsql volatile
+security definer -- Storage writes as its service role, which has no rights in private
+set search_path = ''
+as $$
+begin
+    perform private.complete_upload(new.name, new.owner_id, (new.metadata ->> 'size')::bigint);
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_objects__complete_upload() is
+'Fires on Storage''s real write only (its permission test has no size), so it runs once per stored object.';

@@ -1,0 +1,31 @@
+-- Storage: the bucket of all files, its policies and triggers. Short and alone, because each statement on
+-- storage.objects locks it until commit.
+
+set local lock_timeout = '5s';
+
+insert into storage.buckets (id, name, public) values ('files', 'files', false);
+
+create policy narwhal_ticket_holders_can_insert on storage.objects
+for insert to authenticated
+with check (bucket_id = 'files' and private.holds_ticket(name));
+
+create policy narwhal_readers_can_select on storage.objects
+for select to anon, authenticated
+using (bucket_id = 'files' and private.can_read_object(name));
+
+-- no update or delete policy: versions are immutable, and only the worker removes objects
+
+create policy narwhal_inactive_cannot on storage.objects
+as restrictive
+for all to authenticated
+using ((select private.is_active()));
+
+create or replace trigger narwhal_100_guard_upload
+before insert on storage.objects
+for each row when (new.bucket_id = 'files')
+execute function private.tg_objects__guard_upload();
+
+create or replace trigger narwhal_500_complete_upload
+after insert on storage.objects
+for each row when (new.bucket_id = 'files' and new.metadata ? 'size')
+execute function private.tg_objects__complete_upload();

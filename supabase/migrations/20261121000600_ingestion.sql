@@ -1,0 +1,736 @@
+-- Ingestion: pages and chunks, and the queue that produces them. Workers claim a job under a lease; every write
+-- carries the lease token, so a worker that lost its job, or whose file was deleted, cannot write any more.
+
+create table public.pages (
+    id uuid primary key default gen_random_uuid(),
+    file_id uuid not null references public.nodes on delete cascade,
+    version_id uuid not null references public.file_versions on delete cascade,
+    page integer not null check (page > 0),
+    text text not null,
+    width real,
+    height real,
+    source text not null default 'text' check (source in ('text', 'ocr', 'mixed')),
+    layout jsonb not null default '{}',
+    unique (version_id, page)
+);
+comment on table public.pages is 'Text of a version by page, slide or sheet; one row for formats without pages.';
+comment on column public.pages.page is 'From 1.';
+comment on column public.pages.width is 'In points; null where the format has no pages.';
+comment on column public.pages.layout is
+'{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
+0..1 from the top left.';
+create index pages_file_id_idx on public.pages (file_id);
+
+create table public.chunks (
+    id uuid primary key default gen_random_uuid(),
+    file_id uuid not null references public.nodes on delete cascade,
+    version_id uuid not null references public.file_versions on delete cascade,
+    idx integer not null check (idx >= 0),
+    page integer,
+    content text not null,
+    char_start integer not null,
+    char_end integer not null,
+    bboxes jsonb not null default '[]',
+    heading text,
+    language text,
+    time_range_ms int4range,
+    boost real not null default 1,
+    text_hash bytea not null generated always as (sha256(convert_to(content, 'UTF8'))) stored,
+    unique (version_id, idx),
+    check (char_end > char_start)
+);
+comment on table public.chunks is 'The passages that search finds; they belong to one version.';
+comment on column public.chunks.idx is 'Order in the version, from 0.';
+comment on column public.chunks.page is 'Page, slide or sheet from 1; null where the format has none.';
+comment on column public.chunks.char_start is 'Characters before it on its page: content = substr(pages.text, char_start + 1).';
+comment on column public.chunks.char_end is 'char_start + length of content.';
+comment on column public.chunks.bboxes is 'Where it stands: [[x0, y0, x1, y1], …], 0..1 of the page from the top left.';
+comment on column public.chunks.heading is 'Headings above it, outermost first, joined by " › ".';
+comment on column public.chunks.text_hash is 'sha256 of content: unchanged text keeps its vector.';
+create index chunks_file_id_idx on public.chunks (file_id);
+
+create table public.embedding_spaces (
+    id smallint generated always as identity primary key,
+    name text not null unique check (name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'),
+    model text not null,
+    revision text not null,
+    dimension integer not null check (dimension between 1 and 4000),
+    kind text not null check (kind in ('text', 'page', 'image')),
+    state text not null check (state in ('building', 'shadow', 'active', 'retiring')),
+    max_tokens integer not null check (max_tokens > 0),
+    created_at timestamptz not null default now()
+);
+comment on table public.embedding_spaces is
+'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
+comment on column public.embedding_spaces.max_tokens is 'Longest text that the model reads whole; chunks are never longer.';
+comment on column public.embedding_spaces.state is 'building and shadow are written, active is written and searched.';
+create unique index embedding_spaces_active_key on public.embedding_spaces (kind) where state = 'active';
+
+create table public.ingest_jobs (
+    id uuid primary key default gen_random_uuid(),
+    file_id uuid not null references public.nodes on delete cascade,
+    version_id uuid not null references public.file_versions on delete cascade,
+    stage text not null check (stage in ('detect', 'extract', 'chunk', 'embed_text')),
+    space_id smallint references public.embedding_spaces on delete cascade,
+    state text not null default 'queued' check (
+        state in ('queued', 'running', 'done', 'failed', 'dead', 'cancelled')
+    ),
+    progress real not null default 0 check (progress between 0 and 1),
+    pages_done integer not null default 0,
+    pages_total integer,
+    attempts integer not null default 0,
+    lease_losses integer not null default 0,
+    error_code text,
+    error_message text,
+    run_after timestamptz not null default now(),
+    created_at timestamptz not null default now(),
+    started_at timestamptz,
+    finished_at timestamptz,
+    worker text,
+    lease_token uuid,
+    lease_expires_at timestamptz,
+    unique nulls not distinct (version_id, stage, space_id)
+);
+comment on table public.ingest_jobs is 'One row per version, stage and space; written only by the queue''s functions.';
+comment on column public.ingest_jobs.progress is '0 to 1 of this stage.';
+comment on column public.ingest_jobs.attempts is 'Errors that the work itself raised; three make the job dead.';
+comment on column public.ingest_jobs.lease_losses is 'Workers lost while they had it; not the job''s fault, ten make it dead.';
+comment on column public.ingest_jobs.state is
+'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
+create index ingest_jobs_file_id_idx on public.ingest_jobs (file_id);
+create index ingest_jobs_space_id_idx on public.ingest_jobs (space_id);
+create index ingest_jobs_queued_idx on public.ingest_jobs (run_after, created_at) where state = 'queued';
+create index ingest_jobs_running_idx on public.ingest_jobs (lease_expires_at) where state = 'running';
+create index ingest_jobs_ended_idx on public.ingest_jobs (state) where state in ('failed', 'dead');
+
+alter table public.pages enable row level security;
+alter table public.chunks enable row level security;
+alter table public.ingest_jobs enable row level security;
+alter table public.embedding_spaces enable row level security;
+
+create policy readers_can_select on public.pages
+for select to anon, authenticated
+using (exists (select 1 from public.nodes as n where n.id = file_id)); -- through the policy of nodes
+
+create policy readers_can_select on public.chunks
+for select to anon, authenticated
+using (exists (select 1 from public.nodes as n where n.id = file_id)); -- through the policy of nodes
+
+create policy readers_can_select on public.ingest_jobs
+for select to authenticated
+using (exists (select 1 from public.nodes as n where n.id = file_id)); -- through the policy of nodes
+
+create policy users_can_select on public.embedding_spaces
+for select to authenticated
+using ((select private.is_active()));
+
+grant select on public.pages, public.chunks to anon, authenticated, service_role;
+grant select on public.embedding_spaces to authenticated, service_role;
+grant select (
+    id, file_id, version_id, stage, space_id, state, progress, pages_done, pages_total, attempts, lease_losses,
+    error_code, error_message, run_after, created_at, started_at, finished_at
+) on public.ingest_jobs to authenticated; -- not the lease token
+grant select on public.ingest_jobs to service_role;
+
+-- The queue ------------------------------------------------------------------------------------
+
+create function private.enqueue(version_id uuid, stage text, space_id smallint default null) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    insert into public.ingest_jobs (file_id, version_id, stage, space_id)
+    select v.file_id, v.id, enqueue.stage, enqueue.space_id
+    from public.file_versions as v
+    where v.id = enqueue.version_id
+    on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
+    set
+        state = 'queued', progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        error_code = null, error_message = null, run_after = now(),
+        started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
+    perform pg_notify('narwhal_jobs', ''); -- a doorbell; workers also poll
+end;
+$$;
+comment on function private.enqueue(uuid, text, smallint) is 'Queues a stage of a version, anew if it ran before.';
+
+create function private.set_version_status(
+    version_id uuid, status text, error_code text default null, error_message text default null
+) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    update public.file_versions as v
+    set
+        status = set_version_status.status,
+        error_code = set_version_status.error_code,
+        error_message = left(set_version_status.error_message, 1000)
+    where v.id = set_version_status.version_id;
+
+    -- the file shows its newest version; a failed one leaves the head before it in service
+    update public.nodes as n
+    set status = case
+        when n.head_version_id is not null and n.head_version_id <> v.id
+            and set_version_status.status in ('failed', 'skipped', 'rejected') then 'ready'
+        else set_version_status.status
+    end
+    from public.file_versions as v
+    where v.id = set_version_status.version_id
+        and n.id = v.file_id
+        and not exists (select 1 from public.file_versions as later where later.file_id = v.file_id and later.no > v.no);
+end;
+$$;
+comment on function private.set_version_status(uuid, text, text, text) is
+'Records where a version is, on it and, when it is the newest, on its file.';
+
+create function private.reclaim_jobs() returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs;
+begin
+    for v_job in
+        select j.* from public.ingest_jobs as j
+        where j.state = 'running' and j.lease_expires_at < now()
+        limit 100
+        for update skip locked
+    loop
+        -- here the job is locked before its node: never wait for the node, or a trash could deadlock with it
+        perform from public.nodes as n where n.id = v_job.file_id for no key update skip locked;
+        continue when not found;
+        if v_job.lease_losses + 1 >= (private.setting('jobs.max_lease_losses'))::integer then
+            update public.ingest_jobs as j
+            set
+                state = 'dead', lease_losses = j.lease_losses + 1, lease_token = null, finished_at = now(),
+                error_code = 'worker_lost', error_message = 'Its workers ended again and again.'
+            where j.id = v_job.id;
+            perform private.set_version_status(
+                v_job.version_id, 'failed', 'worker_lost', 'Its workers ended again and again.'
+            );
+        else
+            update public.ingest_jobs as j
+            set state = 'queued', lease_losses = j.lease_losses + 1, lease_token = null, run_after = now()
+            where j.id = v_job.id;
+        end if;
+    end loop;
+end;
+$$;
+comment on function private.reclaim_jobs() is 'Queues the jobs of workers that stopped renewing their lease.';
+
+create function private.claim_jobs(worker text, max_jobs integer) returns setof jsonb
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs;
+begin
+    perform private.reclaim_jobs();
+    for v_job in
+        update public.ingest_jobs as j
+        set
+            state = 'running', worker = claim_jobs.worker, lease_token = gen_random_uuid(),
+            lease_expires_at = now() + make_interval(secs => (private.setting('jobs.lease_s'))::double precision),
+            started_at = coalesce(j.started_at, now())
+        where j.id in (
+            select q.id from public.ingest_jobs as q
+            where q.state = 'queued' and q.run_after <= now()
+            order by q.run_after, q.created_at
+            limit max_jobs
+            for update skip locked
+        )
+        returning j.*
+    loop
+        if v_job.stage = 'detect' then
+            -- here the job is locked before its node: never wait for the node, or a trash could deadlock with it
+            perform from public.nodes as n where n.id = v_job.file_id for no key update skip locked;
+            if found then
+                perform private.set_version_status(v_job.version_id, 'processing');
+            end if;
+        end if;
+        return query
+        select jsonb_build_object(
+            'id', v_job.id, 'lease_token', v_job.lease_token, 'stage', v_job.stage,
+            'file_id', v_job.file_id, 'version_id', v_job.version_id, 'attempts', v_job.attempts,
+            'name', n.name, 'mime', v.mime, 'format', v.format, 'size', v.size,
+            'bucket', b.bucket, 'key', b.key,
+            'space', to_jsonb(s),
+            'settings', (select jsonb_object_agg(t.key, t.value) from private.settings as t)
+        )
+        from public.file_versions as v
+        inner join public.nodes as n on n.id = v.file_id
+        left join private.blobs as b on b.id = v.blob_id
+        left join public.embedding_spaces as s on s.id = v_job.space_id
+        where v.id = v_job.version_id;
+    end loop;
+end;
+$$;
+comment on function private.claim_jobs(text, integer) is
+'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings; reclaims lost ones.';
+
+create function private.own_job(job_id uuid, lease_token uuid) returns public.ingest_jobs
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs;
+begin
+    -- node before job, the order of trash and purge
+    perform from public.nodes as n
+    where n.id = (select j.file_id from public.ingest_jobs as j where j.id = job_id)
+    for no key update;
+    select j.* into v_job
+    from public.ingest_jobs as j
+    where j.id = job_id and j.lease_token = own_job.lease_token and j.state = 'running'
+    for update;
+    if v_job.id is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This job is not yours any more.', jsonb_build_object('job_id', job_id, 'lease', 'lost')
+        );
+    end if;
+    return v_job;
+end;
+$$;
+comment on function private.own_job(uuid, uuid) is
+'The fence: the running job, locked, if this lease token still holds it. Raises CONFLICT_STATE otherwise.';
+
+create function private.heartbeat_job(
+    job_id uuid, lease_token uuid, progress real default null, pages_done integer default null,
+    pages_total integer default null
+) returns void
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+begin
+    -- one row and no lock on the node: a long transaction elsewhere must not cost the lease
+    update public.ingest_jobs as j
+    set
+        lease_expires_at = now() + make_interval(secs => (private.setting('jobs.lease_s'))::double precision),
+        progress = greatest(j.progress, least(heartbeat_job.progress, 1)),
+        pages_done = greatest(j.pages_done, heartbeat_job.pages_done),
+        pages_total = coalesce(heartbeat_job.pages_total, j.pages_total)
+    where j.id = job_id and j.lease_token = heartbeat_job.lease_token and j.state = 'running';
+    if not found then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This job is not yours any more.', jsonb_build_object('job_id', job_id, 'lease', 'lost')
+        );
+    end if;
+end;
+$$;
+comment on function private.heartbeat_job(uuid, uuid, real, integer, integer) is
+'Renews a lease and reports progress, which only grows. Raises CONFLICT_STATE when the lease is lost.';
+
+create function private.finish_job(job_id uuid) returns void
+language sql volatile
+security invoker
+set search_path = ''
+as $$
+    update public.ingest_jobs as j
+    set
+        state = 'done', progress = 1, pages_done = coalesce(j.pages_total, j.pages_done), finished_at = now(),
+        lease_token = null, lease_expires_at = null, error_code = null, error_message = null
+    where j.id = job_id;
+$$;
+comment on function private.finish_job(uuid) is 'Marks a job done, in the transaction that stores its output.';
+
+create function private.fail_job(
+    job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean
+) returns text
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_state text := case
+        when is_terminal then 'failed'
+        when v_job.attempts + 1 >= (private.setting('jobs.max_attempts'))::integer then 'dead'
+        else 'queued'
+    end;
+begin
+    update public.ingest_jobs as j
+    set
+        state = v_state,
+        attempts = j.attempts + case when is_terminal then 0 else 1 end,
+        error_code = fail_job.error_code,
+        error_message = left(fail_job.error_message, 1000),
+        run_after = now() + make_interval(
+            secs => (private.setting('jobs.backoff_s'))::double precision * 2 ^ j.attempts
+        ),
+        finished_at = case when v_state <> 'queued' then now() end,
+        lease_token = null, lease_expires_at = null
+    where j.id = job_id;
+    if v_state <> 'queued' then
+        if error_code in ('magic_mismatch', 'infected') then
+            perform private.reject_version(v_job.version_id, error_code, error_message);
+        else
+            perform private.set_version_status(v_job.version_id, 'failed', error_code, error_message);
+        end if;
+    end if;
+    return v_state;
+end;
+$$;
+comment on function private.fail_job(uuid, uuid, text, text, boolean) is
+'Records an error. Terminal (the file''s own fault): failed at once, no attempt counted. Otherwise queued again after
+base * 2^attempts seconds, dead after the last attempt. Returns the new state.';
+
+create function private.reject_version(version_id uuid, error_code text, error_message text) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_blob_id uuid;
+begin
+    perform private.set_version_status(version_id, 'rejected', error_code, error_message);
+    select v.blob_id into v_blob_id from public.file_versions as v where v.id = version_id;
+    if not exists (
+        select 1 from public.file_versions as v where v.blob_id = v_blob_id and v.id <> version_id
+    ) then
+        delete from private.blobs as b where b.id = v_blob_id; -- the version keeps its row, without bytes
+    end if;
+end;
+$$;
+comment on function private.reject_version(uuid, text, text) is
+'Marks a version rejected, purges its bytes and returns their quota.';
+
+-- What the stages store ------------------------------------------------------------------------
+
+create function private.finish_detect(
+    job_id uuid, lease_token uuid, sha256 text, mime text, format text, skip_reason text default null
+) returns void
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_promised text;
+begin
+    select u.sha256 into v_promised from public.uploads as u where u.version_id = v_job.version_id;
+    if v_promised is not null and v_promised <> finish_detect.sha256 then
+        perform private.fail_job(
+            job_id, lease_token, 'corrupt', 'The stored bytes do not have the sha256 that the upload promised.', true
+        );
+        return;
+    end if;
+    update private.blobs as b
+    set sha256 = finish_detect.sha256
+    from public.file_versions as v
+    where v.id = v_job.version_id and b.id = v.blob_id;
+    update public.file_versions as v
+    set sha256 = finish_detect.sha256, mime = coalesce(finish_detect.mime, v.mime), format = finish_detect.format
+    where v.id = v_job.version_id;
+    update public.nodes as n
+    set mime = coalesce(finish_detect.mime, n.mime)
+    where n.id = v_job.file_id;
+    perform private.finish_job(job_id);
+    if finish_detect.format is null then
+        perform private.set_version_status(v_job.version_id, 'skipped', 'unsupported_media', skip_reason);
+        perform private.serve_unread(v_job.version_id);
+    else
+        perform private.enqueue(v_job.version_id, 'extract');
+    end if;
+end;
+$$;
+comment on function private.finish_detect(uuid, uuid, text, text, text, text) is
+'Stores what the bytes are. No format: the version is kept and skipped. Otherwise queues extract.';
+
+create function private.finish_extract(job_id uuid, lease_token uuid, language text, pages jsonb) returns void
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_count integer;
+begin
+    delete from public.pages as p where p.version_id = v_job.version_id;
+    insert into public.pages (file_id, version_id, page, text, width, height, source, layout)
+    select v_job.file_id, v_job.version_id, r.page, r.text, r.width, r.height, r.source, r.layout
+    from jsonb_to_recordset(finish_extract.pages) as r (
+        page integer, text text, width real, height real, source text, layout jsonb
+    );
+    get diagnostics v_count = row_count;
+    update public.file_versions as v
+    set language = finish_extract.language, page_count = v_count
+    where v.id = v_job.version_id;
+    update public.ingest_jobs as j set pages_total = v_count where j.id = job_id;
+    perform private.finish_job(job_id);
+    perform private.enqueue(v_job.version_id, 'chunk');
+end;
+$$;
+comment on function private.finish_extract(uuid, uuid, text, jsonb) is
+'Stores the pages [{page, text, width, height, source, layout}] and queues chunk.';
+
+create function private.job_pages(job_id uuid, lease_token uuid) returns jsonb
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    return (
+        select coalesce(jsonb_agg(to_jsonb(p) - 'id' - 'file_id' - 'version_id' order by p.page), '[]')
+        from public.pages as p
+        where p.version_id = v_job.version_id
+    );
+end;
+$$;
+comment on function private.job_pages(uuid, uuid) is 'The pages of the job''s version, in order.';
+
+create function private.active_max_tokens() returns integer
+language sql stable
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+    select min(s.max_tokens) from public.embedding_spaces as s where s.kind = 'text' and s.state <> 'retiring';
+$$;
+comment on function private.active_max_tokens() is 'What a chunk may have at most, in tokens, to fit every text space.';
+
+create function private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) returns void
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_count integer;
+begin
+    perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
+    delete from public.chunks as c where c.version_id = v_job.version_id;
+    insert into public.chunks (
+        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language
+    )
+    select
+        v_job.file_id, v_job.version_id, r.idx, r.page, r.content, r.char_start, r.char_end,
+        coalesce(r.bboxes, '[]'), r.heading, r.language
+    from jsonb_to_recordset(finish_chunk.chunks) as r (
+        idx integer, page integer, content text, char_start integer, char_end integer, bboxes jsonb,
+        heading text, language text
+    );
+    get diagnostics v_count = row_count;
+    perform private.finish_job(job_id);
+    if v_count > 0 then
+        perform private.enqueue(v_job.version_id, 'embed_text', s.id)
+        from public.embedding_spaces as s
+        where s.kind = 'text' and s.state <> 'retiring';
+    end if;
+    perform private.advance_version(v_job.version_id);
+end;
+$$;
+comment on function private.finish_chunk(uuid, uuid, jsonb) is
+'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, language}], all at once, queues one
+embed_text per text space, and puts a first version in service for keyword search.';
+
+-- People steer it ------------------------------------------------------------------------------
+
+create function private.stop_work(node_ids uuid []) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    perform private.abort_uploads(node_ids);
+    update public.ingest_jobs as j
+    set state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now()
+    from public.nodes as n
+    where n.path && node_ids and j.file_id = n.id and j.state in ('queued', 'running');
+end;
+$$;
+comment on function private.stop_work(uuid []) is
+'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.';
+
+create function private.cancel_ingest(file_id uuid) returns integer
+language plpgsql volatile
+security definer -- clients only read jobs
+set search_path = ''
+as $$
+declare
+    v_count integer;
+    v_version_id uuid;
+begin
+    perform from public.nodes as n where n.id = cancel_ingest.file_id for no key update;
+    perform private.require_level(file_id, 'edit');
+    update public.ingest_jobs as j
+    set
+        state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now(),
+        error_code = 'cancelled', error_message = 'Cancelled by a user.'
+    where j.file_id = cancel_ingest.file_id and j.state in ('queued', 'running');
+    get diagnostics v_count = row_count;
+    if v_count > 0 then
+        for v_version_id in
+            select v.id from public.file_versions as v
+            where v.file_id = cancel_ingest.file_id and v.status in ('queued', 'processing')
+        loop
+            perform private.set_version_status(v_version_id, 'failed', 'cancelled', 'Cancelled by a user.');
+        end loop;
+    end if;
+    return v_count;
+end;
+$$;
+comment on function private.cancel_ingest(uuid) is 'Behind public.cancel_ingest.';
+grant execute on function private.cancel_ingest(uuid) to anon, authenticated;
+
+create function public.cancel_ingest(file_id uuid) returns integer
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select private.cancel_ingest(file_id); $$;
+comment on function public.cancel_ingest(uuid) is
+'Stop the ingestion of a file; returns how many jobs ended. Needs level edit. retry_ingest takes it up again. Raises
+NOT_FOUND, FORBIDDEN.';
+grant execute on function public.cancel_ingest(uuid) to anon, authenticated;
+
+create function private.retry_version(version_id uuid, from_stage text default null) returns integer
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_stage text := from_stage;
+    v_job public.ingest_jobs;
+    v_count integer := 0;
+begin
+    if v_stage is null then
+        for v_job in
+            select j.* from public.ingest_jobs as j
+            where j.version_id = retry_version.version_id and j.state in ('failed', 'dead', 'cancelled')
+        loop
+            perform private.enqueue(version_id, v_job.stage, v_job.space_id);
+            v_count := v_count + 1;
+        end loop;
+    else
+        -- later stages are queued again by their predecessors
+        for v_job in
+            select j.* from public.ingest_jobs as j
+            where j.version_id = retry_version.version_id and j.stage = v_stage
+        loop
+            perform private.enqueue(version_id, v_job.stage, v_job.space_id);
+            v_count := v_count + 1;
+        end loop;
+    end if;
+    if v_count > 0 then
+        perform private.set_version_status(version_id, 'processing');
+    end if;
+    return v_count;
+end;
+$$;
+comment on function private.retry_version(uuid, text) is
+'Queues the ended jobs of a version again, or one stage and so all after it; returns how many.';
+
+create function private.retry_ingest(file_id uuid, from_stage text) returns integer
+language plpgsql volatile
+security definer -- clients only read jobs
+set search_path = ''
+as $$
+declare
+    v_version public.file_versions;
+begin
+    perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
+    perform private.require_level(file_id, 'edit');
+    if from_stage is not null and from_stage not in ('detect', 'extract', 'chunk', 'embed_text') then
+        perform private.raise_invalid('from_stage', 'Stages are detect, extract, chunk and embed_text.');
+    end if;
+    select v.* into v_version
+    from public.file_versions as v
+    where v.file_id = retry_ingest.file_id
+    order by v.no desc
+    limit 1;
+    if v_version.id is null or v_version.status = 'rejected' or exists (
+        select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state in ('queued', 'running')
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'There is nothing to retry now.', jsonb_build_object('status', v_version.status)
+        );
+    end if;
+    return private.retry_version(v_version.id, from_stage);
+end;
+$$;
+comment on function private.retry_ingest(uuid, text) is 'Behind public.retry_ingest.';
+grant execute on function private.retry_ingest(uuid, text) to anon, authenticated;
+
+create function public.retry_ingest(file_id uuid, from_stage text default null) returns integer
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select private.retry_ingest(file_id, from_stage); $$;
+comment on function public.retry_ingest(uuid, text) is
+'Run the failed, dead or cancelled jobs of a file''s newest version again, or everything from one stage on; returns how
+many jobs were queued. Needs level edit. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT, CONFLICT_STATE while running.';
+grant execute on function public.retry_ingest(uuid, text) to anon, authenticated;
+
+create function private.retry_jobs(job_ids uuid [] default null, error_code text default null) returns integer
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_version_id uuid;
+    v_count integer := 0;
+begin
+    for v_version_id in
+        select distinct j.version_id
+        from public.ingest_jobs as j
+        inner join public.file_versions as v on v.id = j.version_id
+        where j.state in ('failed', 'dead', 'cancelled')
+            and v.status <> 'rejected'
+            and (retry_jobs.job_ids is null or j.id = any(retry_jobs.job_ids))
+            and (retry_jobs.error_code is null or j.error_code = retry_jobs.error_code)
+    loop
+        v_count := v_count + private.retry_version(v_version_id);
+    end loop;
+    return v_count;
+end;
+$$;
+comment on function private.retry_jobs(uuid [], text) is
+'For the command line: retries ended jobs by id or by error code, all when both are null; how many were queued.';
+
+-- Objects to remove ----------------------------------------------------------------------------
+
+create function private.claim_object_deletions(max_objects integer) returns setof jsonb
+language sql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+    update private.object_deletions as d
+    set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 60 * 2 ^ least(d.attempts, 10))
+    where d.id in (
+        select q.id from private.object_deletions as q
+        where q.run_after <= now()
+        order by q.run_after
+        limit max_objects
+        for update skip locked
+    )
+    returning jsonb_build_object('id', d.id, 'bucket', d.bucket, 'key', d.key);
+$$;
+comment on function private.claim_object_deletions(integer) is
+'Objects to remove now; each comes again, later and later, until finish_object_deletions is called.';
+
+create function private.finish_object_deletions(ids bigint []) returns void
+language sql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$ delete from private.object_deletions as d where d.id = any(ids); $$;
+comment on function private.finish_object_deletions(bigint []) is 'These objects are gone from Storage.';
+
+grant execute on function
+private.claim_jobs(text, integer),
+private.heartbeat_job(uuid, uuid, real, integer, integer),
+private.fail_job(uuid, uuid, text, text, boolean),
+private.finish_detect(uuid, uuid, text, text, text, text),
+private.finish_extract(uuid, uuid, text, jsonb),
+private.job_pages(uuid, uuid),
+private.active_max_tokens(),
+private.finish_chunk(uuid, uuid, jsonb),
+private.claim_object_deletions(integer),
+private.finish_object_deletions(bigint []),
+private.expire_uploads(uuid)
+to narwhal_worker;

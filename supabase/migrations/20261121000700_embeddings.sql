@@ -1,0 +1,202 @@
+-- Embeddings: vectors of text by space. A store keyed by content feeds the serving table, so unchanged text is never
+-- embedded twice; the serving table holds head versions only.
+
+create table private.text_vectors (
+    owner_id uuid not null references public.owners on delete cascade,
+    space_id smallint not null references public.embedding_spaces on delete cascade,
+    text_hash bytea not null,
+    embedding extensions.halfvec not null,
+    primary key (owner_id, space_id, text_hash)
+);
+comment on table private.text_vectors is
+'Every vector ever computed for an owner''s text, by content. Per owner, so that a hash tells nobody about others.';
+create index text_vectors_space_id_idx on private.text_vectors (space_id);
+alter table private.text_vectors enable row level security;
+
+create table private.chunk_vectors (
+    space_id smallint not null references public.embedding_spaces on delete cascade,
+    owner_id uuid not null,
+    -- by file, not by chunk: a cascade runs once per parent row
+    file_id uuid not null references public.nodes on delete cascade,
+    chunk_id uuid not null,
+    embedding extensions.halfvec not null,
+    primary key (space_id, chunk_id)
+) partition by list (space_id);
+comment on table private.chunk_vectors is
+'The vectors that search reads: chunks of head versions, unit length, one partition a space.';
+create index chunk_vectors_file_id_idx on private.chunk_vectors (file_id);
+alter table private.chunk_vectors enable row level security;
+
+create function private.create_space(
+    name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer
+) returns smallint
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_id smallint;
+    v_table text;
+begin
+    insert into public.embedding_spaces (name, model, revision, dimension, kind, state, max_tokens)
+    values (
+        create_space.name, create_space.model, create_space.revision, create_space.dimension,
+        create_space.kind, create_space.state, create_space.max_tokens
+    )
+    returning id into v_id;
+    v_table := format('chunk_vectors_%s', v_id);
+    execute format('create table private.%I partition of private.chunk_vectors for values in (%s)', v_table, v_id);
+    execute format('comment on table private.%I is %L', v_table, format('Vectors of the space %s.', name));
+    execute format('alter table private.%I enable row level security', v_table);
+    execute format(
+        'alter table private.%I add check (extensions.vector_dims(embedding) = %s)', v_table, dimension
+    );
+    if dimension <= 1200 then
+        -- covering: a scan of one owner's range scores without touching the table; wider ones do not fit a page's third
+        execute format('create index on private.%I (owner_id, file_id) include (chunk_id, embedding)', v_table);
+    else
+        execute format('create index on private.%I (owner_id, file_id) include (chunk_id)', v_table);
+    end if;
+    return v_id;
+end;
+$$;
+comment on function private.create_space(text, text, text, integer, text, text, integer) is
+'Registers an embedding space and makes its partition; returns its id.';
+
+select private.create_space(
+    'minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', '0.1.0', 384, 'text', 'active', 256
+);
+
+create function private.find_space(space text, kind text) returns public.embedding_spaces
+language plpgsql stable
+security definer -- also asked on behalf of anon, who gets our error and not a refusal
+set search_path = ''
+as $$
+declare
+    v_space public.embedding_spaces;
+begin
+    select s.* into v_space
+    from public.embedding_spaces as s
+    where s.kind = find_space.kind
+        and case when find_space.space = 'active' then s.state = 'active' else s.name = find_space.space end
+        and s.state <> 'retiring';
+    if v_space.id is null then
+        perform private.raise_invalid(
+            'space',
+            format('There is no %s space "%s" to search.', kind, space),
+            jsonb_build_object('expected', (
+                select coalesce(jsonb_agg(s.name), '[]')
+                from public.embedding_spaces as s
+                where s.kind = find_space.kind and s.state <> 'retiring'
+            ))
+        );
+    end if;
+    return v_space;
+end;
+$$;
+comment on function private.find_space(text, text) is
+'A space by name, or the active one by ''active''. Raises INVALID_ARGUMENT (field space, expected names).';
+grant execute on function private.find_space(text, text) to anon, authenticated, service_role;
+
+create function public.embedding_space(space text default 'active', kind text default 'text') returns jsonb
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+begin
+    perform private.require_user();
+    return to_jsonb(private.find_space(space, kind)) - 'id' - 'created_at';
+end;
+$$;
+comment on function public.embedding_space(text, text) is
+'Which model to embed a query with: {name, model, revision, dimension, kind, state, max_tokens}.
+
+space: a name, or ''active''. Raises INVALID_ARGUMENT (field space) for an unknown or retired one.';
+grant execute on function public.embedding_space(text, text) to anon, authenticated;
+
+-- The stage embed_text -------------------------------------------------------------------------
+
+create function private.job_texts(job_id uuid, lease_token uuid, max_texts integer) returns jsonb
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    return (
+        with missing as (
+            select c.text_hash, min(c.idx) as idx, min(c.content) as content
+            from public.chunks as c
+            inner join public.nodes as n on n.id = c.file_id
+            where c.version_id = v_job.version_id
+                and not exists (
+                    select 1 from private.text_vectors as t
+                    where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
+                )
+            group by c.text_hash
+        )
+        select jsonb_build_object(
+            'total', (select count(distinct c.text_hash) from public.chunks as c where c.version_id = v_job.version_id),
+            'missing', (select count(*) from missing),
+            'texts', coalesce((
+                select jsonb_agg(jsonb_build_object('hash', encode(m.text_hash, 'hex'), 'content', m.content))
+                from (select missing.* from missing order by missing.idx limit max_texts) as m
+            ), '[]')
+        )
+    );
+end;
+$$;
+comment on function private.job_texts(uuid, uuid, integer) is
+'Texts of the job''s version that have no vector in its space yet: {total, missing, texts: [{hash, content}]}.';
+
+create function private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) returns void
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
+    select n.owner_id, v_job.space_id, decode(r.hash, 'hex'), r.embedding::text::extensions.halfvec
+    from jsonb_to_recordset(store_vectors.vectors) as r (hash text, embedding jsonb)
+    inner join public.nodes as n on n.id = v_job.file_id
+    on conflict do nothing;
+end;
+$$;
+comment on function private.store_vectors(uuid, uuid, jsonb) is
+'Keeps vectors [{hash, embedding: [numbers]}]; what is stored survives the worker, so another goes on from here.';
+
+create function private.finish_embed_text(job_id uuid, lease_token uuid) returns void
+language plpgsql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    if exists (
+        select 1
+        from public.chunks as c
+        inner join public.nodes as n on n.id = c.file_id
+        where c.version_id = v_job.version_id
+            and not exists (
+                select 1 from private.text_vectors as t
+                where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
+            )
+    ) then
+        perform private.raise_error('CONFLICT_STATE', 'Some chunks have no vector yet.');
+    end if;
+    perform private.finish_job(job_id);
+    perform private.advance_version(v_job.version_id);
+end;
+$$;
+comment on function private.finish_embed_text(uuid, uuid) is
+'Ends the stage when every chunk has its vector, and puts them in service.';
+
+grant execute on function
+private.job_texts(uuid, uuid, integer),
+private.store_vectors(uuid, uuid, jsonb),
+private.finish_embed_text(uuid, uuid)
+to narwhal_worker;
