@@ -21,7 +21,6 @@ from narwhal.service.bodies import EmbedBody, Mode, SearchBody, read_body
 from narwhal.service.queries import QueryEncoder
 from narwhal.service.upstream import Caller, Upstream
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"  # what health asks for; a search asks for the space's own
 LONGEST_QUERY = 4000  # characters; longer ones are refused by Postgres and not embedded first
 ONE_SIDE = {
     Mode.KEYWORD: {"weights": {"keyword": 1, "vector": 0}},
@@ -110,7 +109,7 @@ class Service:
             database = "unavailable" if refusal.status >= 500 else "ok"
         except NarwhalError:
             database = "unavailable"
-        encoder = "ok" if await self.encoder.is_available(DEFAULT_MODEL) else "unavailable"
+        encoder = "ok" if await self.encoder.is_available() else "unavailable"
         return {
             "status": "healthy" if database == encoder == "ok" else "degraded",
             "database": database,
@@ -147,10 +146,12 @@ class Service:
 
 async def _space(caller: Caller, name: str) -> Space:
     """Ask for a space; this also checks the caller's token before any work is done for them."""
-    data = await caller.rpc("embedding_space", {"space": name})
-    row = data[0] if isinstance(data, list) and data else data
-    if not isinstance(row, dict) or not row.get("model"):
-        raise unavailable("no text space is active", "keyword")
+    try:
+        row = await caller.rpc("embedding_space", {"space": name})
+    except Refusal as refusal:
+        if name == "active" and refusal.details.get("field") == "space":
+            raise unavailable("no text space is active", "keyword") from refusal
+        raise
     return Space(row["name"], row["model"], row["dimension"], row["kind"])
 
 

@@ -52,7 +52,7 @@ class EmbedBody(_Strict):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.text is None) == (self.texts is None):
-            raise ValueError("send either text or texts")
+            raise ValueError
         return self
 
 
@@ -74,6 +74,7 @@ async def read_body(request: Request, model: type[Body]) -> Body:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "body"
-        if first["type"] == "value_error":  # our own check over several fields
-            field = "text"
-        raise invalid(field, f"{field}: {first['msg']}") from None
+        message = f"{field}: {first['msg']}"
+        if first["type"] == "value_error":  # our own check over two fields
+            field, message = "text", "send either text or texts"
+        raise invalid(field, message) from None

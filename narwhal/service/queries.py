@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CACHE_SIZE = 1024
 RETRY_S = 30.0  # an encoder that failed to load is not tried again at every request
 THREADS = 2
+DEFAULT = ""  # health cannot ask for the active space: it has no account
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,10 @@ class QueryEncoder:
             self._cache.popitem(last=False)
         return [vectors[text] for text in texts]
 
-    async def is_available(self, model: str) -> bool:
-        """Whether the model can be loaded here; loads it when it was not yet."""
+    async def is_available(self) -> bool:
+        """Whether the default model can be loaded here; loads it when it was not yet."""
         try:
-            await anyio.to_thread.run_sync(self._load, model, limiter=self._threads())
+            await anyio.to_thread.run_sync(self._load, DEFAULT, limiter=self._threads())
         except NarwhalError:
             return False
         return True
@@ -85,7 +86,7 @@ class QueryEncoder:
             try:
                 from narwhal.encoders import load_text_encoder
 
-                encoder = load_text_encoder(model)
+                encoder = load_text_encoder(model) if model else load_text_encoder()
             except Exception as error:  # whatever a model's loader raises, keyword search works
                 log.warning("cannot load the text encoder %s: %s", model, error)
                 self._failed[model] = time.monotonic()

@@ -1,0 +1,49 @@
+// What every test needs: clients of the stack that test_js.py started, and people to act as.
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createClient } from '@supabase/supabase-js'
+
+export const url = process.env.SUPABASE_URL
+export const anonKey = process.env.SUPABASE_ANON_KEY
+export const password = 'correct horse battery staple'
+
+const inMemory = { auth: { persistSession: false, autoRefreshToken: false } }
+
+export const newClient = (key = anonKey) => createClient(url, key, inMemory)
+
+/** Sign somebody up; their client is signed in. */
+export async function newUser(name = 'Test Owner') {
+  const sb = newClient()
+  const email = `${randomUUID()}@example.com`
+  const { data } = must(await sb.auth.signUp({ email, password, options: { data: { full_name: name } } }))
+  return { sb, email, id: data.user.id, session: data.session }
+}
+
+/** The answer itself, when it is not an error. */
+export function must(answer) {
+  if (answer.error) throw answer.error
+  return answer
+}
+
+/** Ask for a ticket to upload some bytes. */
+export async function beginUpload(sb, name, size, more = {}) {
+  const body = { name, folder_id: null, size, mime: 'text/plain', sha256: null, on_conflict: 'fail', ...more }
+  return must(await sb.rpc('begin_upload', body)).data
+}
+
+/** Upload a text through ticket and Storage; the ticket comes back. */
+export async function uploadText(sb, name, text) {
+  const blob = new Blob([text], { type: 'text/plain' })
+  const ticket = await beginUpload(sb, name, blob.size)
+  must(await sb.storage.from(ticket.bucket).upload(ticket.key, blob, { contentType: 'text/plain' }))
+  return ticket
+}
+
+/** Wait until the worker is through with a file; its details come back. */
+export async function whenRead(sb, fileId, seconds = 90) {
+  for (const end = Date.now() + seconds * 1000; Date.now() < end; await sleep(200)) {
+    const { data } = must(await sb.rpc('file_details', { file_id: fileId }))
+    if (['ready', 'failed', 'skipped', 'rejected'].includes(data.status)) return data
+  }
+  throw new Error(`file ${fileId} was not read in ${seconds} s`)
+}
