@@ -1,0 +1,102 @@
+"""What reading a file gives: pages of text with places on them, and the chunks cut from those.
+
+Offsets count Python characters (code points) of `Page.text`, from 0. Boxes are
+`(x0, y0, x1, y1)` in 0..1 of the page as it is shown (rotation applied), from the top left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where the characters `start..end` of a page's text stand on that page."""
+
+    start: int
+    end: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading that begins at `start` of its page's text; level 1 is the outermost."""
+
+    start: int
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page, slide or sheet, or the whole text of a file that has no pages.
+
+    `number` counts from 1, `width` and `height` are points (1/72 inch) where the format knows
+    them, `source` says how the text was won (`text`, `ocr`, `mixed`).
+    """
+
+    number: int
+    text: str
+    width: float | None = None
+    height: float | None = None
+    source: str = "text"
+    lines: tuple[Line, ...] = ()
+    headings: tuple[Heading, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file's text. `paged` says that page numbers are real pages, slides or sheets."""
+
+    pages: tuple[Page, ...]
+    paged: bool
+
+
+@dataclass(frozen=True)
+class Chunk:
+    r"""A piece of one page: `content == page.text[char_start:char_end]`, always.
+
+    `page` is None where the document has no pages, `heading` the path of headings above it,
+    outermost first, joined by " \u203a ", `language` an ISO 639-1 code or None when the text does
+    not tell.
+    """
+
+    idx: int
+    page: int | None
+    content: str
+    char_start: int
+    char_end: int
+    bboxes: tuple[tuple[float, ...], ...]
+    heading: str | None
+    language: str | None
+
+
+READ_ERRORS = frozenset(
+    {
+        "encrypted_pdf",
+        "corrupt",
+        "unsupported_media",
+        "magic_mismatch",
+        "limit_time",
+        "limit_memory",
+        "limit_output",
+        "infected",
+    }
+)
+
+
+class ReadError(Exception):
+    """A file that cannot be read; reading it again would end the same way.
+
+    `code` is one of `READ_ERRORS` and is stored with the job; `message` is a sentence for the
+    person who uploaded the file.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        if code not in READ_ERRORS:
+            raise ValueError(f"unknown read error {code!r}")
+        super().__init__(message)
+        self.code = code
+        self.message = message
