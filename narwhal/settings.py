@@ -119,7 +119,7 @@ def _running_stack(home: Path) -> dict[str, Any] | None:
     except ImportError:  # installed without the `local` extra
         return None
     state = read_state(home)
-    if state is None or state.state == "stopped":
+    if state is None or state.state in ("stopped", "crashed") or not state.api_url:
         return None
     return {
         "supabase_url": state.api_url,
