@@ -270,7 +270,7 @@ class Drive:
         return hashlib.sha256("\0".join([*place, sha256, str(size)]).encode()).hexdigest()
 
 
-def _silent(done: int) -> None:  # noqa: ARG001
+def _silent(done: int) -> None:
     pass
 
 
