@@ -254,7 +254,7 @@ def ask_all(owner: Client, stranger: Client, view: View, summary: Summary) -> No
         took = time.monotonic() - started
         view.question(number, question.mode, question.query, question.why)
         for hit in answer["hits"][:2]:
-            view.hit(hit)
+            view.hit(hit, question.query)
         problem = check(question, answer["hits"])
         if answer["degraded"] and question.mode != "keyword":
             problem = f"{question.mode} search for {question.query!r} was answered by keyword only"

@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-MARK = re.compile(r"<(/?)(?:mark|b|em)>")
+HAN = re.compile(r"[\u3400-\u9fff]{2,}")
+WORD = re.compile(r"[^\W\u3400-\u9fff](?:[\w-]*\w)?")
 STATUS_COLOUR = {"ready": "32", "failed": "31", "rejected": "31", "skipped": "33"}
 
 
@@ -89,16 +90,27 @@ class View:
         self.line()
         self.line(f"   {number}. {self.paint('1;36', query)}   {self.paint('2', f'{mode}: {why}')}")
 
-    def hit(self, hit: dict[str, Any]) -> None:
-        """Show one hit: file, page, score, and the snippet with what matched."""
+    def hit(self, hit: dict[str, Any], query: str) -> None:
+        """Show one hit: file, page, score, and the passage with the query's words marked."""
         place = hit["name"] + (f", page {hit['page']}" if hit.get("page") else "")
         score = self.paint("2", f"{hit['score']:.3f}")
         self.line(f"      {self.paint('1', place)}   {score}")
-        for line in textwrap.wrap(
-            self._highlight(" ".join(hit["snippet"].split())), self.columns - 9, max_lines=3
-        ):
-            self.line("        " + line)
+        passage = " ".join(hit["snippet"].split())
+        columns = self.columns - 9
+        if passage:  # textwrap counts characters, a terminal counts columns
+            columns = columns * len(passage) // width_of(passage)
+        for line in textwrap.wrap(passage, columns, max_lines=3, placeholder=" …"):
+            self.line("        " + self._mark(line, query))
 
-    def _highlight(self, snippet: str) -> str:
-        marks = ("\x1b[0m", "\x1b[1;33m") if self.live else ("»", "«")
-        return MARK.sub(lambda match: marks[0 if match.group(1) else 1], snippet)
+    def _mark(self, text: str, query: str) -> str:
+        """Mark words that begin like one of the query's, and Chinese pairs of characters."""
+        beginnings = [word[: max(4, len(word) - 2)] for word in WORD.findall(query)]
+        pairs = [run[i : i + 2] for run in HAN.findall(query) for i in range(len(run) - 1)]
+        wanted = [rf"\b{re.escape(word)}\w*" for word in beginnings if len(word) >= 4]
+        wanted += [re.escape(pair) for pair in pairs]
+        if not wanted:
+            return text
+        pattern = re.compile("(?:" + "|".join(wanted) + ")+", re.IGNORECASE)
+        return pattern.sub(
+            lambda match: self.paint("1;33", match[0]) if self.live else f"«{match[0]}»", text
+        )

@@ -132,6 +132,8 @@ def install(purpose: str) -> None:
             "It needs registry.npmjs.org, or the registry your npm is configured for.",
             ROOT / folder,
         )
+        # where nothing of it fits this platform, npm makes none
+        (ROOT / folder / "node_modules").mkdir(exist_ok=True)
     try:
         done = json.loads(STAMP.read_text())
     except (OSError, ValueError):
