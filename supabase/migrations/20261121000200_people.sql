@@ -138,7 +138,7 @@ alter table public.user_profiles enable row level security;
 
 create policy owners_can_select on public.owners
 for select to authenticated
-using (id = any((select private.my_owner_ids())));
+using (id = any((select private.my_owner_ids())::uuid []));
 
 create policy users_can_select on public.user_profiles
 for select to authenticated

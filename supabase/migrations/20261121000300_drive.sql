@@ -70,6 +70,7 @@ create table public.file_versions (
     error_code text,
     error_message text,
     language text,
+    is_paged boolean,
     page_count integer,
     created_by uuid references auth.users on delete set null,
     created_at timestamptz not null default now(),
@@ -80,6 +81,8 @@ comment on column public.file_versions.blob_id is 'Its bytes; null once they are
 comment on column public.file_versions.format is 'What a worker recognised: pdf, docx, …; null when nothing reads it.';
 comment on column public.file_versions.error_code is
 'Why it is not searchable: encrypted_pdf, corrupt, unsupported_media, magic_mismatch, limit_…, no_text.';
+comment on column public.file_versions.is_paged is
+'Whether page numbers are real pages, slides or sheets; null until it was read.';
 comment on column public.file_versions.language is 'Main language of the text, ISO 639-1; null when unclear.';
 create index file_versions_blob_id_idx on public.file_versions (blob_id);
 create index file_versions_created_by_idx on public.file_versions (created_by);
@@ -221,7 +224,7 @@ using (
     (grantee_id = (select auth.uid()) and (select private.is_active()))
     or exists (
         select 1 from public.nodes as n
-        where n.id = node_id and n.owner_id = any((select private.my_owner_ids()))
+        where n.id = node_id and n.owner_id = any((select private.my_owner_ids())::uuid [])
     )
 );
 
@@ -436,7 +439,7 @@ begin
         case when v_is_descending then '<' else '>' end,
         case when v_is_descending then 'desc' else 'asc' end,
         case
-            when folder is null then 'n.parent_id is null and n.owner_id = any((select private.my_owner_ids()))'
+            when folder is null then 'n.parent_id is null and n.owner_id = any((select private.my_owner_ids())::uuid [])'
             else 'n.parent_id = $1'
         end
     ) into v_rows using folder, v_after, page_size;

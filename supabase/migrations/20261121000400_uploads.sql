@@ -35,7 +35,7 @@ create policy uploaders_can_select on public.uploads
 for select to authenticated
 using (
     (created_by = (select auth.uid()) and (select private.is_active()))
-    or owner_id = any((select private.my_owner_ids()))
+    or owner_id = any((select private.my_owner_ids())::uuid [])
 );
 
 grant select on public.uploads to authenticated, service_role;

@@ -35,7 +35,7 @@ create table public.chunks (
     language text,
     time_range_ms int4range,
     boost real not null default 1,
-    text_hash bytea not null generated always as (sha256(convert_to(content, 'UTF8'))) stored,
+    text_hash bytea not null,
     unique (version_id, idx),
     check (char_end > char_start)
 );
@@ -326,6 +326,18 @@ $$;
 comment on function private.heartbeat_job(uuid, uuid, real, integer, integer) is
 'Renews a lease and reports progress, which only grows. Raises CONFLICT_STATE when the lease is lost.';
 
+create function private.release_job(job_id uuid, lease_token uuid) returns void
+language sql volatile
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+    update public.ingest_jobs as j
+    set state = 'queued', lease_token = null, lease_expires_at = null, run_after = now()
+    where j.id = job_id and j.lease_token = release_job.lease_token and j.state = 'running';
+$$;
+comment on function private.release_job(uuid, uuid) is
+'A worker that is asked to stop hands its job back; nothing is counted against the job.';
+
 create function private.finish_job(job_id uuid) returns void
 language sql volatile
 security invoker
@@ -442,7 +454,9 @@ $$;
 comment on function private.finish_detect(uuid, uuid, text, text, text, text) is
 'Stores what the bytes are. No format: the version is kept and skipped. Otherwise queues extract.';
 
-create function private.finish_extract(job_id uuid, lease_token uuid, language text, pages jsonb) returns void
+create function private.finish_extract(
+    job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb
+) returns void
 language plpgsql volatile
 security definer -- workers have no rights on tables
 set search_path = ''
@@ -459,14 +473,14 @@ begin
     );
     get diagnostics v_count = row_count;
     update public.file_versions as v
-    set language = finish_extract.language, page_count = v_count
+    set language = finish_extract.language, is_paged = finish_extract.is_paged, page_count = v_count
     where v.id = v_job.version_id;
     update public.ingest_jobs as j set pages_total = v_count where j.id = job_id;
     perform private.finish_job(job_id);
     perform private.enqueue(v_job.version_id, 'chunk');
 end;
 $$;
-comment on function private.finish_extract(uuid, uuid, text, jsonb) is
+comment on function private.finish_extract(uuid, uuid, text, boolean, jsonb) is
 'Stores the pages [{page, text, width, height, source, layout}] and queues chunk.';
 
 create function private.job_pages(job_id uuid, lease_token uuid) returns jsonb
@@ -478,22 +492,27 @@ declare
     v_job public.ingest_jobs := private.own_job(job_id, lease_token);
 begin
     return (
-        select coalesce(jsonb_agg(to_jsonb(p) - 'id' - 'file_id' - 'version_id' order by p.page), '[]')
-        from public.pages as p
-        where p.version_id = v_job.version_id
+        select jsonb_build_object(
+            'is_paged', v.is_paged,
+            'language', v.language,
+            'pages', (
+                select coalesce(jsonb_agg(to_jsonb(p) - 'id' - 'file_id' - 'version_id' order by p.page), '[]')
+                from public.pages as p
+                where p.version_id = v.id
+            ),
+            'spaces', (
+                select coalesce(jsonb_agg(to_jsonb(s)), '[]')
+                from public.embedding_spaces as s
+                where s.kind = 'text' and s.state <> 'retiring'
+            )
+        )
+        from public.file_versions as v
+        where v.id = v_job.version_id
     );
 end;
 $$;
-comment on function private.job_pages(uuid, uuid) is 'The pages of the job''s version, in order.';
-
-create function private.active_max_tokens() returns integer
-language sql stable
-security definer -- workers have no rights on tables
-set search_path = ''
-as $$
-    select min(s.max_tokens) from public.embedding_spaces as s where s.kind = 'text' and s.state <> 'retiring';
-$$;
-comment on function private.active_max_tokens() is 'What a chunk may have at most, in tokens, to fit every text space.';
+comment on function private.job_pages(uuid, uuid) is
+'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}.';
 
 create function private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) returns void
 language plpgsql volatile
@@ -507,11 +526,11 @@ begin
     perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
     delete from public.chunks as c where c.version_id = v_job.version_id;
     insert into public.chunks (
-        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language
+        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, text_hash
     )
     select
         v_job.file_id, v_job.version_id, r.idx, r.page, r.content, r.char_start, r.char_end,
-        coalesce(r.bboxes, '[]'), r.heading, r.language
+        coalesce(r.bboxes, '[]'), r.heading, r.language, sha256(convert_to(r.content, 'UTF8'))
     from jsonb_to_recordset(finish_chunk.chunks) as r (
         idx integer, page integer, content text, char_start integer, char_end integer, bboxes jsonb,
         heading text, language text
@@ -726,9 +745,9 @@ private.claim_jobs(text, integer),
 private.heartbeat_job(uuid, uuid, real, integer, integer),
 private.fail_job(uuid, uuid, text, text, boolean),
 private.finish_detect(uuid, uuid, text, text, text, text),
-private.finish_extract(uuid, uuid, text, jsonb),
+private.finish_extract(uuid, uuid, text, boolean, jsonb),
 private.job_pages(uuid, uuid),
-private.active_max_tokens(),
+private.release_job(uuid, uuid),
 private.finish_chunk(uuid, uuid, jsonb),
 private.claim_object_deletions(integer),
 private.finish_object_deletions(bigint []),

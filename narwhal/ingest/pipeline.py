@@ -1,0 +1,220 @@
+"""The stages of ingestion: detect, extract, chunk, embed_text.
+
+Each stage reads what its predecessor stored, and ends in one call that stores its output and the
+job's state together. Running a stage twice gives the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from narwhal.encoders import TextEncoder, load_text_encoder
+from narwhal.errors import NarwhalError
+from narwhal.ingest.blobs import Blob, BlobStore
+from narwhal.ingest.chunking import chunk
+from narwhal.ingest.document import Chunk, Document, Heading, Line, Page, ReadError
+from narwhal.ingest.language import detect_language
+from narwhal.ingest.limits import Limits, detect_in_sandbox, read_in_sandbox
+from narwhal.ingest.queue import Job, LeaseLostError, Queue
+
+EMBED_BATCH = 32
+
+
+class StoppedError(Exception):
+    """The worker was asked to stop; the job goes back to the queue."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a running stage works with."""
+
+    queue: Queue
+    blobs: BlobStore
+    job: Job
+    should_stop: Callable[[], bool]
+
+    def check(self) -> None:
+        """Raise StoppedError when the worker was asked to stop."""
+        if self.should_stop():
+            raise StoppedError
+
+
+def run_job(stage: Stage) -> None:
+    """Run one claimed job to its end, and record a failure as what it is.
+
+    Raises LeaseLostError, StoppedError, and psycopg.OperationalError when the database is gone;
+    in these cases nothing was recorded and the job stays with the queue.
+    """
+    try:
+        STAGES[stage.job.stage](stage)
+    except (LeaseLostError, StoppedError):
+        raise
+    except ReadError as error:
+        stage.queue.fail(stage.job, error.code, error.message, terminal=True)
+    except psycopg.OperationalError:
+        raise
+    except NarwhalError as error:
+        stage.queue.fail(stage.job, error.error.lower(), error.message, terminal=False)
+    except Exception as error:  # one bad file must not end the worker
+        stage.queue.fail(
+            stage.job, "internal", f"{type(error).__name__}: {error}", terminal=False
+        )
+
+
+def run_detect(stage: Stage) -> None:
+    """Hash the bytes and recognise them by content and name."""
+    with _blob(stage) as blob:
+        detected = detect_in_sandbox(
+            blob.path, stage.job.name, stage.job.mime, _limits(stage.job.settings)
+        )
+        stage.queue.finish_detect(
+            stage.job,
+            sha256=blob.sha256,
+            mime=detected.mime,
+            format=detected.format,
+            skip_reason=None
+            if detected.format
+            else f"Nothing here reads files of the type {detected.mime}.",
+        )
+
+
+def run_extract(stage: Stage) -> None:
+    """Read the text, page by page, under limits."""
+    with _blob(stage) as blob:
+        document = read_in_sandbox(
+            blob.path, stage.job.name, stage.job.mime, _limits(stage.job.settings)
+        )
+    sample = "\n".join(page.text[:2000] for page in document.pages[:10])
+    stage.queue.finish_extract(
+        stage.job,
+        language=detect_language(sample),
+        is_paged=document.paged,
+        pages=[_page_row(page) for page in document.pages],
+    )
+
+
+def run_chunk(stage: Stage) -> None:
+    """Cut the pages into chunks that fit every text space."""
+    stored = stage.queue.pages(stage.job)
+    encoders = [load_text_encoder(space["model"]) for space in stored["spaces"]]
+    document = Document(
+        pages=tuple(_page(row) for row in stored["pages"]), paged=bool(stored["is_paged"])
+    )
+    chunks = chunk(
+        document,
+        size=int(stage.job.settings["chunks.size"]),
+        overlap=int(stage.job.settings["chunks.overlap"]),
+        count_tokens=lambda text: max((e.count_tokens(text) for e in encoders), default=0),
+        max_tokens=min((int(space["max_tokens"]) for space in stored["spaces"]), default=2**31),
+    )
+    stage.queue.finish_chunk(stage.job, [_chunk_row(piece) for piece in chunks])
+
+
+def run_embed_text(stage: Stage) -> None:
+    """Embed what has no vector yet; vectors stored before an interruption stay."""
+    space = stage.job.space
+    if space is None:
+        raise ValueError("embed_text needs a space")
+    encoder = _encoder(space)
+    while True:
+        stage.check()
+        batch = stage.queue.texts(stage.job, EMBED_BATCH)
+        if not batch["texts"]:
+            break
+        embeddings = encoder.encode([text["content"] for text in batch["texts"]])
+        stage.queue.store_vectors(
+            stage.job,
+            [
+                {"hash": text["hash"], "embedding": [round(float(x), 6) for x in embedding]}
+                for text, embedding in zip(batch["texts"], embeddings, strict=True)
+            ],
+        )
+        left = batch["missing"] - len(batch["texts"])
+        stage.queue.heartbeat(stage.job, progress=1 - left / max(batch["total"], 1))
+    stage.queue.finish_embed_text(stage.job)
+
+
+STAGES: dict[str, Callable[[Stage], None]] = {
+    "detect": run_detect,
+    "extract": run_extract,
+    "chunk": run_chunk,
+    "embed_text": run_embed_text,
+}
+
+
+@contextmanager
+def _blob(stage: Stage) -> Iterator[Blob]:
+    job = stage.job
+    if job.bucket is None or job.key is None:
+        raise NarwhalError("The bytes of this version are gone.", error="OBJECT_MISSING")
+    blob = stage.blobs.fetch(job.bucket, job.key)
+    try:
+        yield blob
+    finally:
+        stage.blobs.release(job.key)
+
+
+def _encoder(space: dict[str, Any]) -> TextEncoder:
+    encoder = load_text_encoder(space["model"])
+    if encoder.dimension != space["dimension"]:
+        raise NarwhalError(
+            f"The model {space['model']} gives {encoder.dimension} numbers, "
+            f"the space {space['name']} takes {space['dimension']}.",
+            error="INVALID_ARGUMENT",
+        )
+    return encoder
+
+
+def _limits(settings: dict[str, Any]) -> Limits:
+    return Limits(
+        seconds=float(settings["ingest.time_limit_s"]),
+        memory_mb=int(settings["ingest.memory_limit_mb"]),
+        output_chars=int(settings["ingest.output_limit_chars"]),
+    )
+
+
+def _page_row(page: Page) -> dict[str, Any]:
+    return {
+        "page": page.number,
+        "text": page.text,
+        "width": page.width,
+        "height": page.height,
+        "source": page.source,
+        "layout": {
+            "lines": [
+                [line.start, line.end, *(round(x, 4) for x in line.box)] for line in page.lines
+            ],
+            "headings": [[h.start, h.level, h.text] for h in page.headings],
+        },
+    }
+
+
+def _page(row: dict[str, Any]) -> Page:
+    layout = row["layout"]
+    return Page(
+        number=row["page"],
+        text=row["text"],
+        width=row["width"],
+        height=row["height"],
+        source=row["source"],
+        lines=tuple(Line(start, end, (x0, y0, x1, y1)) for start, end, x0, y0, x1, y1 in layout["lines"]),
+        headings=tuple(Heading(start, level, text) for start, level, text in layout["headings"]),
+    )
+
+
+def _chunk_row(piece: Chunk) -> dict[str, Any]:
+    return {
+        "idx": piece.idx,
+        "page": piece.page,
+        "content": piece.content,
+        "char_start": piece.char_start,
+        "char_end": piece.char_end,
+        "bboxes": [[round(x, 4) for x in box] for box in piece.bboxes],
+        "heading": piece.heading,
+        "language": piece.language,
+    }

@@ -1,0 +1,154 @@
+"""The job queue as a worker sees it: claim, report, store, under a lease that Postgres checks.
+
+The rules (leases, attempts, fencing, what follows a stage) are functions of schema `private`;
+here they only get names and types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+PENDING_CHANNEL = "narwhal_jobs"
+
+
+class LeaseLostError(Exception):
+    """The job was cancelled, its file deleted, or its lease ran out: nothing may be written."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed job: one stage of one version, with what the stage needs to know."""
+
+    id: str
+    lease_token: str
+    stage: str
+    file_id: str
+    version_id: str
+    name: str
+    mime: str | None
+    size: int
+    bucket: str | None
+    key: str | None
+    space: dict[str, Any] | None
+    settings: dict[str, Any]
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Job:
+        """Read a row of `private.claim_jobs`."""
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+
+class Queue:
+    """The queue's functions over one connection of the role narwhal_worker."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self.connection = connection
+
+    def claim(self, worker: str, count: int = 1) -> list[Job]:
+        """Take up to `count` jobs that are due."""
+        rows = self.connection.execute(
+            "select private.claim_jobs(%s, %s)", (worker, count)
+        ).fetchall()
+        return [Job.from_row(row[0]) for row in rows]
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the doorbell, at most so long."""
+        self.connection.execute(f"listen {PENDING_CHANNEL}")
+        for _ in self.connection.notifies(timeout=seconds, stop_after=1):
+            pass
+
+    def heartbeat(
+        self,
+        job: Job,
+        progress: float | None = None,
+        pages_done: int | None = None,
+        pages_total: int | None = None,
+    ) -> None:
+        """Renew the lease and report progress (0 to 1); raises LeaseLostError."""
+        self._call(
+            "select private.heartbeat_job(%s, %s, %s::real, %s::integer, %s::integer)",
+            job,
+            progress,
+            pages_done,
+            pages_total,
+        )
+
+    def release(self, job: Job) -> None:
+        """Hand a job back untouched."""
+        self._call("select private.release_job(%s, %s)", job)
+
+    def fail(self, job: Job, code: str, message: str, *, terminal: bool) -> str:
+        """Record an error; terminal when the file itself is at fault. Returns the job's state."""
+        return str(
+            self._call(
+                "select private.fail_job(%s, %s, %s, %s, %s)", job, code, message, terminal
+            )
+        )
+
+    def finish_detect(
+        self,
+        job: Job,
+        *,
+        sha256: str,
+        mime: str | None,
+        format: str | None,
+        skip_reason: str | None = None,
+    ) -> None:
+        """Store what the bytes are."""
+        self._call(
+            "select private.finish_detect(%s, %s, %s, %s, %s, %s)",
+            job,
+            sha256,
+            mime,
+            format,
+            skip_reason,
+        )
+
+    def finish_extract(
+        self, job: Job, *, language: str | None, is_paged: bool, pages: list[dict[str, Any]]
+    ) -> None:
+        """Store the pages."""
+        self._call(
+            "select private.finish_extract(%s, %s, %s, %s, %s)",
+            job,
+            language,
+            is_paged,
+            Jsonb(pages),
+        )
+
+    def pages(self, job: Job) -> dict[str, Any]:
+        """Read `{is_paged, language, pages, spaces}` of the job's version."""
+        pages: dict[str, Any] = self._call("select private.job_pages(%s, %s)", job)
+        return pages
+
+    def finish_chunk(self, job: Job, chunks: list[dict[str, Any]]) -> None:
+        """Store the chunks, all at once."""
+        self._call("select private.finish_chunk(%s, %s, %s)", job, Jsonb(chunks))
+
+    def texts(self, job: Job, count: int) -> dict[str, Any]:
+        """Read `{total, missing, texts: [{hash, content}]}`, at most `count` texts."""
+        texts: dict[str, Any] = self._call("select private.job_texts(%s, %s, %s)", job, count)
+        return texts
+
+    def store_vectors(self, job: Job, vectors: list[dict[str, Any]]) -> None:
+        """Keep vectors `[{hash, embedding}]`."""
+        self._call("select private.store_vectors(%s, %s, %s)", job, Jsonb(vectors))
+
+    def finish_embed_text(self, job: Job) -> None:
+        """End the stage and put the vectors in service."""
+        self._call("select private.finish_embed_text(%s, %s)", job)
+
+    def _call(self, statement: LiteralString, job: Job, *values: object) -> Any:
+        try:
+            row = self.connection.execute(
+                statement, (job.id, job.lease_token, *values)
+            ).fetchone()
+        except psycopg.Error as error:
+            if error.sqlstate == "PT409" and "lease" in (error.diag.message_detail or ""):
+                raise LeaseLostError(job.id) from error
+            raise
+        return row[0] if row else None

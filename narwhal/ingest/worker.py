@@ -1,0 +1,206 @@
+"""The worker: claims jobs until it is told to stop, renews its leases, cleans up.
+
+Any number of workers may run, and any of them may be killed at any time: a lost lease sends the
+job to another one, and Postgres refuses what the first would still write.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+
+from narwhal.db import connect
+from narwhal.errors import NarwhalError
+from narwhal.ingest.blobs import BlobStore
+from narwhal.ingest.pipeline import Stage, StoppedError, run_job
+from narwhal.ingest.queue import Job, LeaseLostError, Queue
+from narwhal.settings import Settings
+
+POLL_S = 2.0
+EXPIRE_EVERY_S = 60.0
+RECONNECT_S = 1.0
+STOP_GRACE_S = 10.0
+DELETIONS_AT_ONCE = 100
+
+log = logging.getLogger("narwhal.worker")
+
+
+def run_worker(settings: Settings, *, drain: bool, concurrency: int = 1) -> int:
+    """Process jobs with `concurrency` threads; return how many were run.
+
+    `drain` ends when no job is due; otherwise SIGTERM or SIGINT ends it: jobs under way get
+    STOP_GRACE_S seconds, then go back to the queue. Raises NarwhalError when the database cannot
+    be reached at the start.
+    """
+    with tempfile.TemporaryDirectory(prefix="narwhal-worker-") as folder:
+        worker = Worker(settings, Path(folder))
+        return worker.run(drain=drain, concurrency=concurrency)
+
+
+class Worker:
+    """One process: threads that run jobs, one that renews leases and keeps house."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.database_url = settings.require("worker_database_url")
+        self.blobs = BlobStore(
+            settings.require("supabase_url"), settings.require("service_role_key"), folder
+        )
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.stopping = threading.Event()
+        self.lock = threading.Lock()
+        self.running: dict[str, Job] = {}
+        self.heartbeat_s = 15.0
+        self.done = 0
+
+    def run(self, *, drain: bool, concurrency: int) -> int:
+        """Run until drained or stopped."""
+        connect(self.database_url).close()  # a wrong URL is said now, not retried for ever
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+        threads = [
+            threading.Thread(target=self._work, args=(drain,), name=f"job-{n}", daemon=True)
+            for n in range(concurrency)
+        ]
+        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        keeper.start()
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) and not self.stopping.wait(0.1):
+            pass
+        deadline = time.monotonic() + STOP_GRACE_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._release_all()
+        self.stopping.set()
+        keeper.join(STOP_GRACE_S)
+        return self.done
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        log.info("stopping on signal %s", number)
+        self.stopping.set()
+
+    # Jobs ---------------------------------------------------------------------------------------
+
+    def _work(self, drain: bool) -> None:
+        while not self.stopping.is_set():
+            try:
+                with connect(self.database_url, application="narwhal worker") as connection:
+                    self._work_on(Queue(connection), drain)
+                    return
+            except (psycopg.OperationalError, NarwhalError) as error:
+                log.warning("the database went away: %s", error)
+                self.stopping.wait(RECONNECT_S)
+
+    def _work_on(self, queue: Queue, drain: bool) -> None:
+        while not self.stopping.is_set():
+            jobs = queue.claim(f"{self.name}/{threading.current_thread().name}")
+            for job in jobs:
+                self._run(queue, job)
+            if jobs:
+                continue
+            if drain and not self.running:
+                return
+            queue.wait(0.2 if drain else POLL_S)
+
+    def _run(self, queue: Queue, job: Job) -> None:
+        self.heartbeat_s = float(job.settings["jobs.heartbeat_s"])
+        with self.lock:
+            self.running[job.id] = job
+        started = time.monotonic()
+        try:
+            run_job(Stage(queue, self.blobs, job, self.stopping.is_set))
+            outcome = "ended"
+        except LeaseLostError:
+            outcome = "lost its lease"
+        except StoppedError:
+            queue.release(job)
+            outcome = "was handed back"
+        finally:
+            with self.lock:
+                self.running.pop(job.id, None)
+                self.done += 1
+        log.info(
+            "%s of %s %s after %.2f s", job.stage, job.file_id, outcome, time.monotonic() - started
+        )
+
+    # Leases and housekeeping --------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                with connect(self.database_url, application="narwhal worker keeper") as connection:
+                    self._keep_on(connection)
+            except (psycopg.OperationalError, NarwhalError) as error:
+                log.warning("the database went away: %s", error)
+                self.stopping.wait(RECONNECT_S)
+
+    def _keep_on(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        queue = Queue(connection)
+        renewed = expired = time.monotonic()
+        while not self.stopping.wait(min(1.0, self.heartbeat_s)):
+            now = time.monotonic()
+            if now - renewed >= self.heartbeat_s:
+                renewed = now
+                self._renew(queue)
+            remove_objects(connection, self.blobs)
+            if now - expired >= EXPIRE_EVERY_S:
+                expired = now
+                connection.execute("select private.expire_uploads()")
+        remove_objects(connection, self.blobs)  # a drained worker leaves nothing behind
+
+    def _renew(self, queue: Queue) -> None:
+        with self.lock:
+            jobs = list(self.running.values())
+        for job in jobs:
+            try:
+                queue.heartbeat(job)
+            except LeaseLostError:
+                log.info("%s of %s lost its lease", job.stage, job.file_id)
+
+    def _release_all(self) -> None:
+        with self.lock:
+            jobs = list(self.running.values())
+        if not jobs:
+            return
+        try:
+            with connect(self.database_url) as connection:
+                for job in jobs:
+                    Queue(connection).release(job)
+        except (psycopg.Error, NarwhalError) as error:
+            log.warning("leases will have to run out: %s", error)
+
+
+def remove_objects(
+    connection: psycopg.Connection[tuple[object, ...]], blobs: BlobStore
+) -> int:
+    """Remove objects of purged blobs from Storage; what fails comes again later. Returns how many."""
+    rows = connection.execute(
+        "select private.claim_object_deletions(%s)", (DELETIONS_AT_ONCE,)
+    ).fetchall()
+    by_bucket: dict[str, list[dict[str, object]]] = {}
+    for (row,) in rows:
+        assert isinstance(row, dict)
+        by_bucket.setdefault(str(row["bucket"]), []).append(row)
+    removed = 0
+    for bucket, objects in by_bucket.items():
+        try:
+            blobs.remove(bucket, [str(item["key"]) for item in objects])
+        except Exception as error:  # Storage down: the queue brings them again
+            log.warning("objects could not be removed: %s", error)
+            continue
+        connection.execute(
+            "select private.finish_object_deletions(%s::bigint[])",
+            ([item["id"] for item in objects],),
+        )
+        removed += len(objects)
+    return removed
