@@ -104,7 +104,10 @@ class View:
 
     def _mark(self, text: str, query: str) -> str:
         """Mark words that begin like one of the query's, and Chinese pairs of characters."""
-        beginnings = [word[: max(4, len(word) - 2)] for word in WORD.findall(query)]
+        beginnings = [
+            word if re.search(r"\d", word) else word[: max(4, len(word) - 2)]
+            for word in WORD.findall(query)
+        ]
         pairs = [run[i : i + 2] for run in HAN.findall(query) for i in range(len(run) - 1)]
         wanted = [rf"\b{re.escape(word)}\w*" for word in beginnings if len(word) >= 4]
         wanted += [re.escape(pair) for pair in pairs]
