@@ -1,0 +1,166 @@
+"""The drive as tests drive it: Storage's two writes, and a worker without a model."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.database import Database
+
+DIMENSION = 384
+
+
+class Drive:
+    """Uploads and ingests through the functions that Storage and workers call."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def rpc(self, user: uuid.UUID | None, function: str, /, **arguments: object) -> Any:
+        """Call a public function as a user, as PostgREST does."""
+        named = ", ".join(f"{key} => %s" for key in arguments)
+        values = [
+            Jsonb(value) if isinstance(value, dict) else value for value in arguments.values()
+        ]
+        with self.db.as_user(user):
+            return self.db.one(f"select to_jsonb(public.{function}({named}))", *values)  # type: ignore[arg-type]
+
+    def ticket(self, user: uuid.UUID, name: str = "a.txt", size: int = 10, **more: object) -> Any:
+        """Ask for an upload ticket."""
+        return self.rpc(user, "begin_upload", name=name, size=size, **more)
+
+    def probe(self, user: uuid.UUID | None, key: str, size: int) -> None:
+        """Storage's permission test: an insert as the caller, rolled back."""
+        with self.db.as_user(user):
+            self.db.all(
+                "insert into storage.objects (bucket_id, name, owner, owner_id, version, metadata)"
+                " values ('files', %s, %s, %s, '1', %s)",
+                key,
+                user,
+                str(user),
+                json.dumps({"mimetype": "text/plain", "contentLength": size}),
+            )
+            raise RolledBackError
+
+    def store(self, user: uuid.UUID, key: str, size: int) -> None:
+        """Storage's real write: as the service, with the size."""
+        with self.db.as_service():
+            self.db.all(
+                "insert into storage.objects (bucket_id, name, owner, owner_id, version, metadata)"
+                " values ('files', %s, %s, %s, %s, %s)",
+                key,
+                user,
+                str(user),
+                str(uuid.uuid4()),
+                json.dumps({"mimetype": "text/plain", "size": size, "contentLength": size}),
+            )
+
+    def upload(self, user: uuid.UUID, name: str = "a.txt", size: int = 10, **more: object) -> Any:
+        """Upload a file; returns its ticket."""
+        ticket = self.ticket(user, name, size, **more)
+        self.store(user, ticket["key"], size)
+        return ticket
+
+    def claim(self, count: int = 1) -> list[Any]:
+        """Claim jobs as a worker."""
+        with self.db.as_role("narwhal_worker"):
+            return self.db.all("select private.claim_jobs('test', %s)", count)
+
+    def work(self, function: str, job: Any, *arguments: object) -> Any:
+        """Call one of the queue's functions as the worker that holds the job."""
+        places = "".join(", %s" for _ in arguments)
+        values = [Jsonb(a) if isinstance(a, list | dict) else a for a in arguments]
+        with self.db.as_role("narwhal_worker"):
+            return self.db.one(
+                f"select private.{function}(%s, %s{places})",  # type: ignore[arg-type]
+                job["id"],
+                job["lease_token"],
+                *values,
+            )
+
+    def run_stage(self, job: Any, texts: list[str]) -> None:
+        """Run one job; `texts` are the chunks that the file has, each on a page of its own."""
+        if job["stage"] == "detect":
+            digest = uuid.UUID(job["version_id"]).hex * 2
+            self.work("finish_detect", job, digest, "text/plain", "text", None)
+        elif job["stage"] == "extract":
+            pages = [
+                {"page": i + 1, "text": text, "source": "text", "layout": {}}
+                for i, text in enumerate(texts)
+            ]
+            self.work("finish_extract", job, "en", True, pages)
+        elif job["stage"] == "chunk":
+            self.work("finish_chunk", job, chunk_rows(texts))
+        else:
+            missing = self.work("job_texts", job, 1000)["texts"]
+            vectors = [{"hash": t["hash"], "embedding": embed(t["content"])} for t in missing]
+            self.work("store_vectors", job, vectors)
+            self.work("finish_embed_text", job)
+
+    def ingest(self, *texts: str) -> None:
+        """Run every job there is; each file gets these chunks."""
+        while jobs := self.claim():
+            for job in jobs:
+                self.run_stage(job, list(texts))
+
+    def file(self, user: uuid.UUID, name: str, *texts: str, **more: object) -> Any:
+        """Upload and ingest a file with these chunks; returns its ticket."""
+        ticket = self.upload(user, name, **more)
+        self.ingest(*texts)
+        return ticket
+
+    def search(self, user: uuid.UUID | None, query: str, **arguments: object) -> Any:
+        """Search both legs, with the test's own embedding."""
+        if "embedding" not in arguments:
+            arguments["embedding"] = Jsonb(embed(query))
+        return self.rpc(user, "hybrid_search", query=query, **arguments)
+
+    def share(self, node: str, user: uuid.UUID, level: str = "view") -> None:
+        """Share a node, as the later RPC will."""
+        self.db.all(
+            "insert into public.shares (node_id, grantee_id, level) values (%s, %s, %s)",
+            node,
+            user,
+            level,
+        )
+
+
+class RolledBackError(Exception):
+    """Ends a block whose work is to be undone."""
+
+
+def chunk_rows(texts: list[str]) -> list[dict[str, Any]]:
+    """One chunk a text, as the chunk stage would store it."""
+    return [
+        {
+            "idx": i,
+            "page": i + 1,
+            "content": text,
+            "char_start": 0,
+            "char_end": len(text),
+            "bboxes": [],
+            "heading": None,
+            "language": "en",
+        }
+        for i, text in enumerate(texts)
+    ]
+
+
+def embed(text: str) -> list[float]:
+    """A bag of hashed words, of length 1: texts that share words are near."""
+    vector = [0.0] * DIMENSION
+    for word in text.lower().split():
+        vector[int.from_bytes(word.encode(), "big") % DIMENSION] += 1.0
+    norm = math.sqrt(sum(x * x for x in vector)) or 1.0
+    return [x / norm for x in vector]
+
+
+@pytest.fixture
+def drive(db: Database) -> Drive:
+    """A drive in a transaction that is rolled back."""
+    return Drive(db)
