@@ -87,13 +87,11 @@ def _show_hits(answer: dict[str, Any], explain: bool) -> None:
         passage = printable(" ".join(str(hit.get("snippet") or "").split()))
         print(textwrap.fill(passage, width, initial_indent="   ", subsequent_indent="   "))
         if explain:
-            parts = hit.get("parts") or {}
-            said = ", ".join(f"{name} {value}" for name, value in parts.items())
-            print(f"   [{said}]")
+            print(f"   [{_parts(hit.get('parts') or {})}]")
     if not answer["hits"]:
         say("nothing found")
     if explain and answer.get("explain"):
-        print(f"plan: {answer['explain']}")
+        print(f"how: {_parts(answer['explain'])}")
     if answer.get("degraded"):
         say("note: answered by keyword only; the text encoder was not available")
     if answer.get("pending_files"):
@@ -107,3 +105,13 @@ def _place(hit: dict[str, Any]) -> str:
         path = "/".join(str(part) for part in path)
     text = printable(str(path or hit.get("name") or hit.get("file_id")))
     return f"{text}, page {hit['page']}" if hit.get("page") is not None else text
+
+
+def _parts(values: dict[str, Any]) -> str:
+    """Write what a score or an answer consists of: name and number, unset ones left out."""
+    known = [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+        if value is not None and not isinstance(value, dict)
+    ]
+    return ", ".join(known)

@@ -23,7 +23,7 @@ test('a question finds the passage by keyword, by meaning and by both', async ()
     const { data } = must(await ask(owner.sb, { query, mode, top_k: 3 }))
     assert.equal(data.hits[0]?.file_id, ticket.file_id, mode)
     assert.equal(data.hits[0].name, 'keeper.txt')
-    if (mode !== 'keyword') assert.equal(data.degraded, false, mode)
+    assert.equal(data.degraded, false, mode)
   }
 })
 

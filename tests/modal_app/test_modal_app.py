@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import modal
 import pytest
@@ -11,6 +13,8 @@ from starlette.testclient import TestClient
 
 import modal_app
 from modal_app.resources import requirements
+from narwhal.settings import load_settings
+from tests.cli.running import CommandLine
 
 NO_NETWORK = """
 import socket
@@ -53,3 +57,27 @@ def test_the_service_answers_locally(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
     assert answer.json()["database"] == "unavailable"
+
+
+def test_the_worker_drains_a_stack_locally(
+    stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = CommandLine(stack.home, tmp_path)
+    owner = cli.new_user()
+    (tmp_path / "note.txt").write_text("The drain job reads this note.")
+    cli.json("upload", "note.txt", "--as", owner)
+    settings = load_settings(stack.home)
+    for name, value in {
+        "SUPABASE_URL": settings.supabase_url,
+        "SUPABASE_ANON_KEY": settings.anon_key,
+        "SUPABASE_SERVICE_ROLE_KEY": settings.service_role_key,
+        "NARWHAL_WORKER_DATABASE_URL": settings.worker_database_url,
+    }.items():
+        monkeypatch.setenv(name, value or "")
+    monkeypatch.setenv("NARWHAL_HOME", str(tmp_path))  # nothing but the environment
+    with pytest.warns(UserWarning, match="Volume"):
+        assert modal_app.worker.drain.local(concurrency=1) > 0
+    [hit] = cli.json("search", "drain job", "--as", owner)["hits"]
+    assert hit["name"] == "note.txt"
+    with pytest.warns(UserWarning, match="Volume"):
+        assert modal_app.worker.drain.local() == 0  # running it twice is harmless
