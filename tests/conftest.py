@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -59,9 +58,7 @@ def _load(**connection: Any) -> None:
 
 
 # a template with the hosted roles and our schema; every database of a test is a copy of it
-migrated = factories.postgresql_noproc(
-    depends_on="cluster", dbname="narwhal_tests", load=[_load]
-)
+migrated = factories.postgresql_noproc(depends_on="cluster", dbname="narwhal_tests", load=[_load])
 
 # a database of its own, for tests that commit or need several connections
 fresh_database = factories.postgresql("migrated", dbname="narwhal_fresh")

@@ -11,7 +11,8 @@ class GatewayConfig:
     """Addresses, keys and limits that Auth, Storage and the gateway share.
 
     `max_file_size` is in bytes, `jwt_expiry` in seconds; the database URLs log in as
-    `supabase_auth_admin` and `supabase_storage_admin`.
+    `supabase_auth_admin` and `supabase_storage_admin`. `rest_url` may be a Unix socket,
+    `unix:/path`. The `sb_…` keys are opaque stand-ins for the two JWT keys; empty when unused.
     """
 
     api_url: str
@@ -26,3 +27,5 @@ class GatewayConfig:
     jwt_expiry: int = 900
     autoconfirm: bool = True
     max_file_size: int = 5 * 1024**3
+    publishable_key: str = ""
+    secret_key: str = ""

@@ -23,7 +23,9 @@ FILE_NAME = re.compile(r"(\d{14})_([a-z0-9_]+)\.sql")
 
 TRACKING = """
 create schema if not exists supabase_migrations;
-create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
+create table if not exists supabase_migrations.schema_migrations (
+    version text not null primary key
+);
 alter table supabase_migrations.schema_migrations add column if not exists statements text [];
 alter table supabase_migrations.schema_migrations add column if not exists name text;
 create table if not exists supabase_migrations.narwhal_checksums (
@@ -173,9 +175,7 @@ def _is_tracked(connection: psycopg.Connection) -> bool:
     return row is not None and bool(row[0])
 
 
-def _compare(
-    connection: psycopg.Connection, migrations: list[Migration]
-) -> list[MigrationStatus]:
+def _compare(connection: psycopg.Connection, migrations: list[Migration]) -> list[MigrationStatus]:
     applied: dict[str, tuple[str, str | None, str | None]] = {}
     if _is_tracked(connection):
         rows = connection.execute(
@@ -194,9 +194,7 @@ def _compare(
         # without a checksum it was applied by the Supabase CLI, which keeps none
         same = sha256 in (None, migration.sha256)
         result.append(
-            MigrationStatus(
-                migration.version, migration.name, "applied" if same else "changed", at
-            )
+            MigrationStatus(migration.version, migration.name, "applied" if same else "changed", at)
         )
     for version, (name, sha256, at) in applied.items():
         if sha256 is not None:  # others are the project's own migrations
@@ -253,7 +251,8 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> bool:
             )
     except psycopg.Error as error:
         raise NarwhalError(
-            f"{migration.file} failed{_line_of(migration.sql, error)}: {error.diag.message_primary}",
+            f"{migration.file} failed{_line_of(migration.sql, error)}:"
+            f" {error.diag.message_primary or error}",
             "Nothing of this file was applied; the files before it were.",
             error="MIGRATION_FAILED",
             details={

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -104,6 +105,7 @@ class EmbeddedPostgres:
         self.log = log or self.data_dir.with_name(self.data_dir.name + ".log")
         self.socket_dir = self._short_socket_dir(socket_dir or self.data_dir.parent / "run")
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     # -- addresses
 
@@ -162,7 +164,7 @@ class EmbeddedPostgres:
             ]
             if not self.durable:
                 command.append("--no-sync")
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 - our own command line
                 command,
                 **self._as_server_user(),
                 cwd="/",
@@ -178,11 +180,8 @@ class EmbeddedPostgres:
             password_file.unlink(missing_ok=True)
             shutil.rmtree(making, ignore_errors=True)
 
-    def start(self, timeout: float = 60.0) -> None:
-        """Start the server as our child and wait (seconds) until it takes connections.
-
-        Raises NarwhalError with the end of the log when it does not.
-        """
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start the server as our child; `answers` tells when it takes connections."""
         require_space(self.data_dir, NEEDED_BYTES // 4)
         self._make_socket_dir()
         self._give_to_server(self.data_dir)
@@ -192,9 +191,9 @@ class EmbeddedPostgres:
         command = [str(binaries() / "postgres"), "-D", str(self.data_dir)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        log_start = self.log.stat().st_size if self.log.exists() else 0
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603 - our own command line
                 command,
                 **self._as_server_user(),
                 cwd="/",
@@ -204,15 +203,27 @@ class EmbeddedPostgres:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops us in order
             )
+        return self.process
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start the server and wait (seconds) until it takes connections.
+
+        Raises NarwhalError with the end of the log when it does not.
+        """
+        process = self.spawn()
         deadline = time.monotonic() + timeout
         while not self.answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 self.stop(timeout=5)
-                with self.log.open("rb") as log:
-                    log.seek(log_start)
-                    text = log.read().decode(errors="replace")
-                raise self._failure("PostgreSQL did not start.", text)
+                raise self.failure()
             time.sleep(0.02)
+
+    def failure(self) -> NarwhalError:
+        """Say why the server that was spawned last did not start, from its log."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            text = log.read().decode(errors="replace")
+        return self._failure("PostgreSQL did not start.", text)
 
     def stop(self, timeout: float = 30.0) -> None:
         """End all sessions and stop the server, writing everything to disk (a fast shutdown)."""
@@ -220,7 +231,11 @@ class EmbeddedPostgres:
         if process is None:
             return
         # fast, then immediate (recovers at the next start), then the kernel's way
-        for number, patience in ((signal.SIGINT, timeout), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
+        for number, patience in (
+            (signal.SIGINT, timeout),
+            (signal.SIGQUIT, 5),
+            (signal.SIGKILL, 5),
+        ):
             if process.poll() is not None:
                 return
             with contextlib.suppress(ProcessLookupError):
@@ -257,7 +272,7 @@ class EmbeddedPostgres:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
         return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
-    def _as_server_user(self) -> dict[str, int | list[int]]:
+    def _as_server_user(self) -> dict[str, Any]:
         """Popen arguments: PostgreSQL refuses to run as root, so root lends it another user."""
         if os.geteuid() != 0:
             return {}
@@ -304,8 +319,15 @@ def _system_user() -> pwd.struct_passwd:
             if attempt:
                 break
             with contextlib.suppress(OSError):
-                subprocess.run(
-                    ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", SYSTEM_USER],
+                subprocess.run(  # noqa: S603 - fixed arguments
+                    [  # noqa: S607 - wherever the system keeps it
+                        "useradd",
+                        "--system",
+                        "--no-create-home",
+                        "--shell",
+                        "/bin/false",
+                        SYSTEM_USER,
+                    ],
                     capture_output=True,
                     check=False,
                 )

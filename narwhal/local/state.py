@@ -44,9 +44,9 @@ class StackState(BaseModel):
     jwt_secret: str = ""
     version: str = ""
     services: list[ServiceStatus] = Field(default_factory=list)
+    publishable_key: str = ""
+    secret_key: str = ""
     port: int = 0
-    rest_port: int = 0
-    rest_admin_port: int = 0
     workers: int = 1
     passwords: dict[str, str] = Field(default_factory=dict)
     supervisor_pid: int | None = None

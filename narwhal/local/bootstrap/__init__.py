@@ -27,9 +27,14 @@ def bootstrap(url: str, passwords: Mapping[str, str] | None = None) -> list[str]
     """
     with psycopg.connect(url) as connection:
         done = _run_files(connection)
-        for role, password in (passwords or {}).items():
-            _set_password(connection, role, password)
+        _set_passwords(connection, passwords or {})
     return done
+
+
+def set_passwords(url: str, passwords: Mapping[str, str]) -> None:
+    """Give roles the passwords that the caller knows, as the superuser of the cluster at `url`."""
+    with psycopg.connect(url) as connection:
+        _set_passwords(connection, passwords)
 
 
 def _run_files(connection: psycopg.Connection) -> list[str]:
@@ -40,7 +45,7 @@ def _run_files(connection: psycopg.Connection) -> list[str]:
         " file text primary key, sha256 text not null,"
         " applied_at timestamptz not null default now())"
     )
-    known = dict(
+    known: dict[str, str] = dict(
         connection.execute("select file, sha256 from narwhal_local.bootstrap").fetchall()
     )
     done = []
@@ -67,11 +72,12 @@ def _run_files(connection: psycopg.Connection) -> list[str]:
     return done
 
 
-def _set_password(connection: psycopg.Connection, role: str, password: str) -> None:
-    # hashed here, so that no log of the server ever holds the password
-    hashed = connection.pgconn.encrypt_password(
-        password.encode(), role.encode(), b"scram-sha-256"
-    ).decode()
-    connection.execute(
-        sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(hashed))
-    )
+def _set_passwords(connection: psycopg.Connection, passwords: Mapping[str, str]) -> None:
+    for role, password in passwords.items():
+        # hashed here, so that no log of the server ever holds the password
+        hashed = connection.pgconn.encrypt_password(
+            password.encode(), role.encode(), b"scram-sha-256"
+        ).decode()
+        connection.execute(
+            sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(hashed))
+        )
