@@ -39,7 +39,8 @@ create table public.user_profiles (
     updated_at timestamptz not null default now()
 );
 comment on table public.user_profiles is 'One row a user, made at sign-up. Everyone sees only their own.';
-comment on column public.user_profiles.role is 'viewer (never writes), user, admin. Rules read this row, not the token.';
+comment on column public.user_profiles.role is
+'viewer (never writes), user, admin. Rules read this row, not the token.';
 comment on column public.user_profiles.storage_used is 'Copy of owners.storage_used, in bytes.';
 comment on column public.user_profiles.storage_limit is 'Copy of owners.storage_limit, in bytes.';
 comment on column public.user_profiles.is_active is 'False closes every table, RPC and object at the next statement.';
@@ -59,7 +60,7 @@ comment on function private.is_active() is
 'False for a deactivated or deleted user whose token is still valid. True for anon and the service.';
 grant execute on function private.is_active() to anon, authenticated, service_role;
 
-create function private.my_owner_ids() returns uuid []
+create function private.my_owner_ids() returns uuid[]
 language sql stable
 security definer -- decides readability, so it must not depend on what the caller may read
 set search_path = ''
@@ -69,7 +70,8 @@ as $$
     where o.id = auth.uid() and private.is_active();
 $$;
 comment on function private.my_owner_ids() is
-'The owners whose files the caller owns; empty for anon and inactive users. Call it as (select private.my_owner_ids()).';
+'The owners whose files the caller owns; empty for anon and inactive users. Call it as
+(select private.my_owner_ids()).';
 grant execute on function private.my_owner_ids() to anon, authenticated, service_role;
 
 create function private.require_user() returns uuid
@@ -138,7 +140,7 @@ alter table public.user_profiles enable row level security;
 
 create policy owners_can_select on public.owners
 for select to authenticated
-using (id = any((select private.my_owner_ids())::uuid []));
+using (id = any((select private.my_owner_ids())::uuid[]));
 
 create policy users_can_select on public.user_profiles
 for select to authenticated

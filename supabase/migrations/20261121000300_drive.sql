@@ -6,7 +6,7 @@ create table public.nodes (
     name text not null,
     parent_id uuid references public.nodes on delete cascade,
     owner_id uuid not null references public.owners on delete cascade,
-    path uuid [] not null,
+    path uuid[] not null,
     size bigint not null default 0 check (size >= 0),
     mime text,
     status text not null default 'ready' check (
@@ -24,13 +24,15 @@ comment on table public.nodes is 'Files and folders. Clients read it; they write
 comment on column public.nodes.path is 'Ids of the ancestors from the root, its own id last. Path names are derived.';
 comment on column public.nodes.size is 'Bytes of the newest complete version; 0 for folders.';
 comment on column public.nodes.status is
-'Where the newest version is: uploading, queued, processing, then ready, failed, skipped (kept, not readable), rejected.';
-comment on column public.nodes.head_version_id is 'The version that is searchable and downloaded; null before the first.';
+'Where the newest version is: uploading, queued, processing, then ready, failed, skipped (kept, not readable) or
+rejected.';
+comment on column public.nodes.head_version_id is
+'The version that is searchable and downloaded; null before the first.';
 comment on column public.nodes.trashed_at is 'Set on every node of a trashed subtree; nobody reads it through the API.';
 
 -- living siblings differ in more than case and Unicode composition
 create unique index nodes_sibling_name_key on public.nodes (
-    owner_id, parent_id, lower(normalize(name, nfc) collate "pg_c_utf8")
+    owner_id, parent_id, lower(normalize(name, nfc) collate pg_c_utf8)
 ) nulls not distinct where trashed_at is null;
 create index nodes_parent_id_idx on public.nodes (parent_id);
 create index nodes_path_idx on public.nodes using gin (path);
@@ -107,7 +109,7 @@ create index shares_granted_by_idx on public.shares (granted_by);
 
 -- Who may read ---------------------------------------------------------------------------------
 
-create function private.granted_roots() returns uuid []
+create function private.granted_roots() returns uuid[]
 language sql stable
 security definer -- decides readability, so it must not depend on what the caller may read
 set search_path = ''
@@ -123,19 +125,25 @@ comment on function private.granted_roots() is
 grant execute on function private.granted_roots() to anon, authenticated, service_role;
 
 create function private.is_readable(
-    owner_id uuid, path uuid [], trashed_at timestamptz, owner_ids uuid [], roots uuid []
+    owner_id uuid, path uuid[], trashed_at timestamptz, owner_ids uuid[], roots uuid[]
 ) returns boolean
 language sql immutable parallel safe
 return trashed_at is null and (owner_id = any(owner_ids) or path && roots);
-comment on function private.is_readable(uuid, uuid [], timestamptz, uuid [], uuid []) is
+comment on function private.is_readable(uuid, uuid[], timestamptz, uuid[], uuid[]) is
 'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
 (select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
-grant execute on function private.is_readable(uuid, uuid [], timestamptz, uuid [], uuid [])
+grant execute on function private.is_readable(uuid, uuid[], timestamptz, uuid[], uuid[])
 to anon, authenticated, service_role;
 
 create function private.level_rank(level text) returns integer
 language sql immutable parallel safe
-return case level when 'view' then 1 when 'comment' then 2 when 'edit' then 3 when 'manage' then 4 when 'owner' then 5 end;
+return case level
+    when 'view' then 1
+    when 'comment' then 2
+    when 'edit' then 3
+    when 'manage' then 4
+    when 'owner' then 5
+end;
 comment on function private.level_rank(text) is 'Order of the levels: view < comment < edit < manage < owner.';
 
 create function private.my_level(node public.nodes, include_trashed boolean default false) returns text
@@ -160,7 +168,8 @@ as $$
         )
     end;
 $$;
-comment on function private.my_level(public.nodes, boolean) is 'The caller''s level on a node; null when it is not readable.';
+comment on function private.my_level(public.nodes, boolean) is
+'The caller''s level on a node; null when it is not readable.';
 
 create function private.require_level(
     node_id uuid, level text, include_trashed boolean default false
@@ -216,7 +225,10 @@ using (
 
 create policy readers_can_select on public.file_versions
 for select to anon, authenticated
-using (exists (select 1 from public.nodes as n where n.id = file_id)); -- through the policy of nodes
+using (exists ( -- through the policy of nodes
+    select 1 from public.nodes as n
+    where n.id = file_id
+));
 
 create policy parties_can_select on public.shares
 for select to authenticated
@@ -224,7 +236,7 @@ using (
     (grantee_id = (select auth.uid()) and (select private.is_active()))
     or exists (
         select 1 from public.nodes as n
-        where n.id = node_id and n.owner_id = any((select private.my_owner_ids())::uuid [])
+        where n.id = node_id and n.owner_id = any((select private.my_owner_ids())::uuid[])
     )
 );
 
@@ -261,7 +273,7 @@ comment on function private.check_name(text) is 'The name itself, as given. Rais
 
 create function private.name_key(name text) returns text
 language sql immutable parallel safe
-return lower(normalize(name, nfc) collate "pg_c_utf8");
+return lower(normalize(name, nfc) collate pg_c_utf8);
 comment on function private.name_key(text) is 'Siblings may not share it: case and Unicode composition folded.';
 
 create function private.split_name(name text, out stem text, out extension text) returns record
@@ -271,7 +283,8 @@ as $$
     select coalesce(parts.m[1], split_name.name), coalesce(parts.m[2], '')
     from (select regexp_match(split_name.name, '^(.+?)(\.(?:tar\.)?[^.\s]{1,16})$') as m) as parts;
 $$;
-comment on function private.split_name(text) is 'A file name as stem and extension with its dot ("" when it has none).';
+comment on function private.split_name(text) is
+'A file name as stem and extension with its dot ("" when it has none).';
 
 create function private.find_sibling(owner_id uuid, parent_id uuid, name text) returns public.nodes
 language sql stable
@@ -282,7 +295,7 @@ as $$
     from public.nodes as n
     where n.owner_id = find_sibling.owner_id
         and n.parent_id is not distinct from find_sibling.parent_id
-        and lower(normalize(n.name, nfc) collate "pg_c_utf8") = private.name_key(find_sibling.name)
+        and lower(normalize(n.name, nfc) collate pg_c_utf8) = private.name_key(find_sibling.name)
         and n.trashed_at is null;
 $$;
 comment on function private.find_sibling(uuid, uuid, text) is 'The living node that has this name in a folder.';
@@ -312,7 +325,8 @@ begin
     return v_candidate;
 end;
 $$;
-comment on function private.free_name(uuid, uuid, text) is 'The name, or "name (2).ext" and so on, that no sibling has.';
+comment on function private.free_name(uuid, uuid, text) is
+'The name, or "name (2).ext" and so on, that no sibling has.';
 
 create function private.raise_name_conflict(sibling public.nodes, name text) returns void
 language sql stable
@@ -439,7 +453,7 @@ begin
         case when v_is_descending then '<' else '>' end,
         case when v_is_descending then 'desc' else 'asc' end,
         case
-            when folder is null then 'n.parent_id is null and n.owner_id = any((select private.my_owner_ids())::uuid [])'
+            when folder is null then 'n.parent_id is null and n.owner_id = any((select private.my_owner_ids())::uuid[])'
             else 'n.parent_id = $1'
         end
     ) into v_rows using folder, v_after, page_size;
@@ -547,7 +561,7 @@ grant execute on function public.file_details(uuid) to anon, authenticated;
 
 -- Trash and purge ------------------------------------------------------------------------------
 
-create function private.trash_nodes(ids uuid []) returns integer
+create function private.trash_nodes(ids uuid[]) returns integer
 language plpgsql volatile
 security definer -- clients only read nodes
 set search_path = ''
@@ -567,22 +581,22 @@ begin
     return v_count;
 end;
 $$;
-comment on function private.trash_nodes(uuid []) is 'Behind public.trash_nodes.';
-grant execute on function private.trash_nodes(uuid []) to anon, authenticated;
+comment on function private.trash_nodes(uuid[]) is 'Behind public.trash_nodes.';
+grant execute on function private.trash_nodes(uuid[]) to anon, authenticated;
 
-create function public.trash_nodes(ids uuid []) returns integer
+create function public.trash_nodes(ids uuid[]) returns integer
 language sql volatile
 security invoker
 set search_path = ''
 as $$ select private.trash_nodes(ids); $$;
-comment on function public.trash_nodes(uuid []) is
+comment on function public.trash_nodes(uuid[]) is
 'Move files and folders, with all below them, to the trash; returns how many nodes. All or nothing.
 
 From the commit on nothing returns them; uploads and ingestion under way are stopped. Needs level edit. Raises
 NOT_FOUND, FORBIDDEN.';
-grant execute on function public.trash_nodes(uuid []) to anon, authenticated;
+grant execute on function public.trash_nodes(uuid[]) to anon, authenticated;
 
-create function private.purge_nodes(ids uuid []) returns integer
+create function private.purge_nodes(ids uuid[]) returns integer
 language plpgsql volatile
 security definer -- clients only read nodes
 set search_path = ''
@@ -603,20 +617,20 @@ begin
     return v_count;
 end;
 $$;
-comment on function private.purge_nodes(uuid []) is 'Behind public.purge_nodes.';
-grant execute on function private.purge_nodes(uuid []) to anon, authenticated;
+comment on function private.purge_nodes(uuid[]) is 'Behind public.purge_nodes.';
+grant execute on function private.purge_nodes(uuid[]) to anon, authenticated;
 
-create function public.purge_nodes(ids uuid []) returns integer
+create function public.purge_nodes(ids uuid[]) returns integer
 language sql volatile
 security invoker
 set search_path = ''
 as $$ select private.purge_nodes(ids); $$;
-comment on function public.purge_nodes(uuid []) is
+comment on function public.purge_nodes(uuid[]) is
 'Delete files and folders for good, trashed or not, with all below them; returns how many nodes. All or nothing.
 
 Rows, text and vectors go and the quota returns in the same transaction; the objects follow through a worker. Needs
 level manage. Raises NOT_FOUND, FORBIDDEN.';
-grant execute on function public.purge_nodes(uuid []) to anon, authenticated;
+grant execute on function public.purge_nodes(uuid[]) to anon, authenticated;
 
 -- Bytes that nothing refers to any more ---------------------------------------------------------
 

@@ -35,7 +35,7 @@ create policy uploaders_can_select on public.uploads
 for select to authenticated
 using (
     (created_by = (select auth.uid()) and (select private.is_active()))
-    or owner_id = any((select private.my_owner_ids())::uuid [])
+    or owner_id = any((select private.my_owner_ids())::uuid[])
 );
 
 grant select on public.uploads to authenticated, service_role;
@@ -99,7 +99,7 @@ $$;
 comment on function private.expire_uploads(uuid) is
 'Ends overdue tickets, of one owner or of all, and returns their reservations; how many it ended.';
 
-create function private.abort_uploads(node_ids uuid []) returns void
+create function private.abort_uploads(node_ids uuid[]) returns void
 language plpgsql volatile
 security invoker
 set search_path = ''
@@ -124,7 +124,7 @@ begin
     end loop;
 end;
 $$;
-comment on function private.abort_uploads(uuid []) is 'Ends the open tickets of all files under these nodes.';
+comment on function private.abort_uploads(uuid[]) is 'Ends the open tickets of all files under these nodes.';
 
 create function private.abort_upload(upload_id uuid) returns void
 language plpgsql volatile

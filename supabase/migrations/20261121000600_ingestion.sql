@@ -42,7 +42,8 @@ create table public.chunks (
 comment on table public.chunks is 'The passages that search finds; they belong to one version.';
 comment on column public.chunks.idx is 'Order in the version, from 0.';
 comment on column public.chunks.page is 'Page, slide or sheet from 1; null where the format has none.';
-comment on column public.chunks.char_start is 'Characters before it on its page: content = substr(pages.text, char_start + 1).';
+comment on column public.chunks.char_start is
+'Characters before it on its page: content = substr(pages.text, char_start + 1, char_end - char_start).';
 comment on column public.chunks.char_end is 'char_start + length of content.';
 comment on column public.chunks.bboxes is 'Where it stands: [[x0, y0, x1, y1], …], 0..1 of the page from the top left.';
 comment on column public.chunks.heading is 'Headings above it, outermost first, joined by " › ".';
@@ -62,7 +63,8 @@ create table public.embedding_spaces (
 );
 comment on table public.embedding_spaces is
 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
-comment on column public.embedding_spaces.max_tokens is 'Longest text that the model reads whole; chunks are never longer.';
+comment on column public.embedding_spaces.max_tokens is
+'Longest text that the model reads whole; chunks are never longer.';
 comment on column public.embedding_spaces.state is 'building and shadow are written, active is written and searched.';
 create unique index embedding_spaces_active_key on public.embedding_spaces (kind) where state = 'active';
 
@@ -94,7 +96,8 @@ create table public.ingest_jobs (
 comment on table public.ingest_jobs is 'One row per version, stage and space; written only by the queue''s functions.';
 comment on column public.ingest_jobs.progress is '0 to 1 of this stage.';
 comment on column public.ingest_jobs.attempts is 'Errors that the work itself raised; three make the job dead.';
-comment on column public.ingest_jobs.lease_losses is 'Workers lost while they had it; not the job''s fault, ten make it dead.';
+comment on column public.ingest_jobs.lease_losses is
+'Workers lost while they had it; not the job''s fault, ten make it dead.';
 comment on column public.ingest_jobs.state is
 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
 create index ingest_jobs_file_id_idx on public.ingest_jobs (file_id);
@@ -110,15 +113,24 @@ alter table public.embedding_spaces enable row level security;
 
 create policy readers_can_select on public.pages
 for select to anon, authenticated
-using (exists (select 1 from public.nodes as n where n.id = file_id)); -- through the policy of nodes
+using (exists ( -- through the policy of nodes
+    select 1 from public.nodes as n
+    where n.id = file_id
+));
 
 create policy readers_can_select on public.chunks
 for select to anon, authenticated
-using (exists (select 1 from public.nodes as n where n.id = file_id)); -- through the policy of nodes
+using (exists ( -- through the policy of nodes
+    select 1 from public.nodes as n
+    where n.id = file_id
+));
 
 create policy readers_can_select on public.ingest_jobs
 for select to authenticated
-using (exists (select 1 from public.nodes as n where n.id = file_id)); -- through the policy of nodes
+using (exists ( -- through the policy of nodes
+    select 1 from public.nodes as n
+    where n.id = file_id
+));
 
 create policy users_can_select on public.embedding_spaces
 for select to authenticated
@@ -179,7 +191,9 @@ begin
     from public.file_versions as v
     where v.id = set_version_status.version_id
         and n.id = v.file_id
-        and not exists (select 1 from public.file_versions as later where later.file_id = v.file_id and later.no > v.no);
+        and not exists (
+            select 1 from public.file_versions as later where later.file_id = v.file_id and later.no > v.no
+        );
 end;
 $$;
 comment on function private.set_version_status(uuid, text, text, text) is
@@ -270,7 +284,8 @@ begin
 end;
 $$;
 comment on function private.claim_jobs(text, integer) is
-'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings; reclaims lost ones.';
+'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings;
+reclaims lost ones.';
 
 create function private.own_job(job_id uuid, lease_token uuid) returns public.ingest_jobs
 language plpgsql volatile
@@ -551,7 +566,7 @@ embed_text per text space, and puts a first version in service for keyword searc
 
 -- People steer it ------------------------------------------------------------------------------
 
-create function private.stop_work(node_ids uuid []) returns void
+create function private.stop_work(node_ids uuid[]) returns void
 language plpgsql volatile
 security invoker
 set search_path = ''
@@ -564,7 +579,7 @@ begin
     where n.path && node_ids and j.file_id = n.id and j.state in ('queued', 'running');
 end;
 $$;
-comment on function private.stop_work(uuid []) is
+comment on function private.stop_work(uuid[]) is
 'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.';
 
 create function private.cancel_ingest(file_id uuid) returns integer
@@ -686,7 +701,7 @@ comment on function public.retry_ingest(uuid, text) is
 many jobs were queued. Needs level edit. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT, CONFLICT_STATE while running.';
 grant execute on function public.retry_ingest(uuid, text) to anon, authenticated;
 
-create function private.retry_jobs(job_ids uuid [] default null, error_code text default null) returns integer
+create function private.retry_jobs(job_ids uuid[] default null, error_code text default null) returns integer
 language plpgsql volatile
 security invoker
 set search_path = ''
@@ -709,7 +724,7 @@ begin
     return v_count;
 end;
 $$;
-comment on function private.retry_jobs(uuid [], text) is
+comment on function private.retry_jobs(uuid[], text) is
 'For the command line: retries ended jobs by id or by error code, all when both are null; how many were queued.';
 
 -- Objects to remove ----------------------------------------------------------------------------
@@ -733,12 +748,12 @@ $$;
 comment on function private.claim_object_deletions(integer) is
 'Objects to remove now; each comes again, later and later, until finish_object_deletions is called.';
 
-create function private.finish_object_deletions(ids bigint []) returns void
+create function private.finish_object_deletions(ids bigint[]) returns void
 language sql volatile
 security definer -- workers have no rights on tables
 set search_path = ''
 as $$ delete from private.object_deletions as d where d.id = any(ids); $$;
-comment on function private.finish_object_deletions(bigint []) is 'These objects are gone from Storage.';
+comment on function private.finish_object_deletions(bigint[]) is 'These objects are gone from Storage.';
 
 grant execute on function
 private.claim_jobs(text, integer),
@@ -750,6 +765,6 @@ private.job_pages(uuid, uuid),
 private.release_job(uuid, uuid),
 private.finish_chunk(uuid, uuid, jsonb),
 private.claim_object_deletions(integer),
-private.finish_object_deletions(bigint []),
+private.finish_object_deletions(bigint[]),
 private.expire_uploads(uuid)
 to narwhal_worker;

@@ -68,7 +68,7 @@ create table private.owner_statistics (
     chunk_count bigint not null default 0,
     total_length bigint not null default 0,
     weighted_average real not null default 0,
-    languages text [] not null default '{}'
+    languages text[] not null default '{}'
 );
 comment on table private.owner_statistics is 'Size of an owner''s keyword index.';
 comment on column private.owner_statistics.total_length is 'Terms in all chunks in service, repetitions counted.';
@@ -86,8 +86,8 @@ create table private.chunk_terms (
     file_id uuid not null references public.nodes on delete cascade,
     language text,
     length integer not null,
-    terms integer [] not null,
-    frequencies smallint [] not null,
+    terms integer[] not null,
+    frequencies smallint[] not null,
     weights extensions.sparsevec not null,
     primary key (chunk_id, part)
 );
@@ -100,7 +100,7 @@ create index chunk_terms_owner_id_file_id_idx on private.chunk_terms (owner_id, 
 create index chunk_terms_file_id_idx on private.chunk_terms (file_id);
 alter table private.chunk_terms enable row level security;
 
-create function private.bm25_weights(terms integer [], frequencies smallint [], length integer, average real)
+create function private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real)
 returns extensions.sparsevec
 language sql immutable parallel safe
 set search_path = ''
@@ -114,7 +114,7 @@ as $$
     )::extensions.sparsevec
     from unnest(bm25_weights.terms, bm25_weights.frequencies) as t (term, frequency);
 $$;
-comment on function private.bm25_weights(integer [], smallint [], integer, real) is
+comment on function private.bm25_weights(integer[], smallint[], integer, real) is
 'The document side of BM25 for some terms of a chunk; k1 = 0.9, b = 0.4.';
 
 create function private.lock_statistics(owner_id uuid) returns private.owner_statistics
@@ -211,7 +211,7 @@ $$;
 comment on function private.renew_weights(uuid) is
 'Computes an owner''s weights anew when the average length has moved by more than a fifth since they were computed.';
 
-create function private.count_terms(owner_id uuid, terms integer [], sign integer) returns void
+create function private.count_terms(owner_id uuid, terms integer[], sign integer) returns void
 language sql volatile
 security invoker
 set search_path = ''
@@ -223,7 +223,7 @@ as $$
     on conflict on constraint owner_terms_pkey do update
     set chunk_count = owner_terms.chunk_count + excluded.chunk_count;
 $$;
-comment on function private.count_terms(uuid, integer [], integer) is
+comment on function private.count_terms(uuid, integer[], integer) is
 'Adds (sign 1) or takes away (sign -1) terms from an owner''s document frequencies.';
 
 create function private.tg_chunk_terms__count() returns trigger

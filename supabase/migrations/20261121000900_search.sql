@@ -51,7 +51,7 @@ begin
         end if;
         begin
             if v_key in ('file_ids', 'owner_ids') then
-                perform private.json_texts(v_value)::uuid [];
+                perform private.json_texts(v_value)::uuid[];
             elsif v_key = 'folder_id' then
                 perform (filters ->> v_key)::uuid;
             elsif v_key in ('date_from', 'date_to') then
@@ -65,9 +65,10 @@ begin
     end loop;
 end;
 $$;
-comment on function private.check_filters(jsonb) is 'Raises INVALID_ARGUMENT naming the filter that is unknown or malformed.';
+comment on function private.check_filters(jsonb) is
+'Raises INVALID_ARGUMENT naming the filter that is unknown or malformed.';
 
-create function private.json_texts(value jsonb) returns text []
+create function private.json_texts(value jsonb) returns text[]
 language sql immutable
 set search_path = ''
 as $$
@@ -82,9 +83,9 @@ set search_path = ''
 as $$
 declare
     v_scope private.search_scope;
-    v_types text [] := (select array_agg(lower(ltrim(t, '.'))) from unnest(private.json_texts(filters -> 'types')) as t);
-    v_file_ids uuid [] := private.json_texts(filters -> 'file_ids')::uuid [];
-    v_owner_ids uuid [] := private.json_texts(filters -> 'owner_ids')::uuid [];
+    v_types text[] := (select array_agg(lower(ltrim(t, '.'))) from unnest(private.json_texts(filters -> 'types')) as t);
+    v_file_ids uuid[] := private.json_texts(filters -> 'file_ids')::uuid[];
+    v_owner_ids uuid[] := private.json_texts(filters -> 'owner_ids')::uuid[];
     v_folder_id uuid := (filters ->> 'folder_id')::uuid;
     v_date_from timestamptz := (filters ->> 'date_from')::timestamptz;
     v_date_to timestamptz := (filters ->> 'date_to')::timestamptz;
@@ -151,7 +152,7 @@ comment on function private.passes_chunk_filters(uuid, private.search_scope) is 
 
 -- The keyword leg ------------------------------------------------------------------------------
 
-create function private.query_terms(query text, languages text []) returns table (term integer, frequency integer)
+create function private.query_terms(query text, languages text[]) returns table (term integer, frequency integer)
 language sql stable
 security invoker
 set search_path = ''
@@ -162,15 +163,15 @@ as $$
     cross join lateral private.lexemes(query_terms.query, t.language) as l
     group by private.term_id(l.lexeme);
 $$;
-comment on function private.query_terms(text, text []) is 'The terms of a query in these languages and unstemmed.';
+comment on function private.query_terms(text, text[]) is 'The terms of a query in these languages and unstemmed.';
 
-create function private.keyword_query(query text, owner_id uuid, file_ids uuid []) returns extensions.sparsevec
+create function private.keyword_query(query text, owner_id uuid, file_ids uuid[]) returns extensions.sparsevec
 language plpgsql stable
 security invoker
 set search_path = ''
 as $$
 declare
-    v_languages text [];
+    v_languages text[];
     v_count bigint;
     v_weights text;
 begin
@@ -200,7 +201,7 @@ begin
     return ('{' || v_weights || '}/536870912')::extensions.sparsevec;
 end;
 $$;
-comment on function private.keyword_query(text, uuid, uuid []) is
+comment on function private.keyword_query(text, uuid, uuid[]) is
 'The query side of BM25, term frequency * idf, with the statistics of one owner or of some files; null when no term of
 the query occurs.';
 
@@ -383,14 +384,16 @@ as $$
         'StartSel="", StopSel="", MinWords=25, MaxWords=50'
     );
 $$;
-comment on function private.snippet(text, text, text) is 'The words of a chunk around what the query asks for, plain text.';
+comment on function private.snippet(text, text, text) is
+'The words of a chunk around what the query asks for, plain text.';
 
 create function private.fuse(
     query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope,
     options private.search_options, max_candidates integer
 )
 returns table (
-    chunk_id uuid, fused double precision, keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real
+    chunk_id uuid, fused double precision,
+    keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real
 )
 language sql stable
 security invoker
