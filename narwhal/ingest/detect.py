@@ -1,0 +1,239 @@
+"""What a file is: its first bytes decide, its name breaks ties, and disguised programs are refused.
+
+The caller's MIME type is only ever a hint: browsers derive it from the name.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from narwhal.ingest.document import ReadError
+from narwhal.ingest.media_types import EXTENSIONS, MAGIC, MEDIA, MIMES, OFFICE, PROGRAMS, TEXTS
+from narwhal.ingest.text import find_charset
+
+_HEAD = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A file's MIME type by content, the extractor that reads it, and a text's encoding.
+
+    `format` is a key of `narwhal.ingest.extractors.FORMATS`, or None where nothing reads such
+    files yet: the file is stored, and its version becomes `skipped`.
+    """
+
+    mime: str
+    format: str | None
+    charset: str | None = None
+
+
+_ZIP = "application/zip"
+_BRANDS = {
+    b"heic": "image/heic",
+    b"heix": "image/heic",
+    b"mif1": "image/heif",
+    b"avif": "image/avif",
+    b"M4A ": "audio/mp4",
+    b"qt  ": "video/quicktime",
+}
+_RIFF = {b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo", b"WEBP": "image/webp"}
+_CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\x0b\x0c\r\x1b")
+
+_HTML = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,4096}?-->\s*)*"
+    r"<(?:!doctype\s+html|html|head|body|title|meta|table|div|script|p|h1)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_SVG = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,4096}?-->\s*|<!DOCTYPE.{0,8192}?(?:\]\s*)?>\s*)*<svg\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAIL = re.compile(rb"(?:[!-9;-~]+:[^\n]*\n(?:[ \t][^\n]*\n)*){2,}", re.IGNORECASE)
+_MAIL_FIELDS = re.compile(
+    rb"^(?:from|to|subject|date|message-id|received|mime-version):", re.I | re.M
+)
+_PDF_PARTS = re.compile(rb"\d+\s+\d+\s+obj\b|\bendobj\b|\bstartxref\b")
+
+
+def detect(path: Path, name: str, declared_mime: str | None = None) -> Detected:
+    """Find out what the file at `path`, uploaded as `name`, is.
+
+    Raises ReadError: `magic_mismatch` for a program under a document's or medium's name,
+    `corrupt` for an empty or broken file of a format that cannot be empty, `unsupported_media`
+    for one that is locked with a password.
+    """
+    with path.open("rb") as file:
+        return detect_file(file, name, declared_mime)
+
+
+def detect_file(file: BinaryIO, name: str, declared_mime: str | None = None) -> Detected:
+    """Like `detect`, for an open, seekable file; leaves it at its start."""
+    file.seek(0)
+    head = file.read(_HEAD)
+    file.seek(0)
+    extension = PurePosixPath(name.strip().lower()).suffix.removeprefix(".")
+    promised = EXTENSIONS.get(extension) or _by_mime(declared_mime, extension)
+    if not head:
+        if promised in TEXTS:
+            return Detected(MIMES[promised], promised, "utf-8")
+        if promised:
+            raise ReadError("corrupt", "The file is empty.")
+        return Detected(MEDIA.get(extension, "application/octet-stream"), None)
+
+    program = _program(head)
+    if program:
+        return _refuse_disguise(program, promised, extension)
+    if head.startswith(b"%PDF-") or (b"%PDF-" in head[:1024] and promised not in TEXTS):
+        return Detected(MIMES["pdf"], "pdf")
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
+        return _zip(file, promised, extension)
+    for magic, mime in MAGIC:
+        if head.startswith(magic) and not (promised in TEXTS and _is_text(head)):
+            return _other(mime, head, promised)
+    container = _container(head)
+    if container:
+        return Detected(container, None)
+    return _text_or_unknown(head, promised, extension)
+
+
+def _by_mime(mime: str | None, extension: str) -> str | None:
+    """The format that the declared type promises, where the name promises nothing."""
+    if not mime or extension in MEDIA:
+        return None
+    plain = mime.partition(";")[0].strip().lower()
+    for known, its_mime in MIMES.items():
+        if its_mime == plain:
+            # `text/plain` is what clients say of any source code: the content decides then.
+            return known
+    return None
+
+
+def _program(head: bytes) -> str | None:
+    if head.startswith(b"MZ") and (len(head) > 64 or b"\x00" in head):
+        return "application/vnd.microsoft.portable-executable"
+    for magic, mime in PROGRAMS:
+        if head.startswith(magic):
+            return mime
+    if re.match(rb"(?:\xef\xbb\xbf)?#!\s*/", head):
+        return "text/x-script"
+    return None
+
+
+def _refuse_disguise(program: str, promised: str | None, extension: str) -> Detected:
+    """Refuse a program that is named like a document; one that says what it is, is only skipped."""
+    disguised = promised is not None or extension in MEDIA
+    if program == "text/x-script" and (promised in TEXTS or not disguised):
+        # A script is text, and is read as such under any name that does not deny it.
+        kind = promised or "text"
+        return Detected(MIMES[kind], kind, "utf-8")
+    if not disguised:
+        return Detected(program, None)
+    raise ReadError(
+        "magic_mismatch", f"The file is named .{extension}, but it is a program ({program})."
+    )
+
+
+def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
+    """Tell Office documents from other archives by the parts inside."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name.lower().lstrip("/") for name in archive.namelist()}
+            mimetype = ""
+            if "mimetype" in names:
+                with archive.open("mimetype") as member:
+                    mimetype = member.read(200).decode("ascii", errors="replace").strip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, KeyError):
+        names, mimetype = set(), ""
+        if promised in OFFICE:
+            raise ReadError("corrupt", "The file is damaged: it is no complete archive.") from None
+    finally:
+        file.seek(0)
+    office = _office(names)
+    if office:
+        return Detected(MIMES[office], office)
+    if "classes.dex" in names or "meta-inf/manifest.mf" in names:
+        return _refuse_disguise("application/java-archive", promised, extension)
+    if promised in OFFICE:
+        raise ReadError("corrupt", f"The file is named .{extension}, but holds no such document.")
+    return Detected(mimetype if re.fullmatch(r"[\w.+-]+/[\w.+-]+", mimetype) else _ZIP, None)
+
+
+def _office(names: set[str]) -> str | None:
+    if "[content_types].xml" not in names and "_rels/.rels" not in names:
+        return None
+    for folder, kind in (("word/", "docx"), ("ppt/", "pptx"), ("xl/", "xlsx")):
+        if any(name.startswith(folder) and name.endswith(".xml") for name in names):
+            return kind
+    return None
+
+
+def _other(mime: str, head: bytes, promised: str | None) -> Detected:
+    """A known format that no extractor reads; a locked Office document is one of them."""
+    if promised in OFFICE and "EncryptedPackage".encode("utf-16-le") in head:
+        raise ReadError("unsupported_media", "The document is locked with a password.")
+    return Detected(mime, None)
+
+
+def _container(head: bytes) -> str | None:
+    """Media whose mark does not stand at the very start."""
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], "video/mp4")
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12], "application/octet-stream")
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "audio/aiff"
+    if head[:1] == b"\xff" and head[1:2] in (b"\xfb", b"\xfa", b"\xf3", b"\xf2"):
+        return "audio/mpeg"
+    if head[:2] in (b"\xff\xf1", b"\xff\xf9"):
+        return "audio/aac"
+    if head[257:262] == b"ustar":
+        return "application/x-tar"
+    return None
+
+
+def _text_or_unknown(head: bytes, promised: str | None, extension: str) -> Detected:
+    """Decide what no mark decides: text of some kind, or something unknown."""
+    if promised == "pdf" and _PDF_PARTS.search(head):
+        return Detected(MIMES["pdf"], "pdf")
+    if not _is_text(head, tolerant=promised in TEXTS):
+        if promised in OFFICE | {"pdf"}:
+            raise ReadError(
+                "corrupt", f"The file is named .{extension}, but holds no such document."
+            )
+        return Detected(MEDIA.get(extension, "application/octet-stream"), None)
+    charset = find_charset(_whole_characters(head))
+    text = head[:8192].decode(charset, errors="replace").lstrip("\ufeff")
+    if extension == "svg" or (promised not in TEXTS and _SVG.match(text)):
+        return Detected("image/svg+xml", None)
+    if promised in TEXTS:
+        return Detected(MIMES[promised], promised, charset)
+    # What promises another format, or nothing, is read as the text that it is.
+    kind = "html" if _HTML.match(text) else "eml" if _is_mail(head) else "text"
+    return Detected(MIMES[kind], kind, charset)
+
+
+def _is_mail(head: bytes) -> bool:
+    fields = _MAIL.match(head)
+    return fields is not None and len(set(_MAIL_FIELDS.findall(fields.group().lower()))) >= 3
+
+
+def _is_text(head: bytes, *, tolerant: bool = False) -> bool:
+    """Whether `head` is text in some encoding; `tolerant` of NUL and other strays."""
+    if find_charset(head[:4096]).startswith(("utf-16", "utf-32")):
+        return True
+    controls = sum(head.count(byte) for byte in _CONTROLS)
+    if tolerant:
+        return controls * 5 <= len(head)
+    return b"\x00" not in head and controls * 50 <= len(head)
+
+
+def _whole_characters(head: bytes) -> bytes:
+    """Drop the bytes of a character that the end of the sample cuts in two."""
+    if len(head) < _HEAD:
+        return head
+    end = max(head.rfind(b"\n"), head.rfind(b" "))
+    return head[: end + 1] if end > _HEAD // 2 else head
