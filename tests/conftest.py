@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql import factories
+from pytest_postgresql.janitor import DatabaseJanitor
 
 from narwhal.local.bootstrap import bootstrap
 from narwhal.local.migrate import migrate
 from narwhal.local.postgres import LOGIN_ROLES, PORT, SUPERUSER, EmbeddedPostgres
+from narwhal.local.state import StackState, read_state
 from tests.database import Database
+
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass
@@ -60,24 +69,51 @@ def _load(**connection: Any) -> None:
 # a template with the hosted roles and our schema; every database of a test is a copy of it
 migrated = factories.postgresql_noproc(depends_on="cluster", dbname="narwhal_tests", load=[_load])
 
-# a database of its own, for tests that commit or need several connections
-fresh_database = factories.postgresql("migrated", dbname="narwhal_fresh")
 
-
-@pytest.fixture(scope="session")
-def shared_database(cluster: Cluster, migrated: Any) -> Iterator[str]:
-    """Copy the template once for all tests that roll back; give its name."""
-    from pytest_postgresql.janitor import DatabaseJanitor
-
+@contextmanager
+def copied(cluster: Cluster, template: str, name: str) -> Iterator[str]:
+    """Copy a database, owned by `postgres` as on a hosted project; give its name."""
     with DatabaseJanitor(
         user=cluster.user,
         host=cluster.host,
         port=cluster.port,
         password=cluster.password,
-        dbname="narwhal_shared",
-        template_dbname=migrated.template_dbname,
-    ):
-        yield "narwhal_shared"
+        dbname=name,
+        template_dbname=template,
+    ) as janitor:
+        with janitor.cursor() as cursor:
+            cursor.execute(f"alter database {name} owner to postgres")
+        yield name
+
+
+@dataclass
+class FreshDatabase:
+    """A migrated database of one test, for tests that commit or need several connections."""
+
+    cluster: Cluster
+    name: str
+
+    def url(self, role: str = "postgres") -> str:
+        """Return its URL for one of the login roles."""
+        return self.cluster.url(role, self.name)
+
+    def connect(self, role: str = "postgres") -> psycopg.Connection[Any]:
+        """Open a connection that commits each statement."""
+        return psycopg.connect(self.url(role), autocommit=True)
+
+
+@pytest.fixture
+def fresh_database(cluster: Cluster, migrated: Any) -> Iterator[FreshDatabase]:
+    """Copy the template for one test (about 50 ms)."""
+    with copied(cluster, migrated.template_dbname, "narwhal_fresh") as name:
+        yield FreshDatabase(cluster, name)
+
+
+@pytest.fixture(scope="session")
+def shared_database(cluster: Cluster, migrated: Any) -> Iterator[str]:
+    """Copy the template once for all tests that roll back; give its name."""
+    with copied(cluster, migrated.template_dbname, "narwhal_shared") as name:
+        yield name
 
 
 @pytest.fixture
@@ -86,3 +122,31 @@ def db(cluster: Cluster, shared_database: str) -> Iterator[Database]:
     with psycopg.connect(cluster.url(SUPERUSER, shared_database)) as connection:
         yield Database(connection)
         connection.rollback()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
+    """Start the whole stack once, as a user does, on a free port; stop it after the run."""
+    home = tmp_path_factory.mktemp("home")
+    try:
+        narwhal("up", "--detach", "--port", "0", "--home", str(home))
+        state = read_state(home)
+        assert state is not None
+        yield state
+    finally:
+        narwhal("down", "--home", str(home))
+
+
+def narwhal(*arguments: str) -> str:
+    """Run the `narwhal` command, without the caller's own project in sight; return its stdout."""
+    settings = ("NARWHAL_", "SUPABASE_", "DATABASE_URL")
+    done = subprocess.run(
+        [sys.executable, "-m", "narwhal", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith(settings)},
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

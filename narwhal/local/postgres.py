@@ -48,6 +48,7 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "jit": "off",
+    "random_page_cost": "1.1",  # as hosted
 }
 # tests only: a crash of the machine may lose everything
 UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

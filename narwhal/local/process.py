@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ LONGEST_PAUSE_S = 30.0
 STABLE_AFTER_S = 60.0
 CHECK_EVERY_S = 5.0
 CHECKS_BEFORE_RESTART = 3
+TELLING = re.compile(r"error|fatal|panic", re.IGNORECASE)
 
 # every process of a stack carries these, so that leftovers are recognised whatever happened
 HOME_MARK = "NARWHAL_STACK_HOME"
@@ -251,8 +253,10 @@ def _describe_exit(code: int) -> str:
 
 
 def _last_line(log: Path) -> str:
+    """Return the line of a log's end that most likely says why: the last error, else the last."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else ""
+        telling = [line for line in lines[-10:] if TELLING.search(line)]
+        return (telling or lines or [""])[-1].strip()[:300]
     return ""

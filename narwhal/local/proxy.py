@@ -82,7 +82,8 @@ class RestProxy:
                         "headers": [
                             (name.lower(), value)
                             for name, value in response.headers.raw
-                            if name.lower() not in HOP_BY_HOP
+                            # the server adds its own date
+                            if name.lower() not in HOP_BY_HOP and name.lower() != b"date"
                         ],
                     }
                 )
