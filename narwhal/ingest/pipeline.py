@@ -61,9 +61,7 @@ def run_job(stage: Stage) -> None:
     except NarwhalError as error:
         stage.queue.fail(stage.job, error.error.lower(), error.message, terminal=False)
     except Exception as error:  # one bad file must not end the worker
-        stage.queue.fail(
-            stage.job, "internal", f"{type(error).__name__}: {error}", terminal=False
-        )
+        stage.queue.fail(stage.job, "internal", f"{type(error).__name__}: {error}", terminal=False)
 
 
 def run_detect(stage: Stage) -> None:
@@ -202,7 +200,9 @@ def _page(row: dict[str, Any]) -> Page:
         width=row["width"],
         height=row["height"],
         source=row["source"],
-        lines=tuple(Line(start, end, (x0, y0, x1, y1)) for start, end, x0, y0, x1, y1 in layout["lines"]),
+        lines=tuple(
+            Line(start, end, (x0, y0, x1, y1)) for start, end, x0, y0, x1, y1 in layout["lines"]
+        ),
         headings=tuple(Heading(start, level, text) for start, level, text in layout["headings"]),
     )
 

@@ -84,9 +84,7 @@ class Queue:
     def fail(self, job: Job, code: str, message: str, *, terminal: bool) -> str:
         """Record an error; terminal when the file itself is at fault. Returns the job's state."""
         return str(
-            self._call(
-                "select private.fail_job(%s, %s, %s, %s, %s)", job, code, message, terminal
-            )
+            self._call("select private.fail_job(%s, %s, %s, %s, %s)", job, code, message, terminal)
         )
 
     def finish_detect(
@@ -144,9 +142,7 @@ class Queue:
 
     def _call(self, statement: LiteralString, job: Job, *values: object) -> Any:
         try:
-            row = self.connection.execute(
-                statement, (job.id, job.lease_token, *values)
-            ).fetchone()
+            row = self.connection.execute(statement, (job.id, job.lease_token, *values)).fetchone()
         except psycopg.Error as error:
             if error.sqlstate == "PT409" and "lease" in (error.diag.message_detail or ""):
                 raise LeaseLostError(job.id) from error

@@ -180,9 +180,7 @@ class Worker:
             log.warning("leases will have to run out: %s", error)
 
 
-def remove_objects(
-    connection: psycopg.Connection[tuple[object, ...]], blobs: BlobStore
-) -> int:
+def remove_objects(connection: psycopg.Connection[tuple[object, ...]], blobs: BlobStore) -> int:
     """Remove objects of purged blobs from Storage; what fails comes again later. Returns how many."""
     rows = connection.execute(
         "select private.claim_object_deletions(%s)", (DELETIONS_AT_ONCE,)

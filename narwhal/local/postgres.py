@@ -49,6 +49,7 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "jit": "off",
     "random_page_cost": "1.1",  # as hosted
+    "shared_buffers": "512MB",  # the covering indexes of 200,000 chunks
 }
 # tests only: a crash of the machine may lose everything
 UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

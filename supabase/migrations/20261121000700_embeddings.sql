@@ -20,12 +20,17 @@ create table private.chunk_vectors (
     file_id uuid not null references public.nodes on delete cascade,
     chunk_id uuid not null,
     embedding extensions.halfvec not null,
-    primary key (space_id, chunk_id)
+    primary key (chunk_id, space_id)
 ) partition by list (space_id);
 comment on table private.chunk_vectors is
 'The vectors that search reads: chunks of head versions, unit length, one partition a space.';
 create index chunk_vectors_file_id_idx on private.chunk_vectors (file_id);
 alter table private.chunk_vectors enable row level security;
+
+create function private.vector_table(space_id smallint) returns text
+language sql immutable parallel safe
+return 'chunk_vectors_' || space_id;
+comment on function private.vector_table(smallint) is 'Name of the partition of chunk_vectors that holds a space.';
 
 create function private.create_space(
     name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer
@@ -44,7 +49,7 @@ begin
         create_space.kind, create_space.state, create_space.max_tokens
     )
     returning id into v_id;
-    v_table := format('chunk_vectors_%s', v_id);
+    v_table := private.vector_table(v_id);
     execute format('create table private.%I partition of private.chunk_vectors for values in (%s)', v_table, v_id);
     execute format('comment on table private.%I is %L', v_table, format('Vectors of the space %s.', name));
     execute format('alter table private.%I enable row level security', v_table);

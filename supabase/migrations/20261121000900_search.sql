@@ -7,6 +7,7 @@
 create type private.search_scope as (
     owner_ids uuid [],
     roots uuid [],
+    shared_owner_ids uuid [],
     shared_file_ids uuid [],
     file_ids uuid [],
     hidden_file_ids uuid [],
@@ -15,8 +16,8 @@ create type private.search_scope as (
     page_to integer
 );
 comment on type private.search_scope is
-'What one search may look at: the caller''s owners and granted roots, files shared with them, the files that pass the
-filters (null: all), their own files in the trash, and filters on chunks (null: none).';
+'What one search may look at: the caller''s owners and granted roots, files shared with them (and, in the same order,
+whose they are), the files that pass the filters (null: all), their own files in the trash, and filters on chunks (null: none).';
 
 create function private.check_filters(filters jsonb) returns void
 language plpgsql immutable
@@ -100,13 +101,13 @@ begin
     v_scope.languages := private.json_texts(filters -> 'languages');
     v_scope.page_from := (filters ->> 'page_from')::integer;
     v_scope.page_to := (filters ->> 'page_to')::integer;
-    v_scope.shared_file_ids := array(
-        select n.id from public.nodes as n
-        where n.path && v_scope.roots
-            and not n.owner_id = any(v_scope.owner_ids)
-            and n.kind = 'file'
-            and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
-    );
+    select coalesce(array_agg(n.owner_id), '{}'), coalesce(array_agg(n.id), '{}')
+    into v_scope.shared_owner_ids, v_scope.shared_file_ids
+    from public.nodes as n
+    where n.path && v_scope.roots
+        and not n.owner_id = any(v_scope.owner_ids)
+        and n.kind = 'file'
+        and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots);
     v_scope.hidden_file_ids := array(
         select n.id from public.nodes as n
         where n.owner_id = any(v_scope.owner_ids) and n.trashed_at is not null and n.kind = 'file'
@@ -225,15 +226,23 @@ returns table (chunk_id uuid, score real)
 language plpgsql stable
 security invoker -- called by hybrid_search, as its owner
 set search_path = ''
+-- only ever the covering index, so that nobody's search reads, or waits for, another owner's rows
+set enable_seqscan = off
+set enable_bitmapscan = off
+set max_parallel_workers_per_gather = 0
 as $$
 declare
+    -- "offset 0" computes the products in the scan, so that only numbers are grouped
     v_statement text := $statement$
-        select t.chunk_id, (-sum(t.weights operator(extensions.<#>) $2))::real as score
-        from private.chunk_terms as t
-        where %s = %s %s
-        group by t.chunk_id
-        having sum(t.weights operator(extensions.<#>) $2) < 0
-        order by score desc, t.chunk_id
+        select p.chunk_id, (-sum(p.product))::real as score
+        from (
+            select t.chunk_id, t.weights operator(extensions.<#>) $2 as product
+            from %s %s
+            offset 0
+        ) as p
+        where p.product < 0
+        group by p.chunk_id
+        order by score desc, p.chunk_id
         limit %s
     $statement$;
     v_owner_id uuid;
@@ -242,14 +251,23 @@ begin
     foreach v_owner_id in array (scope).owner_ids loop
         v_query := private.keyword_query(query, v_owner_id, null);
         continue when v_query is null;
-        return query execute format(v_statement, 't.owner_id', '$1', private.scope_clause(scope), max_hits)
-        using v_owner_id, v_query, (scope).file_ids, (scope).hidden_file_ids, scope;
+        return query execute format(
+            v_statement, 'private.chunk_terms as t where t.owner_id = $1', private.scope_clause(scope), max_hits
+        ) using v_owner_id, v_query, (scope).file_ids, (scope).hidden_file_ids, scope;
     end loop;
     if cardinality((scope).shared_file_ids) > 0 then
         v_query := private.keyword_query(query, null, (scope).shared_file_ids);
         if v_query is not null then
-            return query execute format(v_statement, 't.file_id', 'any($1)', private.scope_clause(scope), max_hits)
-            using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope;
+            return query execute format(
+                v_statement,
+                $from$
+                    unnest($1, $6) as f (file_id, owner_id)
+                    inner join private.chunk_terms as t on t.owner_id = f.owner_id and t.file_id = f.file_id
+                    where true
+                $from$,
+                private.scope_clause(scope), max_hits
+            ) using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope,
+                (scope).shared_owner_ids;
         end if;
     end if;
 end;
@@ -266,6 +284,10 @@ returns table (chunk_id uuid, score real)
 language plpgsql stable
 security invoker -- called by hybrid_search, as its owner
 set search_path = ''
+-- only ever the covering index, so that nobody's search reads, or waits for, another owner's rows
+set enable_seqscan = off
+set enable_bitmapscan = off
+set max_parallel_workers_per_gather = 0
 as $$
 declare
     -- "+ 0" keeps the planner on the exact scan; the vectors have unit length, so the inner product is the cosine
@@ -273,22 +295,36 @@ declare
         select f.chunk_id, f.score
         from (
             select t.chunk_id, (-(t.embedding operator(extensions.<#>) $2))::real as score
-            from private.chunk_vectors as t
-            where t.space_id = $6 and t.%s = any($1) %s
+            from %s %s
             order by (t.embedding operator(extensions.<#>) $2) + 0, t.chunk_id
             limit %s
         ) as f
-        where $7 is null or f.score >= $7
+        where $6 is null or f.score >= $6
     $statement$;
     v_query extensions.halfvec := extensions.l2_normalize(embedding);
+    -- the partition by name: through its parent the condition on space_id would rule out an index-only scan
+    v_table text := format('private.%I', private.vector_table(space_id));
 begin
     if cardinality((scope).owner_ids) > 0 then
-        return query execute format(v_statement, 'owner_id', private.scope_clause(scope), max_hits)
-        using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, space_id, threshold;
+        return query execute format(
+            v_statement,
+            format('%s as t where t.owner_id = any($1)', v_table), private.scope_clause(scope), max_hits
+        ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold;
     end if;
     if cardinality((scope).shared_file_ids) > 0 then
-        return query execute format(v_statement, 'file_id', private.scope_clause(scope), max_hits)
-        using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, space_id, threshold;
+        return query execute format(
+            v_statement,
+            format(
+                $from$
+                    unnest($1, $7) as f (file_id, owner_id)
+                    inner join %s as t on t.owner_id = f.owner_id and t.file_id = f.file_id
+                    where true
+                $from$,
+                v_table
+            ),
+            private.scope_clause(scope), max_hits
+        ) using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold,
+            (scope).shared_owner_ids;
     end if;
 end;
 $$;
