@@ -137,15 +137,25 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
         narwhal("down", "--home", str(home))
 
 
+def clean_environment() -> dict[str, str]:
+    """Return the environment without the settings of whoever runs the tests."""
+    settings = ("NARWHAL_", "SUPABASE_", "DATABASE_URL")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        # the operator's choice of PostgREST is no setting of a project
+        if not name.startswith(settings) or name == "NARWHAL_POSTGREST"
+    }
+
+
 def narwhal(*arguments: str) -> str:
     """Run the `narwhal` command, without the caller's own project in sight; return its stdout."""
-    settings = ("NARWHAL_", "SUPABASE_", "DATABASE_URL")
     done = subprocess.run(
         [sys.executable, "-m", "narwhal", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if not k.startswith(settings)},
+        env=clean_environment(),
         timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -97,4 +97,4 @@ def _local(settings: Settings) -> Places:
             "Unset it to reset the local stack; for a hosted project: supabase db reset --linked",
             error="NOT_LOCAL",
         )
-    return Places(settings.home)
+    return Places(settings.home.resolve())

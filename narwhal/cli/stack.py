@@ -110,7 +110,8 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 
 
 def _places(home: Path | None) -> Places:
-    return Places((home.expanduser() if home else default_home()).absolute())
+    # one spelling of the path, whatever links lead to it
+    return Places((home.expanduser() if home else default_home()).resolve())
 
 
 def _status(places: Places) -> dict[str, Any]:

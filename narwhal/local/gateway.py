@@ -70,10 +70,7 @@ class Gateway:
             yield
 
     def _mount(self) -> None:
-        try:
-            from narwhal.local.auth import create_auth
-        except ImportError:
-            create_auth = lambda c, p: Starlette()
+        from narwhal.local.auth import create_auth
         from narwhal.local.storage import create_storage
         from narwhal.service import create_service
 

@@ -79,16 +79,28 @@ class Home:
         """
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
+            for attempt in range(10):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if attempt == 9:
+                        yield False
+                        return
+                    time.sleep(0.02)  # `is_held` takes it for an instant
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
             yield True
         finally:
             os.close(descriptor)
+
+    def holder(self) -> int | None:
+        """Return the process id of whoever holds the home; None when nobody does."""
+        while self.is_held():
+            with contextlib.suppress(OSError, ValueError):
+                return int((self.root / "lock").read_text())
+            time.sleep(0.02)  # it holds the lock and has not signed yet
+        return None
 
     def is_held(self) -> bool:
         """Whether a supervisor runs on this home."""

@@ -166,7 +166,9 @@ class Supervisor:
     def _rest(self, binary: Path, postgres: EmbeddedPostgres) -> Service:
         address = postgres.socket_dir / rest.SOCKET
         log = self.home.log("rest")
-        env = os.environ | rest.environment(
+        # settings of some other PostgREST or database in the caller's environment stay out
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+        env = kept | rest.environment(
             database_url=postgres.url("authenticator"),
             socket=address,
             jwt_secret=self.state.jwt_secret,
@@ -390,8 +392,8 @@ def stop_stack(home: Home, timeout: float = 120.0) -> bool:
     state = read_state(home.root)
     if state is None:
         return False
-    if home.is_held():
-        pid = int((home.root / "lock").read_text().strip() or 0)
+    pid = home.holder()
+    if pid is not None:
         deadline = time.monotonic() + timeout
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

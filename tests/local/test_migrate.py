@@ -162,7 +162,9 @@ def test_two_runs_at_once_apply_each_file_once(url: str, folder: Path) -> None:
         thread.join()
 
     assert len(results) == 4
-    assert sorted(file for result in results for file in result) == [m.file for m in read_migrations(folder)]
+    assert sorted(file for result in results for file in result) == [
+        m.file for m in read_migrations(folder)
+    ]
     assert ask(url, "select count(*) from public.first") == [(1,)]
 
 
