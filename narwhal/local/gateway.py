@@ -22,9 +22,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from narwhal import __version__
 from narwhal.errors import NarwhalError
+from narwhal.local.auth import create_auth
 from narwhal.local.config import GatewayConfig
 from narwhal.local.edge import Cors, Edge, answer, answer_error
+from narwhal.local.home import Home
+from narwhal.local.postgres import EmbeddedPostgres
 from narwhal.local.proxy import RestProxy
+from narwhal.local.rest import SOCKET
+from narwhal.local.state import read_state
+from narwhal.local.storage import create_storage
+from narwhal.service import create_service
 
 KIB = 1024
 AUTH_BODY = 1024 * KIB
@@ -70,10 +77,6 @@ class Gateway:
             yield
 
     def _mount(self) -> None:
-        from narwhal.local.auth import create_auth
-        from narwhal.local.storage import create_storage
-        from narwhal.service import create_service
-
         auth = create_auth(self.config, self.auth_pool)
         storage = create_storage(self.config, self.storage_pool)
         service = create_service(self.config.api_url, self.config.anon_key)
@@ -119,11 +122,6 @@ def create_gateway(config: GatewayConfig) -> ASGIApp:
 
 def load_config(home: Path) -> GatewayConfig:
     """Read what the gateway needs from a home's `stack.json`."""
-    from narwhal.local.home import Home
-    from narwhal.local.postgres import EmbeddedPostgres
-    from narwhal.local.rest import SOCKET
-    from narwhal.local.state import read_state
-
     state = read_state(home)
     if state is None:
         raise NarwhalError(
