@@ -275,6 +275,7 @@ create function private.name_key(name text) returns text
 language sql immutable parallel safe
 return lower(normalize(name, nfc) collate pg_c_utf8);
 comment on function private.name_key(text) is 'Siblings may not share it: case and Unicode composition folded.';
+grant execute on function private.name_key(text) to anon, authenticated; -- list_folder sorts by it
 
 create function private.split_name(name text, out stem text, out extension text) returns record
 language sql immutable parallel safe

@@ -439,7 +439,7 @@ create function private.holds_ticket(key text) returns boolean
 language sql stable
 security definer -- policies on storage.objects run as the caller
 set search_path = ''
-as $$ select private.find_ticket(key, auth.uid()) is not null; $$;
+as $$ select (private.find_ticket(key, auth.uid())).id is not null; $$;
 comment on function private.holds_ticket(text) is 'May the caller write this key of the bucket files?';
 grant execute on function private.holds_ticket(text) to authenticated;
 

@@ -154,7 +154,7 @@ comment on function private.passes_chunk_filters(uuid, private.search_scope) is 
 -- The keyword leg ------------------------------------------------------------------------------
 
 create function private.query_terms(query text, languages text[]) returns table (term integer, frequency integer)
-language sql stable
+language sql stable rows 20 -- so that each term is looked up, instead of reading all of an owner's
 security invoker
 set search_path = ''
 as $$
