@@ -24,8 +24,10 @@ app = typer.Typer(
 for name in ("stack", "db"):
     try:
         importlib.import_module(f"narwhal.cli.{name}").register(app)
-    except ModuleNotFoundError:  # without the `local` extra there is no local stack to command
-        continue
+    except ModuleNotFoundError as error:
+        # without the `local` extra there is no local stack to command
+        if (error.name or "").startswith("narwhal"):
+            raise
 for module in (users, drive, search, worker, jobs):
     module.register(app)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from narwhal.cli.options import Home
+from narwhal.errors import NarwhalError
 from narwhal.output import say
 from narwhal.settings import load_settings
 
@@ -31,8 +32,8 @@ def worker(
     try:
         from narwhal.ingest.worker import run_worker
     except ModuleNotFoundError as error:
-        from narwhal.errors import NarwhalError
-
+        if (error.name or "").startswith("narwhal"):
+            raise
         raise NarwhalError(
             f"the worker needs the package {error.name}",
             "Install what reads files: pip install 'narwhal[extract]'",

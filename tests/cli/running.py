@@ -11,30 +11,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from narwhal.settings import VARIABLES
+from narwhal.local.state import StackState
+from narwhal.settings import Settings
 
 PASSWORD = "correct horse battery staple"
 
 
-def environment() -> dict[str, str]:
-    """Return the environment without settings of whoever runs the tests."""
-    ours = {name for names in VARIABLES.values() for name in names} | {"NARWHAL_HOME"}
-    return {name: value for name, value in os.environ.items() if name not in ours}
+def environment(stack: StackState) -> dict[str, str]:
+    """Return an environment that names this stack, whatever project the caller works on."""
+    ours = ("NARWHAL_", "SUPABASE_", "DATABASE_URL")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return clean | {
+        "SUPABASE_URL": stack.api_url,
+        "SUPABASE_ANON_KEY": stack.anon_key,
+        "SUPABASE_SERVICE_ROLE_KEY": stack.service_role_key,
+        "DATABASE_URL": stack.database_url,
+        "NARWHAL_WORKER_DATABASE_URL": stack.worker_database_url,
+    }
+
+
+def settings_of(stack: StackState, home: Path) -> Settings:
+    """Return what `load_settings` would read for a stack, with a home of its own."""
+    return Settings(
+        home=home,
+        supabase_url=stack.api_url,
+        anon_key=stack.anon_key,
+        service_role_key=stack.service_role_key,
+        database_url=stack.database_url,
+        worker_database_url=stack.worker_database_url,
+    )
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Runs narwhal on one home, from a working folder of its own."""
+    """Runs narwhal on one stack, with a session and a working folder of its own."""
 
-    home: Path
+    stack: StackState
     cwd: Path
+
+    @property
+    def home(self) -> Path:
+        """The folder of session.json and uploads.json."""
+        return self.cwd / "home"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command and return at once."""
         return subprocess.Popen(
             [sys.executable, "-m", "narwhal", *arguments, "--home", str(self.home)],
             cwd=self.cwd,
-            env=environment(),
+            env=environment(self.stack),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -46,7 +71,7 @@ class CommandLine:
         return subprocess.run(
             [sys.executable, "-m", "narwhal", *arguments, "--home", str(self.home)],
             cwd=self.cwd,
-            env=environment(),
+            env=environment(self.stack),
             input=stdin,
             capture_output=True,
             text=True,

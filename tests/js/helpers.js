@@ -2,14 +2,16 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient } from '@supabase/supabase-js'
+import ws from 'ws'
 
 export const url = process.env.SUPABASE_URL
 export const anonKey = process.env.SUPABASE_ANON_KEY
 export const password = 'correct horse battery staple'
 
-const inMemory = { auth: { persistSession: false, autoRefreshToken: false } }
+// Node 20 has no WebSocket, and createClient refuses to work without one
+const options = { auth: { persistSession: false, autoRefreshToken: false }, realtime: { transport: ws } }
 
-export const newClient = (key = anonKey) => createClient(url, key, inMemory)
+export const newClient = (key = anonKey) => createClient(url, key, options)
 
 /** Sign somebody up; their client is signed in. */
 export async function newUser(name = 'Test Owner') {

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from narwhal.settings import load_settings
+from narwhal.local.state import StackState
 
 HERE = Path(__file__).parent
 
@@ -27,28 +24,13 @@ def packages() -> None:
     subprocess.run(command, cwd=HERE, check=True, timeout=300)
 
 
-@pytest.fixture(scope="module")
-def worker(stack: Any) -> Iterator[None]:
-    """Read what the tests upload."""
-    command = [sys.executable, "-m", "narwhal", "worker", "--home", str(stack.home)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield
-    process.terminate()
-    process.wait(30)
-
-
-@pytest.mark.usefixtures("packages", "worker")
+@pytest.mark.usefixtures("packages")
 @pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.test.js")))
-def test_the_official_clients_work_unmodified(stack: Any, name: str) -> None:
-    settings = load_settings(stack.home)
+def test_the_official_clients_work_unmodified(stack: StackState, name: str) -> None:
     done = subprocess.run(
         ["node", "--test", "--test-reporter=spec", name],
         cwd=HERE,
-        env=os.environ
-        | {
-            "SUPABASE_URL": settings.require("supabase_url"),
-            "SUPABASE_ANON_KEY": settings.require("anon_key"),
-        },
+        env=os.environ | {"SUPABASE_URL": stack.api_url, "SUPABASE_ANON_KEY": stack.anon_key},
         capture_output=True,
         text=True,
         timeout=300,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import modal
 import pytest
@@ -13,8 +14,9 @@ from starlette.testclient import TestClient
 
 import modal_app
 from modal_app.resources import requirements
-from narwhal.settings import load_settings
-from tests.cli.running import CommandLine
+from narwhal.local.state import StackState, read_state
+from tests.cli.running import CommandLine, environment
+from tests.conftest import narwhal
 
 NO_NETWORK = """
 import socket
@@ -59,21 +61,41 @@ def test_the_service_answers_locally(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.json()["database"] == "unavailable"
 
 
+@pytest.fixture
+def idle_stack(tmp_path: Path) -> Iterator[StackState]:
+    """Start a stack without a worker: only ours may take its jobs."""
+    home = str(tmp_path / "stack")
+    narwhal("up", "--detach", "--port", "0", "--workers", "0", "--home", home)
+    try:
+        state = read_state(Path(home))
+        assert state is not None
+        yield state
+    finally:
+        narwhal("down", "--home", home)
+
+
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    """Keep pytest's own handlers: a worker sets some for its process."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals")
 def test_the_worker_drains_a_stack_locally(
-    stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    idle_stack: StackState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cli = CommandLine(stack.home, tmp_path)
+    cli = CommandLine(idle_stack, tmp_path)
     owner = cli.new_user()
     (tmp_path / "note.txt").write_text("The drain job reads this note.")
     cli.json("upload", "note.txt", "--as", owner)
-    settings = load_settings(stack.home)
-    for name, value in {
-        "SUPABASE_URL": settings.supabase_url,
-        "SUPABASE_ANON_KEY": settings.anon_key,
-        "SUPABASE_SERVICE_ROLE_KEY": settings.service_role_key,
-        "NARWHAL_WORKER_DATABASE_URL": settings.worker_database_url,
-    }.items():
-        monkeypatch.setenv(name, value or "")
+    assert cli.json("search", "drain job", "--as", owner)["hits"] == []  # control
+
+    for name, value in environment(idle_stack).items():
+        if name.startswith(("SUPABASE_", "NARWHAL_")):
+            monkeypatch.setenv(name, value)
     monkeypatch.setenv("NARWHAL_HOME", str(tmp_path))  # nothing but the environment
     with pytest.warns(UserWarning, match="Volume"):
         assert modal_app.worker.drain.local(concurrency=1) > 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from narwhal.drive import Drive
+from narwhal.local.state import StackState
 from narwhal.service import create_service
 from narwhal.service.queries import QueryEncoder
 from narwhal.session import access_token, user_client
-from narwhal.settings import Settings, load_settings
-from tests.cli.running import CommandLine
+from narwhal.settings import Settings
+from tests.cli.running import CommandLine, settings_of
 
 TEXT = "The keeper of the lighthouse wrote the weather down. Invoice ZX-4471 was paid in March.\n"
 
@@ -30,25 +29,23 @@ class NoEncoder(QueryEncoder):
 
 
 @pytest.fixture(scope="module")
-def settings(stack: Any) -> Settings:
-    return load_settings(stack.home)
+def settings(stack: StackState, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return settings_of(stack, tmp_path_factory.mktemp("service-home"))
 
 
 @pytest.fixture(scope="module")
 def people(
-    stack: Any, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+    stack: StackState, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     """Give the tokens of an owner with one file that was read, and of a stranger."""
     folder: Path = tmp_path_factory.mktemp("service")
-    cli = CommandLine(stack.home, folder)
+    cli = CommandLine(stack, folder)
     (folder / "keeper.txt").write_text(TEXT)
     owner, stranger = cli.new_user(), cli.new_user()
     with user_client(settings, owner) as mine, user_client(settings, stranger) as theirs:
         drive = Drive(mine, settings)
         sent = drive.upload(folder / "keeper.txt", None)
-        command = [sys.executable, "-m", "narwhal", "worker", "--drain", "--home", str(stack.home)]
-        subprocess.run(command, check=True, timeout=120)
-        assert drive.wait(sent, timeout_s=60) == "ready"
+        assert drive.wait(sent, timeout_s=90) == "ready"
         yield {"owner": access_token(mine), "stranger": access_token(theirs)}
 
 
