@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from narwhal.cli.options import AsJson, Home
 from narwhal.errors import NarwhalError
 from narwhal.local.home import Home as Places
+from narwhal.local.postgres import LOW_BYTES
 from narwhal.local.process import is_alive
 from narwhal.local.state import StackState, read_state
 from narwhal.local.supervisor import Supervisor, already_running, start_detached, stop_stack
@@ -123,6 +125,8 @@ def _status(places: Places) -> dict[str, Any]:
         for service in state.services:
             if not is_alive(service):
                 service.state, service.pid = "stopped", None
+    if state.error is None and state.state in ("running", "degraded"):
+        state.error = _low_on_disk(places)
     return {
         "state": state.state,
         "home": str(places.root),
@@ -137,6 +141,11 @@ def _status(places: Places) -> dict[str, Any]:
         "services": [service.model_dump(exclude={"create_time"}) for service in state.services],
         "jobs": _count_jobs(state),
     }
+
+
+def _low_on_disk(places: Places) -> str | None:
+    free = shutil.disk_usage(places.root).free
+    return f"only {free // 1024**2} MiB are free on its disk" if free < LOW_BYTES else None
 
 
 def _count_jobs(state: StackState) -> dict[str, int] | None:

