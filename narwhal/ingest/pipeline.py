@@ -17,9 +17,10 @@ from narwhal.encoders import TextEncoder, load_text_encoder
 from narwhal.errors import NarwhalError
 from narwhal.ingest.blobs import Blob, BlobStore
 from narwhal.ingest.chunking import chunk
+from narwhal.ingest.detect import detect
 from narwhal.ingest.document import Chunk, Document, Heading, Line, Page, ReadError
 from narwhal.ingest.language import detect_language
-from narwhal.ingest.limits import Limits, detect_in_sandbox, read_in_sandbox
+from narwhal.ingest.limits import MIB, Limits, read_in_sandbox
 from narwhal.ingest.queue import Job, LeaseLostError, Queue
 
 EMBED_BATCH = 32
@@ -67,14 +68,12 @@ def run_job(stage: Stage) -> None:
 def run_detect(stage: Stage) -> None:
     """Hash the bytes and recognise them by content and name."""
     with _blob(stage) as blob:
-        detected = detect_in_sandbox(
-            blob.path, stage.job.name, stage.job.mime, _limits(stage.job.settings)
-        )
+        detected = detect(blob.path, stage.job.name, stage.job.mime)
         stage.queue.finish_detect(
             stage.job,
             sha256=blob.sha256,
             mime=detected.mime,
-            format=detected.format,
+            file_format=detected.format,
             skip_reason=None
             if detected.format
             else f"Nothing here reads files of the type {detected.mime}.",
@@ -171,8 +170,8 @@ def _encoder(space: dict[str, Any]) -> TextEncoder:
 def _limits(settings: dict[str, Any]) -> Limits:
     return Limits(
         seconds=float(settings["ingest.time_limit_s"]),
-        memory_mb=int(settings["ingest.memory_limit_mb"]),
-        output_chars=int(settings["ingest.output_limit_chars"]),
+        memory_bytes=int(settings["ingest.memory_limit_mb"]) * MIB,
+        characters=int(settings["ingest.output_limit_chars"]),
     )
 
 

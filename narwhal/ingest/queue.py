@@ -93,7 +93,7 @@ class Queue:
         *,
         sha256: str,
         mime: str | None,
-        format: str | None,
+        file_format: str | None,
         skip_reason: str | None = None,
     ) -> None:
         """Store what the bytes are."""
@@ -102,7 +102,7 @@ class Queue:
             job,
             sha256,
             mime,
-            format,
+            file_format,
             skip_reason,
         )
 

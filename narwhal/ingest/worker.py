@@ -181,7 +181,7 @@ class Worker:
 
 
 def remove_objects(connection: psycopg.Connection[tuple[object, ...]], blobs: BlobStore) -> int:
-    """Remove objects of purged blobs from Storage; what fails comes again later. Returns how many."""
+    """Remove objects of purged blobs from Storage; return how many. What fails comes again."""
     rows = connection.execute(
         "select private.claim_object_deletions(%s)", (DELETIONS_AT_ONCE,)
     ).fetchall()

@@ -4,7 +4,7 @@ Loads two owners with CHUNKS chunks each into a database of its own, then asks e
 ways: through the RPC (both legs), its legs alone, a sequential scan of the same tables in SQL, and
 a brute-force product in numpy over vectors that are already in memory. Writes JSON.
 
-Example: scripts/bench/run search --chunks 100000 --corpus corpus.jsonl.gz --queries queries.jsonl.gz
+Example: scripts/bench/run search --corpus corpus.jsonl.gz --queries queries.jsonl.gz
 """
 
 from __future__ import annotations

@@ -1,0 +1,233 @@
+"""How much of real documents can be found: phrases in the stored chunks, questions in `ai/search`.
+
+Takes a folder with a manifest.jsonl, one file a line: path (relative to the folder or its parent),
+tags, phrases [{text, page?}], questions [{qid, question, page?}]. Starts a stack of its own,
+uploads every file with the official client, waits until it is ingested, and prints a table per
+format.
+
+Example: scripts/eval/run documents path/to/documents --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from narwhal.local.state import read_state
+from supabase import Client, ClientOptions, create_client
+
+PASSWORD = "correct horse battery staple"  # of an account that lives as long as the run
+SETTLED = {"ready", "failed", "skipped", "rejected"}
+FORMATS = {
+    "pdf", "docx", "pptx", "xlsx", "html", "htm", "md", "txt", "csv", "tsv", "eml",
+}  # fmt: skip
+NO_TEXT = {"no-text", "no-text-layer", "encrypted", "scanned"}
+TOP = 5
+# invisible in print, so not part of a phrase: soft hyphen, zero-width, bidi marks, tatweel
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\u0640]")
+
+
+@dataclass
+class Tally:
+    """Figures of one format."""
+
+    files: int = 0
+    phrases: int = 0
+    found: int = 0
+    on_page: int = 0
+    questions: int = 0
+    answered: int = 0
+    misses: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--mode", default="hybrid", choices=["hybrid", "keyword", "semantic"])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit-s", type=int, default=1200, help="longest wait for ingestion")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    entries = [entry for entry in _manifest(options.folder) if _counts(entry)]
+    with tempfile.TemporaryDirectory(prefix="narwhal-eval-") as home:
+        _narwhal("up", "--detach", "--port", "0", "--workers", str(options.workers), home=home)
+        try:
+            client = _sign_up(home)
+            started = time.monotonic()
+            files = {entry["path"]: _upload(client, options.folder, entry) for entry in entries}
+            statuses = _wait(client, options.limit_s)
+            seconds = time.monotonic() - started
+            tallies = _judge(client, entries, files, statuses, options.mode)
+        finally:
+            _narwhal("down", home=home)
+    _report(tallies, seconds, as_json=options.json)
+
+
+def _counts(entry: dict[str, Any]) -> bool:
+    return _format(entry) in FORMATS and not NO_TEXT & set(entry["tags"])
+
+
+def _format(entry: dict[str, Any]) -> str:
+    extension = str(entry["path"]).rsplit(".", 1)[-1].lower()
+    return {"htm": "html", "tsv": "csv"}.get(extension, extension)
+
+
+def _manifest(folder: Path) -> list[dict[str, Any]]:
+    with (folder / "manifest.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _narwhal(*arguments: str, home: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "narwhal", *arguments, "--home", home],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _sign_up(home: str) -> Client:
+    state = read_state(Path(home))
+    assert state is not None
+    client = create_client(state.api_url, state.anon_key, ClientOptions(auto_refresh_token=False))
+    client.auth.sign_up({"email": "reader@example.test", "password": PASSWORD})
+    client.auth.sign_in_with_password({"email": "reader@example.test", "password": PASSWORD})
+    return client
+
+
+def _upload(client: Client, folder: Path, entry: dict[str, Any]) -> str:
+    path = folder / entry["path"]
+    if not path.exists():
+        path = folder.parent / entry["path"]
+    data = path.read_bytes()
+    ticket: Any = (
+        client.rpc(
+            "begin_upload",
+            {
+                "name": path.name,
+                "size": len(data),
+                "mime": entry.get("mime"),
+                "on_conflict": "rename",
+            },
+        )
+        .execute()
+        .data
+    )
+    client.storage.from_(ticket["bucket"]).upload(
+        ticket["key"], data, {"content-type": entry.get("mime") or "application/octet-stream"}
+    )
+    return str(ticket["file_id"])
+
+
+def _wait(client: Client, limit_s: float) -> dict[str, str]:
+    deadline = time.monotonic() + limit_s
+    while True:
+        rows: Any = client.table("nodes").select("id,status").execute().data
+        left = sum(row["status"] not in SETTLED for row in rows)
+        sys.stderr.write(f"\r{len(rows) - left} of {len(rows)} files ingested ")
+        sys.stderr.flush()
+        if not left or time.monotonic() > deadline:
+            sys.stderr.write("\n")
+            return {row["id"]: row["status"] for row in rows}
+        time.sleep(1)
+
+
+def _judge(
+    client: Client,
+    entries: list[dict[str, Any]],
+    files: dict[str, str],
+    statuses: dict[str, str],
+    mode: str,
+) -> dict[str, Tally]:
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    for entry in entries:
+        tally, file_id = tallies[_format(entry)], files[entry["path"]]
+        tally.files += 1
+        chunks = _chunks(client, file_id)
+        for phrase in entry["phrases"]:
+            pages = {page for page, text in chunks if _fold(phrase["text"]) in text}
+            tally.phrases += 1
+            tally.found += bool(pages)
+            is_right = bool(pages) and (phrase.get("page") is None or phrase["page"] in pages)
+            tally.on_page += is_right
+            if not is_right:
+                tally.misses.append(
+                    f"{entry['path']} ({statuses[file_id]}): {phrase['text']!r}"
+                    f" on {phrase.get('page')}, found on {sorted(pages, key=str)}"
+                )
+        for question in entry["questions"]:
+            hits = _search(client, question["question"], mode)
+            tally.questions += 1
+            tally.answered += file_id in hits
+            if file_id not in hits:
+                tally.misses.append(f"{entry['path']}: {question['question']}")
+    return tallies
+
+
+def _chunks(client: Client, file_id: str) -> list[tuple[int | None, str]]:
+    chunks: list[tuple[int | None, str]] = []
+    while True:
+        rows: Any = (
+            client.table("chunks")
+            .select("page,content")
+            .eq("file_id", file_id)
+            .order("idx")
+            .range(len(chunks), len(chunks) + 999)
+            .execute()
+            .data
+        )
+        chunks += [(row["page"], _fold(row["content"])) for row in rows]
+        if len(rows) < 1000:
+            return chunks
+
+
+def _search(client: Client, question: str, mode: str) -> list[str]:
+    answer: Any = client.functions.invoke(
+        "ai/search",
+        {"body": {"query": question, "mode": mode, "top_k": TOP}, "responseType": "json"},
+    )
+    if isinstance(answer, bytes):
+        answer = json.loads(answer)
+    return [hit["file_id"] for hit in answer["hits"]]
+
+
+def _fold(text: str) -> str:
+    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(text.split())
+
+
+def _report(tallies: dict[str, Tally], seconds: float, *, as_json: bool) -> None:
+    total = Tally()
+    for tally in tallies.values():
+        for name in ("files", "phrases", "found", "on_page", "questions", "answered"):
+            setattr(total, name, getattr(total, name) + getattr(tally, name))
+    if as_json:
+        rows = {name: vars(tally) for name, tally in [*tallies.items(), ("all", total)]}
+        print(json.dumps({"seconds": round(seconds, 1), "formats": rows}, indent=2))
+        return
+    print(
+        f"{'format':8}{'files':>6}{'phrases':>9}{'found':>7}{'on page':>9}"
+        f"{'questions':>11}{'top 5':>7}"
+    )
+    for name, tally in [*sorted(tallies.items()), ("all", total)]:
+        print(
+            f"{name:8}{tally.files:6}{tally.phrases:9}{tally.found:7}{tally.on_page:9}"
+            f"{tally.questions:11}{tally.answered:7}"
+        )
+    for tally in tallies.values():
+        for miss in tally.misses:
+            print("missed:", miss)
+    print(f"ingested in {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
