@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demo_view import View, megabytes
 from tusclient.client import TusClient
-from tusclient.exceptions import TusCommunicationError
 
 from supabase import Client, ClientOptions, create_client
 
@@ -30,7 +30,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 NOT_SAMPLES = {"README.md", "make.py"}
 SETTLED = {"ready", "failed", "skipped", "rejected"}
 PASSWORD = "correct horse battery staple"  # of two accounts that live for a minute
-INGEST_LIMIT_S = 300
+STALL_LIMIT_S = 60  # without any change: no worker is at work
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,9 @@ def upload_with_interruption(
 
 def watch(client: Client, tickets: dict[str, dict[str, Any]], view: View) -> dict[str, str]:
     """Poll the owner's own rows until every file is settled; return the status of each name."""
-    started = time.monotonic()
+    started = changed = time.monotonic()
     settled_at: dict[str, float] = {}
+    before: list[tuple[str, str, str]] = []
     while True:
         nodes = client.table("nodes").select("id,name,status").eq("kind", "file").execute().data
         jobs = (
@@ -201,9 +202,11 @@ def watch(client: Client, tickets: dict[str, dict[str, Any]], view: View) -> dic
         if all(statuses.get(name) in SETTLED for name in tickets):
             view.table_done()
             return {name: statuses[name] for name in tickets}
-        if time.monotonic() - started > INGEST_LIMIT_S:
+        if rows != before:
+            changed, before = time.monotonic(), rows
+        if time.monotonic() - changed > STALL_LIMIT_S:
             view.table_done()
-            raise DemoError(f"not every file was read within {INGEST_LIMIT_S} s")
+            raise DemoError(f"nothing was read for {STALL_LIMIT_S} s")
         time.sleep(0.3)
 
 
@@ -362,20 +365,24 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     view = View(sys.stderr if options.json else sys.stdout)
     summary = Summary()
-    keep = False
-    # a closed terminal or a plain kill stops the stack just as Ctrl-C does
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    keep = options.keep
+    # a closed terminal and a plain kill stop the stack just as Ctrl-C does
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="narwhal-demo-"))
     try:
         stack = perform(home, view, summary)
-        keep = options.keep
         if keep:
             say_how_to_connect(view, home, stack)
     except KeyboardInterrupt:
+        keep = False
         summary.problems.append("interrupted")
-    except (DemoError, TusCommunicationError) as error:
+    except DemoError as error:
         summary.problems.append(str(error))
+        view.line(said_by(home))
+    except Exception as error:  # a refusal by any of the services, or a defect: say where
+        traceback.print_exc()
+        summary.problems.append(f"{type(error).__name__}: {error}")
     finally:
         if not keep:
             stop(home, view)
@@ -387,9 +394,21 @@ def main(arguments: list[str]) -> int:
         view.line(view.paint("1;31", "The demo failed:"))
         for problem in summary.problems:
             view.line(f"   {problem}")
+        if keep:
+            view.line(f"   The stack was left as it is; its logs are in {home / 'logs'}")
+        else:
+            view.line("   scripts/demo --keep leaves the stack and its logs to look into.")
         return 1
     view.line(view.paint("1;32", f"Everything was found, in {summary.seconds:.0f} s."))
     return 0
+
+
+def said_by(home: Path) -> str:
+    """The stack's own view of itself, for a demo that failed."""
+    try:
+        return narwhal(home, "status")
+    except DemoError as error:
+        return str(error)
 
 
 def stop(home: Path, view: View) -> None:
