@@ -8,11 +8,12 @@ from tests.db.conftest import Drive
 
 def test_a_file_is_found_by_its_owner_and_by_nobody_else(db: Database, drive: Drive) -> None:
     owner, stranger = db.create_user(), db.create_user()
-    ticket = drive.file(owner, "Résumé 简历.pdf", "The launch budget is four million.", "Penguins swim.")
+    name = "Résumé 简历.pdf"
+    ticket = drive.file(owner, name, "The launch budget is four million.", "Penguins swim.")
 
     found = drive.search(owner, "launch budget")
-    assert [hit["page"] for hit in found["hits"]][0] == 1
     hit = found["hits"][0]
+    assert hit["page"] == 1
     assert hit["file_id"] == ticket["file_id"]
     assert hit["path"] == "/Résumé 简历.pdf"
     assert hit["is_head"] is True
