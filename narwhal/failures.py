@@ -8,11 +8,17 @@ from typing import Any
 import httpx
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
-from supabase_auth.errors import AuthError, AuthRetryableError, AuthSessionMissingError
+from supabase_auth.errors import (
+    AuthError,
+    AuthRetryableError,
+    AuthSessionMissingError,
+    AuthUnknownError,
+)
 from supabase_functions.errors import FunctionsError
 from tusclient.exceptions import TusCommunicationError
 
 from narwhal.errors import NarwhalError
+from supabase import SupabaseException
 
 LOG_IN_AGAIN = "Log in again: narwhal login EMAIL"
 IS_IT_RUNNING = "Check SUPABASE_URL and that the project answers; locally: narwhal status"
@@ -41,6 +47,8 @@ def as_narwhal_error(error: BaseException) -> NarwhalError | None:
         return _from_tus(error)
     if isinstance(error, (httpx.TransportError, httpx.InvalidURL)):
         return _unreachable(error)
+    if isinstance(error, SupabaseException):  # its text may be the key
+        return NarwhalError("SUPABASE_URL or the key is not valid", IS_IT_RUNNING)
     if isinstance(error, OSError) and error.filename is not None:
         return NarwhalError(f"{error.strerror}: {error.filename}", "Check the path and its rights.")
     return _from_psycopg(error)
@@ -107,6 +115,8 @@ def _from_auth(error: AuthError) -> NarwhalError:
         return NarwhalError(
             "the Auth service does not answer", IS_IT_RUNNING, error="SERVICE_UNAVAILABLE"
         )
+    if isinstance(error, AuthUnknownError):
+        return NarwhalError("what answers at SUPABASE_URL is no Auth service", IS_IT_RUNNING)
     code = error.code or error.name
     hints = {
         "invalid_credentials": "Check the e-mail address and the password.",
@@ -117,9 +127,10 @@ def _from_auth(error: AuthError) -> NarwhalError:
         "no_authorization": "Check SUPABASE_SERVICE_ROLE_KEY; narwhal status shows the local one.",
         "bad_jwt": "Check that the key belongs to this SUPABASE_URL.",
     }
-    hint = hints.get(str(code), LOG_IN_AGAIN)
-    if isinstance(error, AuthSessionMissingError):
-        hint = LOG_IN_AGAIN
+    lost = isinstance(error, AuthSessionMissingError) or str(code).startswith(
+        ("refresh_token", "session", "user_not_found")
+    )
+    hint = LOG_IN_AGAIN if lost else hints.get(str(code), "Correct it and run the command again.")
     status = getattr(error, "status", 400)
     return NarwhalError(error.message, hint, error=str(code), status=int(status or 400))
 

@@ -72,8 +72,18 @@ def upload(
                 sent.append(done)
         for one in sent:
             rows.append(_wait_for(drive, one, timeout) if wait else asdict(one))
+    failed = any(row.get("error") for row in rows)
+    if not as_json:
+        rows = [
+            {
+                **row,
+                "size": human_size(row.get("size")),
+                "status": row.get("error") or row.get("status") or "uploaded",
+            }
+            for row in rows
+        ]
     show(rows, ["path", "name", "size", "mode", "status", "file_id"], as_json=as_json)
-    if any(row.get("error") for row in rows):
+    if failed:
         raise typer.Exit(1)
 
 
@@ -99,7 +109,14 @@ def ls(
         else:
             rows = list(drive.children(node["id"] if node else None))
     if not as_json:
-        rows = [{**row, "size": human_size(row.get("size"))} for row in rows]
+        rows = [
+            {
+                **row,
+                "size": human_size(row.get("size")) if row["kind"] == "file" else "",
+                "updated_at": str(row["updated_at"])[:16].replace("T", " "),
+            }
+            for row in rows
+        ]
     show(rows, ["kind", "name", "size", "status", "updated_at", "id"], as_json=as_json)
 
 

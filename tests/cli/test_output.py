@@ -9,13 +9,19 @@ import psycopg
 import pytest
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
-from supabase_auth.errors import AuthApiError, AuthRetryableError, AuthSessionMissingError
+from supabase_auth.errors import (
+    AuthApiError,
+    AuthRetryableError,
+    AuthSessionMissingError,
+    AuthUnknownError,
+)
 from supabase_functions.errors import FunctionsHttpError
 from tusclient.exceptions import TusCommunicationError
 
 from narwhal.errors import NarwhalError
 from narwhal.failures import as_narwhal_error
 from narwhal.output import human_size, printable, report, show
+from supabase import SupabaseException
 
 ROWS = [{"id": 1, "name": "简历", "more": None}, {"id": 20, "name": "plain", "more": True}]
 
@@ -90,6 +96,9 @@ def test_a_database_error_keeps_its_code_numbers_and_hint() -> None:
         ),
         (AuthApiError("bad", 400, "invalid_credentials"), "invalid_credentials", "password"),
         (AuthSessionMissingError(), "AuthSessionMissingError", "login"),
+        (AuthApiError("gone", 400, "refresh_token_not_found"), "refresh_token_not_found", "login"),
+        (AuthUnknownError("<html>", ValueError()), "FAILED", "SUPABASE_URL"),
+        (SupabaseException("Invalid URL hunter2"), "FAILED", "SUPABASE_URL"),
         (AuthRetryableError("", 503), "SERVICE_UNAVAILABLE", "status"),
         (
             TusCommunicationError("", 403, b"narwhal/FILE_TOO_LARGE: more than the ticket"),
