@@ -65,7 +65,8 @@ class RestProxy:
         names = {name for name, _ in headers}
         is_chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
         has_body = is_chunked or b"content-length" in names
-        request = self.client.build_request(
+        # not the client's build_request, which would add headers that the caller did not send
+        request = httpx.Request(
             scope["method"],
             self._url(scope),
             headers=[(b"host", b"postgrest"), *headers],

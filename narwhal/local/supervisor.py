@@ -222,6 +222,7 @@ class Supervisor:
             "NARWHAL_SERVICE_ROLE_KEY": self.state.service_role_key,
             "NARWHAL_DATABASE_URL": self.state.database_url,
             "NARWHAL_WORKER_DATABASE_URL": self.state.worker_database_url,
+            "NARWHAL_DEBUG": "1",  # a traceback helps in a log that only the owner reads
         }
         service = Service(
             name,
