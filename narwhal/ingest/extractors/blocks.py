@@ -1,0 +1,58 @@
+"""Building a page's text from blocks, with the headings' places kept."""
+
+from __future__ import annotations
+
+import re
+
+from narwhal.ingest.document import Heading, Page
+from narwhal.ingest.extractors import too_much_text
+from narwhal.ingest.limits import Limits
+from narwhal.ingest.text import clean
+
+_SPACES = re.compile(r"[^\S\n\t]*\n[^\S\n\t]*")
+
+
+class Blocks:
+    """A page's text as it grows, block by block (a paragraph, a heading, a row of a table)."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._parts: list[str] = []
+        self._headings: list[Heading] = []
+        self._gap = 0
+        self.length = 0
+
+    def add(self, text: str, *, level: int | None = None, gap: int = 2) -> None:
+        """Append one block; `level` makes it a heading.
+
+        `gap` line ends are kept to the blocks before and after (1 inside tables and lists, 2
+        between paragraphs); of two neighbours' gaps the greater counts. Blank blocks are dropped.
+        """
+        text = clean(text).strip(" \n\r\f\v\xa0" if "\t" in text else None).rstrip()
+        if not text or text.isspace():
+            return
+        if self._parts:
+            separator = "\n" * max(gap, self._gap)
+            self._parts.append(separator)
+            self.length += len(separator)
+        if level is not None:
+            self.mark(level, text)
+        self._parts.append(text)
+        self.length += len(text)
+        self._gap = gap
+        if self.length > self._limits.characters:
+            raise too_much_text(self._limits)
+
+    def mark(self, level: int, title: str) -> None:
+        """Note a heading at the end of the text so far; an empty title ends all headings above."""
+        self._headings.append(Heading(self.length, level, " ".join(clean(title).split())[:200]))
+
+    def page(self, number: int, width: float | None = None, height: float | None = None) -> Page:
+        """Make the page of what was added."""
+        return Page(
+            number=number,
+            text="".join(self._parts),
+            width=width,
+            height=height,
+            headings=tuple(self._headings),
+        )

@@ -1,0 +1,228 @@
+"""PDF with a text layer: text in reading order, and the box of every line.
+
+A page without text stays an empty page, for OCR to fill. Form values and notes, which are not part
+of a page's content, follow its text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import pypdfium2 as pdfium  # type: ignore[import-untyped]
+import pypdfium2.raw as raw  # type: ignore[import-untyped]
+
+from narwhal.ingest.document import Box, Heading, Line, Page, ReadError
+from narwhal.ingest.extractors import Source
+from narwhal.ingest.extractors.pdf_annotations import annotation_texts
+from narwhal.ingest.limits import Limits
+from narwhal.ingest.text import clean
+
+PAGED = True
+
+_HYPHEN = "\x02"  # what PDFium makes of a hyphen at the end of a line
+# Where a font names no characters, TeX's ligatures surface as the codes of its T1 encoding.
+_CONTROLS: dict[int, str | None] = dict.fromkeys([*range(9), *range(11, 32), 0x7F, 0xFFFE, 0xFFFF])
+_CONTROLS.update({9: " ", 0x1B: "ff", 0x1C: "fi", 0x1D: "fl", 0x1E: "ffi", 0x1F: "ffl"})
+_CONTROLS.update({0xA0: " "})
+# Presentation forms are shapes of a font, not characters that anybody types.
+_SHAPES = re.compile("[\ufb00-\ufb4f\ufb50-\ufdff\ufe70-\ufefc]+")
+_DEVICE = 1_000_000  # PDFium maps to integer pixels: a fine grid keeps the boxes exact
+_MAX_OUTLINE = 5_000
+
+
+@dataclass
+class _Text:
+    """A page's text under construction."""
+
+    parts: list[str] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    length: int = 0
+
+    def add(self, text: str, box: Box | None, separator: str) -> None:
+        if self.length:
+            self.parts.append(separator)
+            self.length += len(separator)
+        self.parts.append(text)
+        if box is not None:
+            self.lines.append(Line(self.length, self.length + len(text), box))
+        self.length += len(text)
+
+
+def read(source: Source, limits: Limits) -> Iterator[Page]:
+    """Yield the pages; `encrypted_pdf` when the file asks for a password."""
+    document = _open(source.file)
+    count = len(document)
+    if count == 0:
+        raise ReadError("corrupt", "The PDF has no pages.")
+    if count > limits.pages:
+        raise ReadError(
+            "limit_output", f"The PDF claims {count} pages; {limits.pages} are allowed."
+        )
+    form = None
+    if document.get_formtype() != raw.FORMTYPE_NONE:
+        document.init_forms()
+        form = document.formenv
+    outline = _outline(document, count)
+    readable = 0
+    for index in range(count):
+        page = raw.FPDF_LoadPage(document.raw, index)
+        if not page:  # one broken page does not spoil the others
+            yield Page(index + 1, "")
+            continue
+        try:
+            readable += 1
+            yield _page(page, index + 1, form.raw if form else None, outline.get(index, []))
+        finally:
+            raw.FPDF_ClosePage(page)
+    if not readable:
+        raise ReadError("corrupt", "None of the PDF's pages can be read.")
+
+
+def _open(file: BinaryIO) -> pdfium.PdfDocument:
+    try:
+        # A path, where there is one: PDFium then reads what it needs instead of the whole file.
+        name = getattr(file, "name", None)
+        return pdfium.PdfDocument(name if isinstance(name, str) else file.read())
+    except pdfium.PdfiumError as error:
+        code = getattr(error, "err_code", None)
+        if code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
+            raise ReadError("encrypted_pdf", "The PDF is locked with a password.") from error
+        raise ReadError("corrupt", "The PDF is damaged and cannot be opened.") from error
+
+
+def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> Page:
+    width, height = raw.FPDF_GetPageWidthF(page), raw.FPDF_GetPageHeightF(page)
+    text = _Text()
+    textpage = raw.FPDFText_LoadPage(page)
+    if textpage:
+        try:
+            _read_lines(page, textpage, text)
+        finally:
+            raw.FPDFText_ClosePage(textpage)
+    for note, corners in annotation_texts(page, form):
+        note = clean(note).strip()
+        if note:
+            text.add(note, _box(page, *corners), "\n")
+    joined = "".join(text.parts)
+    return Page(
+        number=number,
+        text=joined,
+        width=float(width),
+        height=float(height),
+        lines=tuple(text.lines),
+        headings=_headings(joined, outline),
+    )
+
+
+def _read_lines(page: Any, textpage: Any, text: _Text) -> None:
+    """Add the page's lines: words cut at a line's end are joined, wide gaps part paragraphs."""
+    get = raw.FPDFText_GetUnicode
+    codes = [get(textpage, index) for index in range(raw.FPDFText_CountChars(textpage))]
+    start = 0
+    hyphenated = False
+    last: Box | None = None
+    for end in [index for index, code in enumerate(codes) if code == 10] + [len(codes)]:
+        line = "".join(map(chr, codes[start:end])).strip("\r\n ")
+        cut = line.endswith(_HYPHEN)
+        line = _tidy(line[:-1] if cut else line)
+        box = _line_box(page, textpage, start, end - start) if line else None
+        start = end + 1
+        if not line:
+            continue
+        separator = "\n\n" if _is_apart(last, box) else "\n"
+        if hyphenated:
+            separator = _rejoin(text, line)
+        text.add(line, box, separator)
+        hyphenated = cut
+        last = box or last
+    if hyphenated:
+        text.add("-", None, "")
+
+
+def _rejoin(text: _Text, line: str) -> str:
+    """What stands between a line that ended in a hyphen and the next: usually nothing."""
+    before = text.parts[-1].rpartition(" ")[2]
+    # A hyphen that belongs to the word stays: before a capital or digit, after another hyphen.
+    if line[0].islower() and before[-1:].islower() and "-" not in before:
+        return ""
+    return "-"
+
+
+def _tidy(line: str) -> str:
+    line = line.translate(_CONTROLS).replace(_HYPHEN, "-")
+    line = _SHAPES.sub(lambda shapes: unicodedata.normalize("NFKC", shapes.group()), line)
+    return clean(line).strip()
+
+
+def _is_apart(last: Box | None, box: Box | None) -> bool:
+    """Whether more than a line's space lies between two lines, or a column ends between them."""
+    if last is None or box is None:
+        return False
+    size = min(last[3] - last[1], box[3] - box[1])
+    gap = box[1] - last[3]
+    return gap > 0.7 * size or box[3] < last[1]
+
+
+def _line_box(page: Any, textpage: Any, start: int, count: int) -> Box | None:
+    """The box around `count` characters from `start`."""
+    left, top, right, bottom = (ctypes.c_double() for _ in range(4))
+    corners: list[tuple[float, float, float, float]] = []
+    for index in range(raw.FPDFText_CountRects(textpage, start, count)):
+        if raw.FPDFText_GetRect(textpage, index, left, top, right, bottom):
+            corners.append((left.value, top.value, right.value, bottom.value))
+    if not corners:
+        return None
+    return _box(
+        page,
+        min(corner[0] for corner in corners),
+        max(corner[1] for corner in corners),
+        max(corner[2] for corner in corners),
+        min(corner[3] for corner in corners),
+    )
+
+
+def _box(page: Any, left: float, top: float, right: float, bottom: float) -> Box | None:
+    """Map a box of PDF coordinates to 0..1 of the page as shown, its rotation included."""
+    xs, ys = [], []
+    x, y = ctypes.c_int(), ctypes.c_int()
+    for at_x, at_y in ((left, top), (right, bottom)):
+        if not raw.FPDF_PageToDevice(page, 0, 0, _DEVICE, _DEVICE, 0, at_x, at_y, x, y):
+            return None
+        xs.append(min(max(x.value / _DEVICE, 0.0), 1.0))
+        ys.append(min(max(y.value / _DEVICE, 0.0), 1.0))
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _outline(document: pdfium.PdfDocument, pages: int) -> dict[int, list[tuple[int, str]]]:
+    """The bookmarks by page index, as (level, title)."""
+    found: dict[int, list[tuple[int, str]]] = {}
+    try:
+        for count, bookmark in enumerate(document.get_toc(max_depth=6)):
+            if count >= _MAX_OUTLINE:
+                break
+            destination = bookmark.get_dest()
+            index = destination.get_index() if destination else None
+            title = " ".join(clean(bookmark.get_title() or "").split())
+            if index is not None and 0 <= index < pages and title:
+                found.setdefault(index, []).append((bookmark.level + 1, title))
+    except pdfium.PdfiumError:
+        pass  # an outline is a convenience: broken, it does not stop the text
+    return found
+
+
+def _headings(text: str, outline: list[tuple[int, str]]) -> tuple[Heading, ...]:
+    """Place bookmarks at the first occurrence of their titles, else at the start of the page."""
+    headings = []
+    at = 0
+    for level, title in outline:
+        words = re.compile(r"\s+".join(map(re.escape, title.split())), re.IGNORECASE)
+        found = words.search(text, at)
+        if found:
+            at = found.start()
+        headings.append(Heading(at, level, title))
+    return tuple(headings)

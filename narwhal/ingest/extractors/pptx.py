@@ -1,0 +1,146 @@
+"""PowerPoint: a page a slide, with its tables, charts, diagrams, comments and speaker notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from narwhal.ingest.document import Page
+from narwhal.ingest.extractors import Source
+from narwhal.ingest.extractors.blocks import Blocks
+from narwhal.ingest.extractors.drawing import alt_text, drawing_texts
+from narwhal.ingest.extractors.ooxml import Handler, Package
+from narwhal.ingest.limits import Limits
+
+PAGED = True
+
+_EMU_PER_POINT = 12_700
+_TITLES = {"title", "ctrTitle"}
+# Placeholders of a slide, or of its notes page, that say nothing about this one slide.
+_FURNITURE = {"sldNum", "sldImg", "dt", "hdr"}
+
+
+class _Presentation(Handler):
+    """The slides' relationship ids in order, and their size in points."""
+
+    def __init__(self) -> None:
+        self.slides: list[str] = []
+        self.width: float | None = None
+        self.height: float | None = None
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "sldSz":
+            self.width, self.height = (_points(attributes.get(key, "")) for key in ("cx", "cy"))
+        elif name == "sldId":
+            self.slides.append(attributes.get(":id", ""))
+
+
+class _Shapes(Handler):
+    """Reads the shapes of a slide, in the order in which they are drawn, into blocks.
+
+    Titles are collected apart: a slide is read title first, wherever the title was drawn.
+    """
+
+    def __init__(self) -> None:
+        self.title: list[str] = []
+        self.blocks: list[tuple[str, int]] = []  # text and the gap around it
+        self._skipped = 0
+        self._placeholder: str | None = None
+        self._pieces: list[str] = []
+        self._paragraph = 0
+        self._texts = 0
+        self._shape: list[str] = []
+        self._rows: list[list[str]] = []
+        self._cell: list[str] | None = None
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        if self._skipped or name == "Fallback":
+            self._skipped += 1
+        elif name in ("sp", "cxnSp", "pic", "graphicFrame"):
+            self._placeholder = None
+        elif name == "ph":
+            self._placeholder = attributes.get("type", "body")
+        elif name == "cNvPr":
+            description = alt_text(attributes)
+            if description:
+                self.blocks.append((description, 1))
+        elif name == "tr":
+            self._rows.append([])
+        elif name == "tc":
+            self._cell = []
+        elif name == "p":
+            self._pieces.clear()
+        elif name == "t":
+            self._texts += 1
+        elif name == "br":
+            self._pieces.append("\n")
+
+    def text(self, text: str) -> None:
+        if self._texts and not self._skipped:
+            self._pieces.append(text)
+
+    def end(self, name: str) -> None:
+        if self._skipped:
+            self._skipped -= 1
+        elif name == "t":
+            self._texts -= 1
+        elif name == "p":
+            text = "".join(self._pieces).strip()
+            self._pieces.clear()
+            if text and self._placeholder not in _FURNITURE:
+                (self._shape if self._cell is None else self._cell).append(text)
+        elif name == "tc" and self._cell is not None and self._rows:
+            self._rows[-1].append(" ".join(self._cell))
+            self._cell = None
+        elif name == "tr" and self._rows:
+            row = "\t".join(cell for cell in self._rows.pop() if cell)
+            self.blocks.append((row, 1))
+        elif name in ("sp", "cxnSp"):
+            self._end_shape()
+
+    def _end_shape(self) -> None:
+        if self._placeholder in _TITLES:
+            self.title.extend(self._shape)
+        else:
+            # The paragraphs of one shape belong together, most are items of a list.
+            self.blocks.append(("\n".join(self._shape), 2))
+        self._shape = []
+
+
+def read(source: Source, limits: Limits) -> Iterator[Page]:
+    """Yield the slides in the order in which they are shown."""
+    package = Package(source.file, limits)
+    main = package.main_part("ppt/presentation.xml")
+    presentation = _Presentation()
+    package.parse(main, presentation)
+    parts = {relation.id: relation.target for relation in package.relationships(main)}
+    for number, slide in enumerate(presentation.slides, start=1):
+        part = parts.get(slide, "")
+        blocks = Blocks(limits)
+        if part in package:
+            _read_slide(package, part, blocks)
+        yield blocks.page(number, presentation.width, presentation.height)
+
+
+def _read_slide(package: Package, part: str, blocks: Blocks) -> None:
+    shapes = _Shapes()
+    package.parse(part, shapes)
+    title = " ".join(" ".join(shapes.title).split())
+    if title:
+        blocks.add(title, level=1)
+    else:
+        blocks.mark(1, "")  # the last slide's title is not this slide's
+    for text, gap in shapes.blocks:
+        blocks.add(text, gap=gap)
+    for kind in ("chart", "chartEx", "diagramData", "comments"):
+        for target in package.targets(part, kind):
+            for text in drawing_texts(package, target):
+                blocks.add(text, gap=1)
+    for target in package.targets(part, "notesSlide"):
+        notes = _Shapes()
+        package.parse(target, notes)
+        for text, gap in notes.blocks:
+            blocks.add(text, gap=gap)
+
+
+def _points(emu: str) -> float | None:
+    return int(emu) / _EMU_PER_POINT if emu.isdecimal() else None
