@@ -45,7 +45,8 @@ begin
     if v_upload.id is null then
         perform private.raise_error('NOT_FOUND', 'No such upload.', jsonb_build_object('id', upload_id));
     end if;
-    perform from public.owners as o where o.id = v_upload.owner_id for update;
+    perform from public.nodes as n where n.id = v_upload.file_id for no key update;
+    perform from public.owners as o where o.id = v_upload.owner_id for no key update;
     select u.* into v_upload from public.uploads as u where u.id = upload_id for update;
     if v_upload.state not in ('open', 'uploading') then
         perform private.raise_error(
@@ -71,7 +72,7 @@ begin
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
         where n.path && node_ids and u.state in ('open', 'uploading')
     )
-    order by o.id for update;
+    order by o.id for no key update;
     for v_upload in
         select u.*
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
@@ -173,13 +174,13 @@ declare
     v_user_id uuid := private.require_writer();
     v_file public.nodes; -- the file that gets a new version, if there is one
     v_folder public.nodes;
+    v_sibling_id uuid;
     v_owner_id uuid := v_user_id;
     v_name text := name;
     v_blob private.blobs;
     v_upload public.uploads;
 begin
     if file_id is not null then
-        perform from public.nodes as n where n.id = begin_upload.file_id for share;
         v_file := private.require_level(file_id, 'edit');
         if v_file.kind <> 'file' then
             perform private.raise_invalid('file_id', 'Only a file can have versions.');
@@ -190,22 +191,40 @@ begin
     else
         perform private.check_upload(v_name, size, sha256, on_conflict);
         if folder_id is not null then
-            -- the folder may be on its way to the trash: wait for that, then look
-            perform from public.nodes as n where n.id = folder_id for share;
             v_folder := private.require_level(folder_id, 'edit');
             if v_folder.kind <> 'folder' then
                 perform private.raise_invalid('folder_id', 'Only a folder can contain files.');
             end if;
             v_owner_id := v_folder.owner_id;
         end if;
+        v_sibling_id := (private.find_sibling(v_owner_id, folder_id, v_name)).id;
     end if;
 
+    -- nodes before owners, the order in which everything locks
+    perform from public.nodes as n
+    where n.id in (begin_upload.file_id, begin_upload.folder_id, v_sibling_id)
+    order by n.id for no key update;
     -- one ticket at a time for an owner: names, blobs and quota are then decided on what is true
-    perform from public.owners as o where o.id = v_owner_id for update;
+    perform from public.owners as o where o.id = v_owner_id for no key update;
     perform private.expire_uploads(v_owner_id);
 
-    if v_file.id is null then
+    -- what was waited for may have been a trash, or the end of what only waited for its bytes
+    if folder_id is not null and file_id is null then
+        v_folder := private.require_level(folder_id, 'edit');
+    end if;
+    if file_id is not null then
+        v_file := private.require_level(file_id, 'edit');
+    else
         v_file := private.find_sibling(v_owner_id, folder_id, v_name);
+        if v_file.id <> v_sibling_id or v_sibling_id is null then
+            -- it has come since; waiting for it out of order could deadlock
+            perform from public.nodes as n where n.id = v_file.id for no key update skip locked;
+            if v_file.id is not null and not found then
+                perform private.raise_error(
+                    'LOCKED', 'A file of this name is being written.', jsonb_build_object('id', v_file.id), 'Try again.'
+                );
+            end if;
+        end if;
         if v_file.id is not null and on_conflict in ('rename', 'keep_both') then
             v_name := private.free_name(v_owner_id, folder_id, v_name);
             v_file := null;
@@ -227,6 +246,8 @@ begin
     select b.* into v_blob
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
+        -- a hash alone must not open a file to whoever may only write elsewhere in this drive
+        and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.key))
     limit 1;
     if v_blob.id is not null then
         return jsonb_build_object(
@@ -440,7 +461,8 @@ CREATE FUNCTION private.check_name(name text) RETURNS text
     SET search_path TO ''
     AS $$
 begin
-    if name is null or btrim(name) = '' then
+    -- also of spaces that are not U+0020, and of characters that show nothing
+    if name is null or name !~ '[^\u0020\u00a0\u1680\u2000-\u200f\u202f\u205f-\u2064\u3000\ufeff]' then
         perform private.raise_invalid('name', 'A name cannot be empty.');
     end if;
     if octet_length(name) > 255 then
@@ -466,7 +488,9 @@ CREATE FUNCTION private.check_upload(name text, size bigint, sha256 text, on_con
     SET search_path TO ''
     AS $_$
 declare
-    v_extension text := lower(ltrim((private.split_name(rtrim(name, ' .'))).extension, '.'));
+    -- as an operating system would see it: without dots, spaces and invisible characters at the end
+    v_extension text := substring(lower(normalize(name, nfkc))
+        from '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$');
     v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
 begin
     perform private.check_name(name);
@@ -611,7 +635,10 @@ begin
         delete from public.nodes as n
         where n.id = (upload).file_id
             and n.status = 'uploading'
-            and not exists (select 1 from public.file_versions as v where v.file_id = n.id);
+            and not exists (select 1 from public.file_versions as v where v.file_id = n.id)
+            and not exists (
+                select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+            );
     end if;
 end;
 $$;
@@ -634,7 +661,7 @@ begin
     select o.* into v_owner
     from public.owners as o
     where o.id = (select u.owner_id from public.uploads as u where u.key = object_key)
-    for update;
+    for no key update;
     select u.* into v_upload from public.uploads as u where u.key = object_key for update;
 
     if v_upload.id is null or v_upload.created_by::text is distinct from user_id
@@ -696,6 +723,8 @@ begin
             perform private.raise_invalid('parent', 'Only a folder can contain others.');
         end if;
     end if;
+    -- names of one owner are given out one at a time
+    perform from public.owners as o where o.id = coalesce(v_parent.owner_id, v_user_id) for no key update;
     v_node.id := gen_random_uuid();
     begin
         insert into public.nodes (id, kind, name, parent_id, owner_id, path, created_by)
@@ -796,7 +825,7 @@ begin
             and (expire_uploads.owner_id is null or u.owner_id = expire_uploads.owner_id)
         order by 1
     loop
-        perform from public.owners as o where o.id = v_owner_id for update;
+        perform from public.owners as o where o.id = v_owner_id for no key update;
         for v_upload in
             select u.*
             from public.uploads as u inner join public.nodes as n on n.id = u.file_id
@@ -992,8 +1021,10 @@ CREATE FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb
 declare
     v_job public.ingest_jobs := private.own_job(job_id, lease_token);
     v_count integer;
+    v_old_texts bytea[];
 begin
     perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
+    v_old_texts := array(select c.text_hash from public.chunks as c where c.version_id = v_job.version_id);
     delete from public.chunks as c where c.version_id = v_job.version_id;
     insert into public.chunks (
         file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, text_hash
@@ -1011,7 +1042,11 @@ begin
         perform private.enqueue(v_job.version_id, 'embed_text', s.id)
         from public.embedding_spaces as s
         where s.kind = 'text' and s.state <> 'retiring';
+    else
+        -- of an earlier run, when there was text
+        delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'embed_text';
     end if;
+    perform private.forget_texts(array[n.owner_id], v_old_texts) from public.nodes as n where n.id = v_job.file_id;
     perform private.advance_version(v_job.version_id);
 end;
 $$;
@@ -1127,6 +1162,22 @@ CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
     AS $$ delete from private.object_deletions as d where d.id = any(ids); $$;
 
 COMMENT ON FUNCTION private.finish_object_deletions(ids bigint[]) IS 'These objects are gone from Storage.';
+
+CREATE FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    delete from private.text_vectors as t
+    where t.owner_id = any(owner_ids)
+        and t.text_hash = any(hashes)
+        and not exists (
+            select 1
+            from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+            where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+        );
+$$;
+
+COMMENT ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) IS 'Drops the stored vectors of these texts that no chunk of these owners has any more.';
 
 CREATE FUNCTION private.free_name(owner_id uuid, parent_id uuid, name text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -1730,16 +1781,30 @@ CREATE FUNCTION private.purge_nodes(ids uuid[]) RETURNS integer
 declare
     v_id uuid;
     v_count integer;
+    v_owner_ids uuid[];
+    v_texts bytea[];
 begin
     perform private.require_writer();
     for v_id in select distinct unnest(ids) order by 1 loop
         perform private.require_level(v_id, 'manage', true);
     end loop;
-    -- nodes before jobs, the order in which workers lock
+    -- nodes, owners, jobs, statistics: the order in which everything locks
     perform from public.nodes as n where n.path && ids order by n.id for update;
     get diagnostics v_count = row_count;
+    v_owner_ids := array(select distinct n.owner_id from public.nodes as n where n.path && ids);
+    -- two purges at once must not each leave a shared blob to the other
+    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
     perform private.stop_work(ids);
+    foreach v_id in array array(select o.id from unnest(v_owner_ids) as o (id) order by o.id) loop
+        perform private.lock_statistics(v_id);
+    end loop;
+    v_texts := array(
+        select distinct c.text_hash
+        from public.nodes as n inner join public.chunks as c on c.file_id = n.id
+        where n.path && ids
+    );
     delete from public.nodes as n where n.id = any(ids);
+    perform private.forget_texts(v_owner_ids, v_texts);
     return v_count;
 end;
 $$;
@@ -1892,6 +1957,10 @@ declare
 begin
     perform private.set_version_status(version_id, 'rejected', error_code, error_message);
     select v.blob_id into v_blob_id from public.file_versions as v where v.id = version_id;
+    -- nobody may take these bytes for another version meanwhile
+    perform from public.owners as o
+    where o.id = (select b.owner_id from private.blobs as b where b.id = v_blob_id)
+    for no key update;
     if not exists (
         select 1 from public.file_versions as v where v.blob_id = v_blob_id and v.id <> version_id
     ) then
@@ -2012,7 +2081,7 @@ declare
     v_owner public.owners;
 begin
     -- the row lock makes parallel tickets of one owner queue up here, so the sum is exact
-    select o.* into v_owner from public.owners as o where o.id = reserve_quota.owner_id for update;
+    select o.* into v_owner from public.owners as o where o.id = reserve_quota.owner_id for no key update;
     if v_owner.storage_used + v_owner.storage_reserved + size > v_owner.storage_limit then
         perform private.raise_error(
             'QUOTA_EXCEEDED',
@@ -2069,13 +2138,20 @@ declare
     v_count integer := 0;
 begin
     for v_version_id in
-        select distinct j.version_id
-        from public.ingest_jobs as j
-        inner join public.file_versions as v on v.id = j.version_id
-        where j.state in ('failed', 'dead', 'cancelled')
-            and v.status <> 'rejected'
-            and (retry_jobs.job_ids is null or j.id = any(retry_jobs.job_ids))
-            and (retry_jobs.error_code is null or j.error_code = retry_jobs.error_code)
+        select v.id
+        from public.file_versions as v
+        inner join public.nodes as n on n.id = v.file_id
+        where v.status <> 'rejected'
+            and n.trashed_at is null
+            and exists (
+                select 1 from public.ingest_jobs as j
+                where j.version_id = v.id
+                    and j.state in ('failed', 'dead', 'cancelled')
+                    and (retry_jobs.job_ids is null or j.id = any(retry_jobs.job_ids))
+                    and (retry_jobs.error_code is null or j.error_code = retry_jobs.error_code)
+            )
+        -- nodes before jobs; a file that somebody is changing is left alone
+        for no key update of n skip locked
     loop
         v_count := v_count + private.retry_version(v_version_id);
     end loop;
@@ -2340,12 +2416,17 @@ CREATE FUNCTION private.serve_unread(version_id uuid) RETURNS void
     AS $$
 declare
     v_version public.file_versions;
-    v_head_id uuid;
+    v_head public.file_versions;
 begin
     select v.* into v_version from public.file_versions as v where v.id = serve_unread.version_id;
-    select n.head_version_id into v_head_id from public.nodes as n where n.id = v_version.file_id;
-    if v_head_id is not null then
-        perform private.unserve_version(v_head_id);
+    select h.* into v_head
+    from public.nodes as n inner join public.file_versions as h on h.id = n.head_version_id
+    where n.id = v_version.file_id;
+    if v_head.no > v_version.no then
+        return; -- a later version was faster
+    end if;
+    if v_head.id is not null then
+        perform private.unserve_version(v_head.id);
     end if;
     update public.nodes as n set head_version_id = v_version.id where n.id = v_version.file_id;
 end;
@@ -2468,6 +2549,7 @@ begin
     select n.owner_id, v_job.space_id, decode(r.hash, 'hex'), r.embedding::text::extensions.halfvec
     from jsonb_to_recordset(store_vectors.vectors) as r (hash text, embedding jsonb)
     inner join public.nodes as n on n.id = v_job.file_id
+    order by r.hash -- workers with the same texts must not wait for one another in a circle
     on conflict do nothing;
 end;
 $$;
@@ -2588,6 +2670,10 @@ begin
         or (new.metadata ->> 'size')::bigint > v_upload.size then
         perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
     end if;
+    if v_upload.state = 'completed' and new.metadata ? 'size' then
+        -- two uploads at once with one ticket: Storage's write would replace the bytes of the first
+        perform private.raise_storage_error('CONFLICT_STATE', 'the bytes of this ticket are already stored');
+    end if;
     if auth.uid() is not null then
         select n.* into v_parent from public.nodes as n where n.id = v_upload.file_id;
         if v_upload.state <> 'completed'
@@ -2615,6 +2701,36 @@ $$;
 
 COMMENT ON FUNCTION private.tg_owners__copy_quota() IS 'Shows the personal owner''s quota in the profile.';
 
+CREATE FUNCTION private.tg_uploads__release() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- only accounts take open tickets along: everything else closes them first
+    delete from public.nodes as n
+    using gone as g
+    where n.id = g.file_id
+        and g.state in ('open', 'uploading')
+        and n.status = 'uploading'
+        and not exists (select 1 from public.file_versions as v where v.file_id = n.id)
+        and not exists (
+            select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+        );
+    update public.owners as o
+    set storage_reserved = o.storage_reserved - freed.size
+    from (
+        select g.owner_id, sum(g.size) as size
+        from gone as g
+        where g.state in ('open', 'uploading')
+        group by g.owner_id
+    ) as freed
+    where o.id = freed.owner_id;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_uploads__release() IS 'Returns the reservations of open tickets that are deleted, and removes the files that only waited for them.';
+
 CREATE FUNCTION private.tg_user_profiles__check_preferences() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2625,10 +2741,10 @@ begin
     if jsonb_typeof(new.preferences) <> 'object' or pg_column_size(new.preferences) > 16384 then
         perform private.raise_invalid('preferences', 'Preferences must be a JSON object of at most 16 KiB.');
     end if;
-    if coalesce(new.preferences ->> 'theme', 'system') not in ('light', 'dark', 'system') then
+    if coalesce(new.preferences -> 'theme', '"system"') not in ('"light"', '"dark"', '"system"') then
         perform private.raise_invalid('preferences.theme', 'The theme must be light, dark or system.');
     end if;
-    if coalesce(new.preferences ->> 'language', 'en') !~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$' then
+    if coalesce(new.preferences -> 'language', '"en"')::text !~ '^"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*"$' then
         perform private.raise_invalid('preferences.language', 'The language must be a tag such as en or pt-BR.');
     end if;
     if jsonb_typeof(coalesce(new.preferences -> 'autoAnalyze', 'true')) <> 'boolean' then
@@ -2656,6 +2772,7 @@ CREATE FUNCTION private.tg_user_profiles__delete_owner() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
+    perform from public.nodes as n where n.owner_id = old.id order by n.id for update; -- nodes before owners
     delete from public.owners as o where o.id = old.id; -- takes nodes, versions, chunks and vectors along
     return null; -- after trigger
 end;
@@ -2723,6 +2840,10 @@ CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
     AS $$
+    -- statistics before terms, as whoever renews the weights of all files
+    select private.lock_statistics(n.owner_id)
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = unserve_version.version_id;
     delete from private.chunk_terms as t
     using public.chunks as c
     where c.version_id = unserve_version.version_id and t.chunk_id = c.id;
@@ -3277,6 +3398,8 @@ CREATE INDEX text_vectors_space_id_idx ON private.text_vectors USING btree (spac
 
 CREATE INDEX chunks_file_id_idx ON public.chunks USING btree (file_id);
 
+CREATE INDEX chunks_text_hash_idx ON public.chunks USING btree (text_hash);
+
 CREATE UNIQUE INDEX embedding_spaces_active_key ON public.embedding_spaces USING btree (kind) WHERE (state = 'active'::text);
 
 CREATE INDEX file_versions_blob_id_idx ON public.file_versions USING btree (blob_id);
@@ -3340,6 +3463,8 @@ CREATE TRIGGER _500_copy_quota AFTER UPDATE OF storage_used, storage_limit ON pu
 CREATE TRIGGER _500_delete_blobs AFTER DELETE ON public.file_versions REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_file_versions__delete_blobs();
 
 CREATE TRIGGER _500_delete_owner AFTER DELETE ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__delete_owner();
+
+CREATE TRIGGER _500_release AFTER DELETE ON public.uploads REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_uploads__release();
 
 ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
@@ -3613,6 +3738,8 @@ REVOKE ALL ON FUNCTION private.finish_job(job_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.free_name(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.freshness(scope private.search_scope) FROM PUBLIC;
@@ -3812,6 +3939,8 @@ REVOKE ALL ON FUNCTION private.tg_objects__complete_upload() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_objects__guard_upload() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_user_profiles__check_preferences() FROM PUBLIC;
 

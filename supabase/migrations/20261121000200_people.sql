@@ -205,6 +205,7 @@ security definer -- cascades from auth.users, deleted by Auth's own role
 set search_path = ''
 as $$
 begin
+    perform from public.nodes as n where n.owner_id = old.id order by n.id for update; -- nodes before owners
     delete from public.owners as o where o.id = old.id; -- takes nodes, versions, chunks and vectors along
     return null; -- after trigger
 end;
@@ -245,10 +246,10 @@ begin
     if jsonb_typeof(new.preferences) <> 'object' or pg_column_size(new.preferences) > 16384 then
         perform private.raise_invalid('preferences', 'Preferences must be a JSON object of at most 16 KiB.');
     end if;
-    if coalesce(new.preferences ->> 'theme', 'system') not in ('light', 'dark', 'system') then
+    if coalesce(new.preferences -> 'theme', '"system"') not in ('"light"', '"dark"', '"system"') then
         perform private.raise_invalid('preferences.theme', 'The theme must be light, dark or system.');
     end if;
-    if coalesce(new.preferences ->> 'language', 'en') !~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$' then
+    if coalesce(new.preferences -> 'language', '"en"')::text !~ '^"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*"$' then
         perform private.raise_invalid('preferences.language', 'The language must be a tag such as en or pt-BR.');
     end if;
     if jsonb_typeof(coalesce(new.preferences -> 'autoAnalyze', 'true')) <> 'boolean' then

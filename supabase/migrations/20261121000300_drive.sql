@@ -251,7 +251,8 @@ security invoker
 set search_path = ''
 as $$
 begin
-    if name is null or btrim(name) = '' then
+    -- also of spaces that are not U+0020, and of characters that show nothing
+    if name is null or name !~ '[^\u0020\u00a0\u1680\u2000-\u200f\u202f\u205f-\u2064\u3000\ufeff]' then
         perform private.raise_invalid('name', 'A name cannot be empty.');
     end if;
     if octet_length(name) > 255 then
@@ -367,6 +368,8 @@ begin
             perform private.raise_invalid('parent', 'Only a folder can contain others.');
         end if;
     end if;
+    -- names of one owner are given out one at a time
+    perform from public.owners as o where o.id = coalesce(v_parent.owner_id, v_user_id) for no key update;
     v_node.id := gen_random_uuid();
     begin
         insert into public.nodes (id, kind, name, parent_id, owner_id, path, created_by)
@@ -605,16 +608,30 @@ as $$
 declare
     v_id uuid;
     v_count integer;
+    v_owner_ids uuid[];
+    v_texts bytea[];
 begin
     perform private.require_writer();
     for v_id in select distinct unnest(ids) order by 1 loop
         perform private.require_level(v_id, 'manage', true);
     end loop;
-    -- nodes before jobs, the order in which workers lock
+    -- nodes, owners, jobs, statistics: the order in which everything locks
     perform from public.nodes as n where n.path && ids order by n.id for update;
     get diagnostics v_count = row_count;
+    v_owner_ids := array(select distinct n.owner_id from public.nodes as n where n.path && ids);
+    -- two purges at once must not each leave a shared blob to the other
+    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
     perform private.stop_work(ids);
+    foreach v_id in array array(select o.id from unnest(v_owner_ids) as o (id) order by o.id) loop
+        perform private.lock_statistics(v_id);
+    end loop;
+    v_texts := array(
+        select distinct c.text_hash
+        from public.nodes as n inner join public.chunks as c on c.file_id = n.id
+        where n.path && ids
+    );
     delete from public.nodes as n where n.id = any(ids);
+    perform private.forget_texts(v_owner_ids, v_texts);
     return v_count;
 end;
 $$;

@@ -57,12 +57,51 @@ begin
         delete from public.nodes as n
         where n.id = (upload).file_id
             and n.status = 'uploading'
-            and not exists (select 1 from public.file_versions as v where v.file_id = n.id);
+            and not exists (select 1 from public.file_versions as v where v.file_id = n.id)
+            and not exists (
+                select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+            );
     end if;
 end;
 $$;
 comment on function private.close_upload(public.uploads, text) is
 'Ends an open ticket and returns its reservation. The caller holds the lock on the owner.';
+
+create function private.tg_uploads__release() returns trigger
+language plpgsql volatile
+security definer -- tickets go with the account that holds them
+set search_path = ''
+as $$
+begin
+    -- only accounts take open tickets along: everything else closes them first
+    delete from public.nodes as n
+    using gone as g
+    where n.id = g.file_id
+        and g.state in ('open', 'uploading')
+        and n.status = 'uploading'
+        and not exists (select 1 from public.file_versions as v where v.file_id = n.id)
+        and not exists (
+            select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+        );
+    update public.owners as o
+    set storage_reserved = o.storage_reserved - freed.size
+    from (
+        select g.owner_id, sum(g.size) as size
+        from gone as g
+        where g.state in ('open', 'uploading')
+        group by g.owner_id
+    ) as freed
+    where o.id = freed.owner_id;
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_uploads__release() is
+'Returns the reservations of open tickets that are deleted, and removes the files that only waited for them.';
+
+create trigger _500_release
+after delete on public.uploads
+referencing old table as gone
+for each statement execute function private.tg_uploads__release();
 
 create function private.expire_uploads(owner_id uuid default null) returns integer
 language plpgsql volatile
@@ -81,7 +120,7 @@ begin
             and (expire_uploads.owner_id is null or u.owner_id = expire_uploads.owner_id)
         order by 1
     loop
-        perform from public.owners as o where o.id = v_owner_id for update;
+        perform from public.owners as o where o.id = v_owner_id for no key update;
         for v_upload in
             select u.*
             from public.uploads as u inner join public.nodes as n on n.id = u.file_id
@@ -113,7 +152,7 @@ begin
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
         where n.path && node_ids and u.state in ('open', 'uploading')
     )
-    order by o.id for update;
+    order by o.id for no key update;
     for v_upload in
         select u.*
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
@@ -139,7 +178,8 @@ begin
     if v_upload.id is null then
         perform private.raise_error('NOT_FOUND', 'No such upload.', jsonb_build_object('id', upload_id));
     end if;
-    perform from public.owners as o where o.id = v_upload.owner_id for update;
+    perform from public.nodes as n where n.id = v_upload.file_id for no key update;
+    perform from public.owners as o where o.id = v_upload.owner_id for no key update;
     select u.* into v_upload from public.uploads as u where u.id = upload_id for update;
     if v_upload.state not in ('open', 'uploading') then
         perform private.raise_error(
@@ -169,7 +209,9 @@ security invoker
 set search_path = ''
 as $$
 declare
-    v_extension text := lower(ltrim((private.split_name(rtrim(name, ' .'))).extension, '.'));
+    -- as an operating system would see it: without dots, spaces and invisible characters at the end
+    v_extension text := substring(lower(normalize(name, nfkc))
+        from '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$');
     v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
 begin
     perform private.check_name(name);
@@ -210,7 +252,7 @@ declare
     v_owner public.owners;
 begin
     -- the row lock makes parallel tickets of one owner queue up here, so the sum is exact
-    select o.* into v_owner from public.owners as o where o.id = reserve_quota.owner_id for update;
+    select o.* into v_owner from public.owners as o where o.id = reserve_quota.owner_id for no key update;
     if v_owner.storage_used + v_owner.storage_reserved + size > v_owner.storage_limit then
         perform private.raise_error(
             'QUOTA_EXCEEDED',
@@ -263,13 +305,13 @@ declare
     v_user_id uuid := private.require_writer();
     v_file public.nodes; -- the file that gets a new version, if there is one
     v_folder public.nodes;
+    v_sibling_id uuid;
     v_owner_id uuid := v_user_id;
     v_name text := name;
     v_blob private.blobs;
     v_upload public.uploads;
 begin
     if file_id is not null then
-        perform from public.nodes as n where n.id = begin_upload.file_id for share;
         v_file := private.require_level(file_id, 'edit');
         if v_file.kind <> 'file' then
             perform private.raise_invalid('file_id', 'Only a file can have versions.');
@@ -280,22 +322,40 @@ begin
     else
         perform private.check_upload(v_name, size, sha256, on_conflict);
         if folder_id is not null then
-            -- the folder may be on its way to the trash: wait for that, then look
-            perform from public.nodes as n where n.id = folder_id for share;
             v_folder := private.require_level(folder_id, 'edit');
             if v_folder.kind <> 'folder' then
                 perform private.raise_invalid('folder_id', 'Only a folder can contain files.');
             end if;
             v_owner_id := v_folder.owner_id;
         end if;
+        v_sibling_id := (private.find_sibling(v_owner_id, folder_id, v_name)).id;
     end if;
 
+    -- nodes before owners, the order in which everything locks
+    perform from public.nodes as n
+    where n.id in (begin_upload.file_id, begin_upload.folder_id, v_sibling_id)
+    order by n.id for no key update;
     -- one ticket at a time for an owner: names, blobs and quota are then decided on what is true
-    perform from public.owners as o where o.id = v_owner_id for update;
+    perform from public.owners as o where o.id = v_owner_id for no key update;
     perform private.expire_uploads(v_owner_id);
 
-    if v_file.id is null then
+    -- what was waited for may have been a trash, or the end of what only waited for its bytes
+    if folder_id is not null and file_id is null then
+        v_folder := private.require_level(folder_id, 'edit');
+    end if;
+    if file_id is not null then
+        v_file := private.require_level(file_id, 'edit');
+    else
         v_file := private.find_sibling(v_owner_id, folder_id, v_name);
+        if v_file.id <> v_sibling_id or v_sibling_id is null then
+            -- it has come since; waiting for it out of order could deadlock
+            perform from public.nodes as n where n.id = v_file.id for no key update skip locked;
+            if v_file.id is not null and not found then
+                perform private.raise_error(
+                    'LOCKED', 'A file of this name is being written.', jsonb_build_object('id', v_file.id), 'Try again.'
+                );
+            end if;
+        end if;
         if v_file.id is not null and on_conflict in ('rename', 'keep_both') then
             v_name := private.free_name(v_owner_id, folder_id, v_name);
             v_file := null;
@@ -317,6 +377,8 @@ begin
     select b.* into v_blob
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
+        -- a hash alone must not open a file to whoever may only write elsewhere in this drive
+        and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.key))
     limit 1;
     if v_blob.id is not null then
         return jsonb_build_object(
@@ -480,7 +542,7 @@ begin
     select o.* into v_owner
     from public.owners as o
     where o.id = (select u.owner_id from public.uploads as u where u.key = object_key)
-    for update;
+    for no key update;
     select u.* into v_upload from public.uploads as u where u.key = object_key for update;
 
     if v_upload.id is null or v_upload.created_by::text is distinct from user_id
@@ -530,6 +592,10 @@ begin
     if (new.metadata ->> 'contentLength')::bigint > v_upload.size + 65536
         or (new.metadata ->> 'size')::bigint > v_upload.size then
         perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
+    end if;
+    if v_upload.state = 'completed' and new.metadata ? 'size' then
+        -- two uploads at once with one ticket: Storage's write would replace the bytes of the first
+        perform private.raise_storage_error('CONFLICT_STATE', 'the bytes of this ticket are already stored');
     end if;
     if auth.uid() is not null then
         select n.* into v_parent from public.nodes as n where n.id = v_upload.file_id;

@@ -49,6 +49,7 @@ comment on column public.chunks.bboxes is 'Where it stands: [[x0, y0, x1, y1], â
 comment on column public.chunks.heading is 'Headings above it, outermost first, joined by " â€º ".';
 comment on column public.chunks.text_hash is 'sha256 of content: unchanged text keeps its vector.';
 create index chunks_file_id_idx on public.chunks (file_id);
+create index chunks_text_hash_idx on public.chunks (text_hash);
 
 create table public.embedding_spaces (
     id smallint generated always as identity primary key,
@@ -417,6 +418,10 @@ declare
 begin
     perform private.set_version_status(version_id, 'rejected', error_code, error_message);
     select v.blob_id into v_blob_id from public.file_versions as v where v.id = version_id;
+    -- nobody may take these bytes for another version meanwhile
+    perform from public.owners as o
+    where o.id = (select b.owner_id from private.blobs as b where b.id = v_blob_id)
+    for no key update;
     if not exists (
         select 1 from public.file_versions as v where v.blob_id = v_blob_id and v.id <> version_id
     ) then
@@ -537,8 +542,10 @@ as $$
 declare
     v_job public.ingest_jobs := private.own_job(job_id, lease_token);
     v_count integer;
+    v_old_texts bytea[];
 begin
     perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
+    v_old_texts := array(select c.text_hash from public.chunks as c where c.version_id = v_job.version_id);
     delete from public.chunks as c where c.version_id = v_job.version_id;
     insert into public.chunks (
         file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, text_hash
@@ -556,7 +563,11 @@ begin
         perform private.enqueue(v_job.version_id, 'embed_text', s.id)
         from public.embedding_spaces as s
         where s.kind = 'text' and s.state <> 'retiring';
+    else
+        -- of an earlier run, when there was text
+        delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'embed_text';
     end if;
+    perform private.forget_texts(array[n.owner_id], v_old_texts) from public.nodes as n where n.id = v_job.file_id;
     perform private.advance_version(v_job.version_id);
 end;
 $$;
@@ -711,13 +722,20 @@ declare
     v_count integer := 0;
 begin
     for v_version_id in
-        select distinct j.version_id
-        from public.ingest_jobs as j
-        inner join public.file_versions as v on v.id = j.version_id
-        where j.state in ('failed', 'dead', 'cancelled')
-            and v.status <> 'rejected'
-            and (retry_jobs.job_ids is null or j.id = any(retry_jobs.job_ids))
-            and (retry_jobs.error_code is null or j.error_code = retry_jobs.error_code)
+        select v.id
+        from public.file_versions as v
+        inner join public.nodes as n on n.id = v.file_id
+        where v.status <> 'rejected'
+            and n.trashed_at is null
+            and exists (
+                select 1 from public.ingest_jobs as j
+                where j.version_id = v.id
+                    and j.state in ('failed', 'dead', 'cancelled')
+                    and (retry_jobs.job_ids is null or j.id = any(retry_jobs.job_ids))
+                    and (retry_jobs.error_code is null or j.error_code = retry_jobs.error_code)
+            )
+        -- nodes before jobs; a file that somebody is changing is left alone
+        for no key update of n skip locked
     loop
         v_count := v_count + private.retry_version(v_version_id);
     end loop;

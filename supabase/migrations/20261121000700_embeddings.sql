@@ -119,6 +119,23 @@ comment on function public.embedding_space(text, text) is
 space: a name, or ''active''. Raises INVALID_ARGUMENT (field space) for an unknown or retired one.';
 grant execute on function public.embedding_space(text, text) to anon, authenticated;
 
+create function private.forget_texts(owner_ids uuid[], hashes bytea[]) returns void
+language sql volatile
+security invoker
+set search_path = ''
+as $$
+    delete from private.text_vectors as t
+    where t.owner_id = any(owner_ids)
+        and t.text_hash = any(hashes)
+        and not exists (
+            select 1
+            from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+            where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+        );
+$$;
+comment on function private.forget_texts(uuid[], bytea[]) is
+'Drops the stored vectors of these texts that no chunk of these owners has any more.';
+
 -- The stage embed_text -------------------------------------------------------------------------
 
 create function private.job_texts(job_id uuid, lease_token uuid, max_texts integer) returns jsonb
@@ -167,6 +184,7 @@ begin
     select n.owner_id, v_job.space_id, decode(r.hash, 'hex'), r.embedding::text::extensions.halfvec
     from jsonb_to_recordset(store_vectors.vectors) as r (hash text, embedding jsonb)
     inner join public.nodes as n on n.id = v_job.file_id
+    order by r.hash -- workers with the same texts must not wait for one another in a circle
     on conflict do nothing;
 end;
 $$;

@@ -310,6 +310,10 @@ language sql volatile
 security invoker
 set search_path = ''
 as $$
+    -- statistics before terms, as whoever renews the weights of all files
+    select private.lock_statistics(n.owner_id)
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = unserve_version.version_id;
     delete from private.chunk_terms as t
     using public.chunks as c
     where c.version_id = unserve_version.version_id and t.chunk_id = c.id;
@@ -368,12 +372,17 @@ set search_path = ''
 as $$
 declare
     v_version public.file_versions;
-    v_head_id uuid;
+    v_head public.file_versions;
 begin
     select v.* into v_version from public.file_versions as v where v.id = serve_unread.version_id;
-    select n.head_version_id into v_head_id from public.nodes as n where n.id = v_version.file_id;
-    if v_head_id is not null then
-        perform private.unserve_version(v_head_id);
+    select h.* into v_head
+    from public.nodes as n inner join public.file_versions as h on h.id = n.head_version_id
+    where n.id = v_version.file_id;
+    if v_head.no > v_version.no then
+        return; -- a later version was faster
+    end if;
+    if v_head.id is not null then
+        perform private.unserve_version(v_head.id);
     end if;
     update public.nodes as n set head_version_id = v_version.id where n.id = v_version.file_id;
 end;

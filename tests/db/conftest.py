@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -42,10 +45,16 @@ class Drive:
                 " values ('files', %s, %s, %s, '1', %s)",
                 key,
                 user,
-                str(user),
+                str(user) if user else None,
                 json.dumps({"mimetype": "text/plain", "contentLength": size}),
             )
             raise RolledBackError
+
+    def probed(self, user: uuid.UUID | None, key: str, size: int) -> bool:
+        """Whether the permission test passes; it leaves nothing behind."""
+        with pytest.raises(RolledBackError):
+            self.probe(user, key, size)
+        return True
 
     def store(self, user: uuid.UUID, key: str, size: int) -> None:
         """Storage's real write: as the service, with the size."""
@@ -132,6 +141,40 @@ class Drive:
 
 class RolledBackError(Exception):
     """Ends a block whose work is to be undone."""
+
+
+@contextmanager
+def refused(code: str, **details: object) -> Iterator[dict[str, Any]]:
+    """Expect one error of the catalogue, with these details; the block's dict gets all of them."""
+    found: dict[str, Any] = {}
+    with pytest.raises(psycopg.Error) as error:
+        yield found
+    diagnosis = error.value.diag
+    assert str(error.value.sqlstate).startswith("PT"), error.value
+    found.update(json.loads(diagnosis.message_detail or "{}"))
+    assert found["error"] == code, error.value
+    assert "\n" not in (diagnosis.message_primary or "\n")
+    assert {key: found.get(key) for key in details} == details
+
+
+@contextmanager
+def refused_by_storage(code: str) -> Iterator[None]:
+    """Expect an error that Storage passes on: 42501 with the code in its text."""
+    with pytest.raises(psycopg.Error) as error:
+        yield
+    assert error.value.sqlstate == "42501"
+    message = error.value.diag.message_primary or ""
+    assert message.startswith(f"narwhal/{code}: "), message
+    assert "row-level security" not in message
+
+
+@contextmanager
+def denied(sqlstate: str = "42501") -> Iterator[None]:
+    """Expect Postgres' own refusal: a missing right, or a constraint."""
+    with pytest.raises(psycopg.Error) as error:
+        yield
+    assert error.value.sqlstate == sqlstate, error.value
+    assert not (error.value.diag.message_primary or "").startswith("narwhal/"), error.value
 
 
 def chunk_rows(texts: list[str]) -> list[dict[str, Any]]:
