@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -9,7 +10,22 @@ from narwhal.local.storage import buckets, listing, objects, reading, sharing, t
 from narwhal.local.storage.context import Call, Context, Frame, Handler
 
 _TUS = "/upload/resumable"
-_KEY = "{bucket}/{key:path}"
+_KEY = "{bucket}/{key:object_key}"
+
+
+class _KeyConvertor(Convertor[str]):
+    """The rest of a path, line ends included: Starlette's `path` would drop one at the end."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("object_key", _KeyConvertor())
 
 
 def build_routes(context: Context) -> list[Route]:

@@ -212,11 +212,12 @@ async def _append(call: Call, hold: Hold, upload: Upload, offset: int) -> None:
         raise beyond
     part = call.uploads.part(upload)
     with _Appender(part) as file:
-        async for chunk in hold.receive(call.request.stream()):
-            offset += len(chunk)
-            if offset > room:
-                raise beyond
-            await file.write(chunk)
+        async with contextlib.aclosing(hold.receive(call.request.stream())) as chunks:
+            async for chunk in chunks:
+                offset += len(chunk)
+                if offset > room:
+                    raise beyond
+                await file.write(chunk)
 
 
 class _Appender:

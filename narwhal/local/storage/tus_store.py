@@ -14,7 +14,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,19 +72,17 @@ class Hold:
         """Whether it waits for bytes that do not come."""
         return self.receiving and time.monotonic() - self.last_progress > STALLED_SECONDS
 
-    async def receive(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def receive(self, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Yield a body's chunks until it ends; raise 423 when another request takes over."""
         self.receiving, self.last_progress = True, time.monotonic()
         stopping = asyncio.ensure_future(self.stop.wait())
+        chunk: asyncio.Future[bytes | None] | None = None
         try:
             while True:
                 # not a bare await: a silent client must not hold the upload for ever
                 chunk = asyncio.ensure_future(anext(stream, None))
                 await asyncio.wait((chunk, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not chunk.done():
-                    chunk.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await chunk
                     raise errors.locked("Another request took this upload over")
                 if (data := chunk.result()) is None:
                     return
@@ -92,8 +90,11 @@ class Hold:
                 if data:
                     yield data
         finally:
-            stopping.cancel()
             self.receiving = False
+            stopping.cancel()
+            if chunk is not None and chunk.cancel():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await chunk
 
 
 class TusStore:

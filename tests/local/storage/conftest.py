@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,8 +13,7 @@ from psycopg import sql
 
 from narwhal.local.bootstrap import bootstrap
 from narwhal.local.postgres import LOGIN_ROLES, SUPERUSER
-from storage3 import SyncStorageClient
-from tests.local.storage.serving import ThreadServer, token
+from tests.local.storage.serving import ThreadServer, bearer, token
 
 # What an application's migrations would bring. Buckets are told apart by their first letters:
 # own-…: everybody in a folder named by their user id; drop-…: insert only, for signed-in users.
@@ -81,7 +79,7 @@ for each row execute function app.tg_objects__seen();
 
 @pytest.fixture(scope="session")
 def storage_database(cluster: Any) -> Iterator[str]:
-    """Make a database with nothing in it but what a new project has, and POLICIES; give its name."""
+    """Make a database with what a new project has, and POLICIES; give its name."""
     name = "storage_tests"
     with psycopg.connect(cluster.url(SUPERUSER, "postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -146,24 +144,3 @@ def make_bucket(service: httpx.Client) -> Callable[..., str]:
 def user() -> str:
     """Return the id of somebody who is signed in."""
     return str(uuid.uuid4())
-
-
-def bearer(value: str) -> dict[str, str]:
-    """Return the header of a token."""
-    return {"authorization": f"Bearer {value}"}
-
-
-def sdk(server: ThreadServer, value: str) -> SyncStorageClient:
-    """Return the official client with a token."""
-    return SyncStorageClient(f"{server.url}/", {"apiKey": value} | bearer(value))
-
-
-def files_of(server: ThreadServer) -> set[Path]:
-    """Return every file with object bytes, finished or not."""
-    root = server.config.storage_dir
-    return {
-        path
-        for folder in ("objects", "tmp")
-        for path in (root / folder).rglob("*")
-        if path.is_file()
-    }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -20,7 +22,8 @@ import jwt
 import uvicorn
 from psycopg_pool import AsyncConnectionPool
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+from storage3 import SyncStorageClient
 
 from narwhal.local.config import GatewayConfig
 from narwhal.local.storage import create_storage
@@ -57,8 +60,8 @@ def make_config(storage_dir: Path, database_url: str, port: int, **options: Any)
     )
 
 
-def make_app(config: GatewayConfig, **options: Any) -> Starlette:
-    """Mount the API where the gateway mounts it."""
+def make_app(config: GatewayConfig, **options: Any) -> ASGIApp:
+    """Put the API where the gateway puts it."""
     pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
         config.storage_database_url, open=False, min_size=1, max_size=10
     )
@@ -69,7 +72,13 @@ def make_app(config: GatewayConfig, **options: Any) -> Starlette:
         async with pool, storage.router.lifespan_context(storage):
             yield
 
-    return Starlette(routes=[Mount("/storage/v1", storage)], lifespan=lifespan)
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await Starlette(lifespan=lifespan)(scope, receive, send)
+        else:
+            await storage({**scope, "root_path": "/storage/v1"}, receive, send)
+
+    return app
 
 
 def free_socket() -> socket.socket:
@@ -88,6 +97,43 @@ class Served:
         return f"{self.config.api_url}/storage/v1"
 
 
+def bearer(value: str) -> dict[str, str]:
+    """Return the header of a token."""
+    return {"authorization": f"Bearer {value}"}
+
+
+def sdk(server: Served, value: str) -> SyncStorageClient:
+    """Return the official client with a token."""
+    return SyncStorageClient(f"{server.url}/", {"apiKey": value} | bearer(value))
+
+
+def raw(
+    server: Served, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, bytes]:
+    """Send a path as it stands, with the service key; return status and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(server.config.api_url.split(":")[2]))
+    with contextlib.closing(connection):
+        connection.request(
+            method, "/storage/v1" + path, body, bearer(token("service_role")) | headers
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def upload_metadata(**values: str) -> str:
+    """Return an `Upload-Metadata` header."""
+    return ",".join(
+        f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in values.items()
+    )
+
+
+def files_of(server: Served, bucket: str = "") -> list[Path]:
+    """Return every file with object bytes, of one bucket or with the temporary ones."""
+    root = server.config.storage_dir
+    folders = [root / "objects" / bucket] if bucket else [root / "objects", root / "tmp"]
+    return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
 class ThreadServer(Served):
     """A server in this process."""
 
@@ -97,7 +143,12 @@ class ThreadServer(Served):
         port = self._listener.getsockname()[1]
         super().__init__(make_config(storage_dir, database_url, port, **limits))
         self._server = uvicorn.Server(
-            uvicorn.Config(make_app(self.config, **options), log_level="warning", ws="none")
+            uvicorn.Config(
+                make_app(self.config, **options),
+                log_level="warning",
+                ws="none",
+                timeout_graceful_shutdown=2,
+            )
         )
         self._thread = threading.Thread(
             target=asyncio.run, args=(self._server.serve([self._listener]),), daemon=True
@@ -177,7 +228,12 @@ def main() -> None:
     port = int(config.api_url.rpartition(":")[2])
     os.umask(0o077)
     uvicorn.run(
-        make_app(config, **options), host="127.0.0.1", port=port, log_level="warning", ws="none"
+        make_app(config, **options),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        ws="none",
+        timeout_graceful_shutdown=2,
     )
 
 
