@@ -13,9 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
-import sys
-import tempfile
 import time
 import unicodedata
 from collections import defaultdict
@@ -23,11 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from narwhal.local.state import read_state
-from supabase import Client, ClientOptions, create_client
+from scripts.eval.stack import manifest, running, sign_up, upload, wait
+from supabase import Client
 
-PASSWORD = "correct horse battery staple"  # of an account that lives as long as the run
-SETTLED = {"ready", "failed", "skipped", "rejected"}
 FORMATS = {
     "pdf", "docx", "pptx", "xlsx", "html", "htm", "md", "txt", "csv", "tsv", "eml",
 }  # fmt: skip
@@ -58,18 +53,14 @@ def main() -> None:
     parser.add_argument("--limit-s", type=int, default=1200, help="longest wait for ingestion")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    entries = [entry for entry in _manifest(options.folder) if _counts(entry)]
-    with tempfile.TemporaryDirectory(prefix="narwhal-eval-") as home:
-        _narwhal("up", "--detach", "--port", "0", "--workers", str(options.workers), home=home)
-        try:
-            client = _sign_up(home)
-            started = time.monotonic()
-            files = {entry["path"]: _upload(client, options.folder, entry) for entry in entries}
-            statuses = _wait(client, options.limit_s)
-            seconds = time.monotonic() - started
-            tallies = _judge(client, entries, files, statuses, options.mode)
-        finally:
-            _narwhal("down", home=home)
+    entries = [entry for entry in manifest(options.folder) if _counts(entry)]
+    with running(options.workers) as home:
+        client = sign_up(home)
+        started = time.monotonic()
+        files = {entry["path"]: upload(client, options.folder, entry) for entry in entries}
+        nodes = wait(client, options.limit_s)
+        seconds = time.monotonic() - started
+        tallies = _judge(client, entries, files, nodes, options.mode)
     _report(tallies, seconds, as_json=options.json)
 
 
@@ -82,70 +73,11 @@ def _format(entry: dict[str, Any]) -> str:
     return {"htm": "html", "tsv": "csv"}.get(extension, extension)
 
 
-def _manifest(folder: Path) -> list[dict[str, Any]]:
-    with (folder / "manifest.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def _narwhal(*arguments: str, home: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "narwhal", *arguments, "--home", home],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def _sign_up(home: str) -> Client:
-    state = read_state(Path(home))
-    assert state is not None
-    client = create_client(state.api_url, state.anon_key, ClientOptions(auto_refresh_token=False))
-    client.auth.sign_up({"email": "reader@example.test", "password": PASSWORD})
-    client.auth.sign_in_with_password({"email": "reader@example.test", "password": PASSWORD})
-    return client
-
-
-def _upload(client: Client, folder: Path, entry: dict[str, Any]) -> str:
-    path = folder / entry["path"]
-    if not path.exists():
-        path = folder.parent / entry["path"]
-    data = path.read_bytes()
-    ticket: Any = (
-        client.rpc(
-            "begin_upload",
-            {
-                "name": path.name,
-                "size": len(data),
-                "mime": entry.get("mime"),
-                "on_conflict": "rename",
-            },
-        )
-        .execute()
-        .data
-    )
-    client.storage.from_(ticket["bucket"]).upload(
-        ticket["key"], data, {"content-type": entry.get("mime") or "application/octet-stream"}
-    )
-    return str(ticket["file_id"])
-
-
-def _wait(client: Client, limit_s: float) -> dict[str, str]:
-    deadline = time.monotonic() + limit_s
-    while True:
-        rows: Any = client.table("nodes").select("id,status").execute().data
-        left = sum(row["status"] not in SETTLED for row in rows)
-        sys.stderr.write(f"\r{len(rows) - left} of {len(rows)} files ingested ")
-        sys.stderr.flush()
-        if not left or time.monotonic() > deadline:
-            sys.stderr.write("\n")
-            return {row["id"]: row["status"] for row in rows}
-        time.sleep(1)
-
-
 def _judge(
     client: Client,
     entries: list[dict[str, Any]],
     files: dict[str, str],
-    statuses: dict[str, str],
+    nodes: dict[str, dict[str, Any]],
     mode: str,
 ) -> dict[str, Tally]:
     tallies: dict[str, Tally] = defaultdict(Tally)
@@ -161,7 +93,7 @@ def _judge(
             tally.on_page += is_right
             if not is_right:
                 tally.misses.append(
-                    f"{entry['path']} ({statuses[file_id]}): {phrase['text']!r}"
+                    f"{entry['path']} ({nodes[file_id]['status']}): {phrase['text']!r}"
                     f" on {phrase.get('page')}, found on {sorted(pages, key=str)}"
                 )
         for question in entry["questions"]:
