@@ -4,6 +4,9 @@
 -- that point to them stay, without the foreign key. Row security is on without policies: only the
 -- owner, supabase_auth_admin, and roles that bypass it read these tables.
 
+-- the names are Supabase's, keywords or not
+-- noqa: disable=RF04
+
 create type auth.aal_level as enum ('aal1', 'aal2', 'aal3');
 create type auth.code_challenge_method as enum ('s256', 'plain');
 create type auth.factor_status as enum ('unverified', 'verified');
@@ -126,7 +129,8 @@ create table auth.sessions (
 );
 comment on table auth.sessions is 'Auth: Stores session data associated to a user.';
 comment on column auth.sessions.not_after is
-'Auth: Not after is a nullable column that contains a timestamp after which the session should be regarded as expired.';
+'Auth: Not after is a nullable column that contains a timestamp'
+' after which the session should be regarded as expired.';
 comment on column auth.sessions.refresh_token_hmac_key is
 'Holds a HMAC-SHA256 key used to sign refresh tokens for this session.';
 comment on column auth.sessions.refresh_token_counter is
