@@ -290,16 +290,17 @@ set enable_bitmapscan = off
 set max_parallel_workers_per_gather = 0
 as $$
 declare
-    -- "+ 0" keeps the planner on the exact scan; the vectors have unit length, so the inner product is the cosine
+    -- "offset 0": exact, and each product computed once; the vectors have unit length, so it is the cosine
     v_statement text := $statement$
-        select f.chunk_id, f.score
+        select p.chunk_id, (-p.product)::real as score
         from (
-            select t.chunk_id, (-(t.embedding operator(extensions.<#>) $2))::real as score
+            select t.chunk_id, t.embedding operator(extensions.<#>) $2 as product
             from %s %s
-            order by (t.embedding operator(extensions.<#>) $2) + 0, t.chunk_id
-            limit %s
-        ) as f
-        where $6 is null or f.score >= $6
+            offset 0
+        ) as p
+        where $6 is null or -p.product >= $6
+        order by p.product, p.chunk_id
+        limit %s
     $statement$;
     v_query extensions.halfvec := extensions.l2_normalize(embedding);
     -- the partition by name: through its parent the condition on space_id would rule out an index-only scan
