@@ -1,10 +1,36 @@
-"""What reading one file may cost, and the sandbox that holds it to that."""
+"""What reading one file may cost, and the sandbox that holds it to that.
+
+Reading happens in a fresh process (`narwhal.ingest.sandbox`) that inherits no secret and answers
+in JSON over a pipe. Whatever a file does to it, the caller gets a Document or a ReadError in time.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import compileall
+import contextlib
+import json
+import math
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from narwhal.ingest.document import READ_ERRORS, Document, Heading, Line, Page, ReadError
 
 MIB = 1024 * 1024
+_ROOT = Path(__file__).parents[2]  # the folder that holds the package
+# JSON of a page is at most so many bytes for each of its characters, and for the whole answer.
+_BYTES_PER_CHARACTER = 16
+_BYTES_FREE = 16 * MIB
+_LOOK_S = 0.05  # how often the memory of the reading process is looked at
+_CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
 
 
 @dataclass(frozen=True)
@@ -23,3 +49,195 @@ class Limits:
     inflated_bytes: int = 1024 * MIB
     characters: int = 20_000_000
     pages: int = 20_000
+
+
+def read_in_sandbox(
+    path: Path, name: str, mime: str | None = None, limits: Limits | None = None
+) -> Document:
+    """Read the file at `path`, uploaded as `name`, in a process of its own.
+
+    Raises ReadError, `unsupported_media` for a file that nothing here reads; a crash of the reader
+    is `corrupt`, or `limit_memory` where it had used most of its memory.
+    """
+    limits = limits or Limits()
+    _compile()
+    job = {"path": str(path.resolve()), "name": name, "mime": mime, "limits": asdict(limits)}
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-s", "-P", "-m", "narwhal.ingest.sandbox"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=_environment(),
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        return _Answer(process, limits).read(json.dumps(job).encode())
+    finally:
+        _end(process)
+
+
+@cache
+def _compile() -> None:
+    """Compile the readers once: the sandbox may not write, so it could never keep the result."""
+    compileall.compile_dir(Path(__file__).parent, quiet=2)
+
+
+def _environment() -> dict[str, str]:
+    """What the reader needs to import the package, and nothing of the worker's own settings."""
+    paths = [str(_ROOT), *(path for path in sys.path if path and path != str(_ROOT))]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the reader with everything it may have started, and collect it."""
+    # Not collected yet, even an ended process keeps its number: no other group can be hit.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()
+
+
+class _Answer:
+    """The reader's answer: lines of JSON, believed in nothing but their shape."""
+
+    def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
+        self._process = process
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.seconds
+        self._most_memory = 0
+
+    def read(self, job: bytes) -> Document:
+        """Send the job, collect the pages; ReadError for anything but a complete answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(job)
+            self._process.stdin.close()
+        except BrokenPipeError:
+            raise self._died() from None
+        pages: list[Page] = []
+        characters = 0
+        for line in self._lines():
+            try:
+                message = json.loads(line)
+                if "page" in message:
+                    page = _page(message["page"])
+                    pages.append(page)
+                elif "paged" in message:
+                    return Document(tuple(pages), bool(message["paged"]))
+                else:
+                    _raise_error(message["error"], message["message"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise ReadError("corrupt", "Reading the file gave no usable answer.") from None
+            characters += len(page.text)
+            if characters > self._limits.characters or len(pages) > self._limits.pages:
+                raise ReadError("limit_output", "The file has more text than is allowed.")
+        raise self._died()
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines as they come, until the reader is done, dead or late."""
+        assert self._process.stdout is not None
+        left = self._limits.characters * _BYTES_PER_CHARACTER + _BYTES_FREE
+        pending: list[bytes] = []
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while True:
+                remaining = self._deadline - time.monotonic()
+                if remaining <= 0:
+                    raise self._late()
+                if not selector.select(min(remaining, _LOOK_S)):
+                    self._look()
+                    continue
+                piece = os.read(self._process.stdout.fileno(), MIB)
+                if not piece:
+                    return
+                left -= len(piece)
+                if left < 0:
+                    raise ReadError("limit_output", "The file has more text than is allowed.")
+                *ends, rest = piece.split(b"\n")
+                for end in ends:
+                    yield b"".join([*pending, end])
+                    pending = []
+                pending.append(rest)
+
+    def _look(self) -> None:
+        """Note the reader's memory, to tell later what it died of."""
+        try:
+            statm = Path(f"/proc/{self._process.pid}/statm").read_bytes()
+            pages = int(statm.split()[1])
+        except (OSError, ValueError, IndexError):
+            return
+        self._most_memory = max(self._most_memory, pages * os.sysconf("SC_PAGE_SIZE"))
+
+    def _late(self) -> ReadError:
+        return ReadError("limit_time", f"Reading took longer than {self._limits.seconds:g} s.")
+
+    def _died(self) -> ReadError:
+        """What to say of a reader that ended without an answer."""
+        while True:
+            ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if ended:
+                break
+            if time.monotonic() > self._deadline:
+                return self._late()
+            time.sleep(0.001)
+        died_of = ended.si_status if ended.si_code != os.CLD_EXITED else 0
+        if died_of == signal.SIGXCPU:
+            return self._late()
+        full = self._most_memory > 0.7 * self._limits.memory_bytes
+        if died_of == signal.SIGKILL or (died_of in _CRASHES and full):
+            mib = self._limits.memory_bytes // MIB
+            return ReadError("limit_memory", f"Reading takes more than {mib} MiB of memory.")
+        return ReadError("corrupt", "The file is damaged: reading it crashed.")
+
+
+def _raise_error(code: str, message: str) -> NoReturn:
+    if code not in READ_ERRORS:
+        raise ValueError(code)
+    raise ReadError(code, str(message)[:500])
+
+
+def _page(values: dict[str, Any]) -> Page:
+    """Build a page from the reader's JSON; ValueError or TypeError for a wrong shape."""
+    text = values["text"]
+    if "\x00" in text:
+        raise ValueError("NUL in text")
+    text.encode()  # raises for a lone surrogate
+    return Page(
+        number=int(values["number"]),
+        text=text,
+        width=_size(values["width"]),
+        height=_size(values["height"]),
+        lines=tuple(
+            Line(
+                _offset(start, text),
+                _offset(end, text),
+                (_share(a), _share(b), _share(c), _share(d)),
+            )
+            for start, end, (a, b, c, d) in values["lines"]
+        ),
+        headings=tuple(
+            Heading(_offset(start, text), int(level), str(title)[:500])
+            for start, level, title in values["headings"]
+        ),
+    )
+
+
+def _offset(value: int, text: str) -> int:
+    if not 0 <= value <= len(text):
+        raise ValueError("an offset lies outside the text")
+    return int(value)
+
+
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError("a box lies outside the page")
+    return float(value)
+
+
+def _size(value: float | None) -> float | None:
+    if value is None:
+        return None
+    return float(value) if math.isfinite(value) else None

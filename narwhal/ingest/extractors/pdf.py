@@ -19,6 +19,7 @@ import pypdfium2.raw as raw  # type: ignore[import-untyped]
 from narwhal.ingest.document import Box, Heading, Line, Page, ReadError
 from narwhal.ingest.extractors import Source
 from narwhal.ingest.extractors.pdf_annotations import annotation_texts
+from narwhal.ingest.extractors.pdf_bombs import refuse_bombs
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.text import clean
 
@@ -55,6 +56,7 @@ class _Text:
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the pages; `encrypted_pdf` when the file asks for a password."""
+    refuse_bombs(source.file)
     document = _open(source.file)
     count = len(document)
     if count == 0:

@@ -1,0 +1,67 @@
+"""The reading process: locks itself in, reads one file, answers in lines of JSON, ends.
+
+Run as `python -m narwhal.ingest.sandbox` with a job on stdin; see `narwhal.ingest.limits` for the
+caller's side. Pages are written as they are read, so a long document is never held twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from narwhal.ingest.detect import detect
+from narwhal.ingest.document import Page, ReadError
+from narwhal.ingest.extractors import Source, extract_pages, extractor_for
+from narwhal.ingest.limits import Limits
+from narwhal.ingest.lockdown import limit_resources, lock_down
+
+
+def main() -> None:
+    """Read the job from stdin and answer on stdout."""
+    job = json.loads(sys.stdin.buffer.read())
+    limits = Limits(**job["limits"])
+    path = Path(job["path"])
+    limit_resources(limits.seconds, limits.memory_bytes)
+    lock_down(path)
+    try:
+        _read(path, job["name"], job["mime"], limits, sys.stdout)
+    except ReadError as error:
+        _answer(sys.stdout, {"error": error.code, "message": error.message})
+    except MemoryError:
+        mib = limits.memory_bytes // (1024 * 1024)
+        message = f"Reading takes more than {mib} MiB of memory."
+        _answer(sys.stdout, {"error": "limit_memory", "message": message})
+    except RecursionError:
+        _answer(sys.stdout, {"error": "corrupt", "message": "The file is nested too deeply."})
+    sys.stdout.flush()
+
+
+def _read(path: Path, name: str, mime: str | None, limits: Limits, out: TextIO) -> None:
+    detected = detect(path, name, mime)
+    extractor = extractor_for(detected)
+    with path.open("rb") as file:
+        for page in extract_pages(Source(file, detected), limits):
+            _answer(out, {"page": _values(page)})
+    _answer(out, {"paged": extractor.PAGED})
+
+
+def _values(page: Page) -> dict[str, Any]:
+    return {
+        "number": page.number,
+        "text": page.text,
+        "width": page.width,
+        "height": page.height,
+        "lines": [(line.start, line.end, line.box) for line in page.lines],
+        "headings": [(heading.start, heading.level, heading.text) for heading in page.headings],
+    }
+
+
+def _answer(out: TextIO, message: dict[str, Any]) -> None:
+    out.write(json.dumps(message, separators=(",", ":"), ensure_ascii=False))
+    out.write("\n")
+
+
+if __name__ == "__main__":
+    main()
