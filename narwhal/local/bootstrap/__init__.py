@@ -1,7 +1,8 @@
 """Makes a fresh database look like a hosted Supabase project: roles, grants, auth, storage.
 
 The `*.sql` files here run once per database, in order of name, as the superuser and in one
-transaction. Roles belong to the whole cluster, so 10_roles.sql accepts that they exist.
+transaction. Roles belong to the whole cluster, so 10_roles.sql accepts that they exist. Once a
+version is released its files stay as they are and changes come as a new file, as with migrations.
 """
 
 from __future__ import annotations
