@@ -1,0 +1,178 @@
+"""How well files are read, without a stack: phrases in their chunks, and what hostile files do.
+
+Takes a folder with a manifest.jsonl, one file a line. Entries with `phrases` [{text, page?}] are
+judged by them: each must stand whole in one chunk, on the stated page. Entries with `expect` are
+only read in the sandbox, and listed with what came of it, the time and the greatest memory.
+
+Example: scripts/eval/run reading path/to/documents --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import time
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from narwhal.encoders import load_text_encoder
+from narwhal.ingest.chunking import chunk
+from narwhal.ingest.document import ReadError
+from narwhal.ingest.limits import Limits, read_in_sandbox
+
+# Files of which no phrase can be expected from a text layer.
+WITHOUT_TEXT = {"no-text-layer", "encrypted", "scanned"}
+INVISIBLE = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0640]")
+
+
+@dataclass
+class Tally:
+    """Figures of one format."""
+
+    files: int = 0
+    chunks: int = 0
+    characters: int = 0
+    seconds: float = 0.0
+    phrases: int = 0
+    found: int = 0
+    on_page: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=1000, help="characters of a chunk")
+    parser.add_argument("--overlap", type=int, default=200, help="characters that chunks share")
+    parser.add_argument("--limit-s", type=float, default=28, help="seconds for one file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    lines = (options.folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    limits = Limits(seconds=options.limit_s)
+    if any("expect" in entry for entry in entries):
+        _report_outcomes([_outcome(options.folder, e, limits) for e in entries], options.json)
+    else:
+        _report_tallies(_judge(options, entries, limits), options.json)
+
+
+def _path(folder: Path, entry: dict[str, Any]) -> Path:
+    """Paths are given from the folder, or from its parent."""
+    path = folder / entry["path"]
+    return path if path.exists() else folder.parent / entry["path"]
+
+
+def _judge(
+    options: argparse.Namespace, entries: list[dict[str, Any]], limits: Limits
+) -> dict[str, Tally]:
+    encoder = load_text_encoder()
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    for entry in entries:
+        path = _path(options.folder, entry)
+        if WITHOUT_TEXT & set(entry["tags"]):
+            continue
+        tally = tallies[path.suffix[1:].lower()]
+        started = time.monotonic()
+        try:
+            document = read_in_sandbox(path, path.name, entry.get("mime"), limits)
+        except ReadError as error:
+            tally.problems.append(f"{entry['path']}: {error.code}: {error.message}")
+            if error.code == "unsupported_media":
+                continue  # a format that is read by other means, or not yet
+            chunks = []
+        else:
+            chunks = chunk(
+                document,
+                size=options.size,
+                overlap=options.overlap,
+                count_tokens=encoder.count_tokens,
+                max_tokens=encoder.max_tokens,
+            )
+            tally.characters += sum(len(page.text) for page in document.pages)
+        tally.seconds += time.monotonic() - started
+        tally.files += 1
+        tally.chunks += len(chunks)
+        folded = [(piece.page, _fold(piece.content)) for piece in chunks]
+        for phrase in entry["phrases"]:
+            pages = {page for page, text in folded if _fold(phrase["text"]) in text}
+            is_right = bool(pages) and (
+                phrase.get("page") is None or pages & {phrase["page"], None}
+            )
+            tally.phrases += 1
+            tally.found += bool(pages)
+            tally.on_page += bool(is_right)
+            if not is_right:
+                tally.problems.append(
+                    f"{entry['path']}: {phrase['text']!r} on {phrase.get('page')}, found on {pages}"
+                )
+        if "no-text" in entry["tags"] and chunks:
+            tally.problems.append(f"{entry['path']}: text where there is none")
+    return tallies
+
+
+def _fold(text: str) -> str:
+    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(text.split())
+
+
+def _outcome(folder: Path, entry: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    path = _path(folder, entry)
+    started = time.monotonic()
+    try:
+        document = read_in_sandbox(path, path.name, None, limits)
+        text = " ".join(" ".join(page.text.split()) for page in document.pages)
+        outcome = f"{len(document.pages)} pages: {text[:60]!r}"
+    except ReadError as error:
+        outcome = error.code
+    return {
+        "path": entry["path"],
+        "expect": entry["expect"],
+        "outcome": outcome,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def _report_outcomes(rows: list[dict[str, Any]], as_json: bool) -> None:
+    most_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    if as_json:
+        print(json.dumps({"most_memory_mib": round(most_mib), "files": rows}, indent=2))
+        return
+    for row in rows:
+        name = Path(row["path"]).name
+        print(f"{name[:44]:45}{row['seconds']:6.2f} s  {row['outcome'][:70]:72}{row['expect']}")
+    counted = Counter(row["outcome"].split(":")[0].split()[-1] for row in rows)
+    slowest = max(row["seconds"] for row in rows)
+    print(f"{len(rows)} files, slowest {slowest:.2f} s, most memory {most_mib:.0f} MiB: {counted}")
+
+
+def _report_tallies(tallies: dict[str, Tally], as_json: bool) -> None:
+    total = Tally()
+    for tally in tallies.values():
+        for name in ("files", "chunks", "characters", "seconds", "phrases", "found", "on_page"):
+            setattr(total, name, getattr(total, name) + getattr(tally, name))
+    rows = [*sorted(tallies.items()), ("all", total)]
+    if as_json:
+        print(json.dumps({name: vars(tally) for name, tally in rows}, indent=2))
+        return
+    print(
+        f"{'format':8}{'files':>6}{'chunks':>8}{'seconds':>9}"
+        f"{'phrases':>9}{'found':>7}{'on page':>9}"
+    )
+    for name, tally in rows:
+        if tally.files:
+            print(
+                f"{name:8}{tally.files:6}{tally.chunks:8}{tally.seconds:9.2f}"
+                f"{tally.phrases:9}{tally.found:7}{tally.on_page:9}"
+            )
+    for tally in tallies.values():
+        for problem in tally.problems:
+            print("note:", problem)
+
+
+if __name__ == "__main__":
+    main()
