@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from narwhal.local.postgres import SUPERUSER
+from tests.conftest import FreshDatabase
 from tests.database import Database
 
 DIMENSION = 384
@@ -207,3 +209,10 @@ def embed(text: str) -> list[float]:
 def drive(db: Database) -> Drive:
     """A drive in a transaction that is rolled back."""
     return Drive(db)
+
+
+@pytest.fixture
+def connect(fresh_database: FreshDatabase) -> Iterator[Callable[[], Drive]]:
+    """Drives on one database, each with a connection of its own; every call commits."""
+    with ExitStack() as opened:
+        yield lambda: Drive(Database(opened.enter_context(fresh_database.connect(SUPERUSER))))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.database import Database
@@ -629,6 +635,179 @@ def test_purging_returns_the_quota_and_the_profile_shows_it(db: Database, drive:
     with db.as_user(owner):
         assert db.one("select storage_used from public.user_profiles") == 0
     assert len(db.all("select key from private.object_deletions")) == 2
+
+
+def test_fifty_tickets_at_once_never_exceed_the_quota(connect: Callable[[], Drive]) -> None:
+    drive = connect()
+    owner = drive.db.create_user()
+    drive.db.all("update public.owners set storage_limit = 1000 where id = %s", owner)
+    drive.upload(owner, "there already.txt", 300)
+    drives = [connect() for _ in range(50)]
+    start = Barrier(len(drives))
+
+    def ask(number: int) -> str:
+        start.wait()
+        try:
+            drives[number].ticket(owner, f"{number % 40}.txt", 30, on_conflict="rename")
+        except psycopg.Error as error:
+            return str(error.sqlstate)
+        return "given"
+
+    with ThreadPoolExecutor(len(drives)) as pool:
+        answers = Counter(pool.map(ask, range(len(drives))))
+    assert answers == {"given": 23, "PT413": 27}  # 700 bytes were free
+    assert _owner(drive.db, owner) == (300, 690, 1000)
+    assert drive.db.one("select count(*) from public.uploads where state = 'open'") == 23
+    assert drive.ticket(owner, "the last.txt", 10)["upload_id"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_books_balance_after_whatever_happens(db: Database, drive: Drive, seed: int) -> None:
+    walk = Walk(drive, random.Random(seed))
+    for _ in range(150):
+        walk.step()
+        assert db.all(UNBALANCED) == [], walk.history
+    assert {action.__name__ for action in walk.actions} == set(walk.history)
+    assert {"PT404", "PT409", "PT413"} <= set(walk.refusals), walk.refusals
+    db.all("delete from auth.users")
+    assert db.one("select count(*) from public.nodes") == 0
+    assert db.one("select count(*) from private.blobs") == 0
+
+
+# owners whose sums are wrong, bytes that nothing refers to, files that wait for no upload
+UNBALANCED = """
+select 'used', o.id::text from public.owners as o
+where o.storage_used <> (
+    select coalesce(sum(b.size), 0) from private.blobs as b where b.owner_id = o.id
+)
+union all
+select 'reserved', o.id::text from public.owners as o
+where o.storage_reserved <> (
+    select coalesce(sum(u.size), 0) from public.uploads as u
+    where u.owner_id = o.id and u.state in ('open', 'uploading')
+)
+union all
+select 'limit', o.id::text from public.owners as o
+where o.storage_used + o.storage_reserved > o.storage_limit
+union all
+select 'profile', p.id::text from public.user_profiles as p
+inner join public.owners as o on o.id = p.id
+where (p.storage_used, p.storage_limit) <> (o.storage_used, o.storage_limit)
+union all
+select 'blob', b.key from private.blobs as b
+where not exists (select from public.file_versions as v where v.blob_id = b.id)
+union all
+select 'object', d.key from private.object_deletions as d
+inner join private.blobs as b on b.key = d.key
+union all
+select 'waiting', n.id::text from public.nodes as n
+where n.status = 'uploading' and n.trashed_at is null and not exists (
+    select from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+)
+"""
+
+
+class Walk:
+    """Two people, one of whom may write in the other's folder, doing anything at random."""
+
+    def __init__(self, drive: Drive, chance: random.Random) -> None:
+        self.drive, self.db, self.chance = drive, drive.db, chance
+        self.people = [self.db.create_user(), self.db.create_user()]
+        self.db.all("update public.owners set storage_limit = 120")
+        self.folder = drive.rpc(self.people[0], "create_folder", name="shared")["id"]
+        drive.share(self.folder, self.people[1], "edit")
+        self.tickets: list[tuple[uuid.UUID, Any]] = []
+        self.history = Counter[str]()
+        self.refusals = Counter[str]()
+        self.actions = [
+            self.ask,
+            self.ask,
+            self.ask,
+            self.store,
+            self.store,
+            self.store,
+            self.again,
+            self.abort,
+            self.expire,
+            self.read,
+            self.reject,
+            self.trash,
+            self.purge,
+            self.cancel,
+        ]
+
+    def step(self) -> None:
+        action = self.chance.choice(self.actions)
+        try:
+            with self.db.connection.transaction():
+                action()
+        except psycopg.Error as error:
+            assert str(error.sqlstate)[:2] in ("PT", "42"), error
+            self.refusals[str(error.sqlstate)] += 1
+        else:
+            self.history[action.__name__] += 1
+
+    def ask(self, **more: Any) -> None:
+        user = self.chance.choice(self.people)
+        if self.chance.random() < 0.5:
+            more["folder_id"] = self.folder
+        if self.chance.random() < 0.2 and self.tickets:
+            more = {"file_id": self.chance.choice(self.tickets)[1]["file_id"]}
+        name = f"{self.chance.randrange(6)}.txt"
+        on_conflict = self.chance.choice(["fail", "rename", "version"])
+        size = more.pop("size", self.chance.randrange(60))
+        ticket = self.drive.ticket(user, name, size, on_conflict=on_conflict, **more)
+        if not ticket["deduplicated"]:
+            self.tickets.append((user, ticket))
+
+    def again(self) -> None:
+        blob = self.chance.choice(
+            self.db.all("select size, sha256 from private.blobs where sha256 is not null")
+            or [(1, "0" * 64)]
+        )
+        self.ask(size=blob[0], sha256=blob[1])
+
+    def some(self) -> tuple[uuid.UUID, Any]:
+        return self.chance.choice(self.tickets or [(self.people[0], self.nothing())])
+
+    def nothing(self) -> Any:
+        return dict.fromkeys(("upload_id", "file_id", "version_id", "key"), uuid.UUID(int=0).hex)
+
+    def store(self) -> None:
+        user, ticket = self.some()
+        size = self.db.one("select size from public.uploads where id = %s", ticket["upload_id"])
+        self.drive.store(user, ticket["key"], self.chance.randrange((size or 0) + 2))
+
+    def abort(self) -> None:
+        user, ticket = self.some()
+        self.drive.rpc(user, "abort_upload", upload_id=ticket["upload_id"])
+
+    def expire(self) -> None:
+        self.db.all(
+            "update public.uploads set expires_at = now() - interval '1 s' where id = %s",
+            self.some()[1]["upload_id"],
+        )
+        with self.db.as_role("narwhal_worker"):
+            self.db.one("select private.expire_uploads()")
+
+    def read(self) -> None:
+        self.drive.ingest("some text")
+
+    def reject(self) -> None:
+        for job in self.drive.claim():
+            self.drive.work("fail_job", job, "magic_mismatch", "It is a program.", True)
+
+    def trash(self) -> None:
+        user, ticket = self.some()
+        self.drive.rpc(user, "trash_nodes", ids=[ticket["file_id"]])
+
+    def purge(self) -> None:
+        _, ticket = self.some()
+        self.drive.rpc(self.people[0], "purge_nodes", ids=[ticket["file_id"]])
+
+    def cancel(self) -> None:
+        user, ticket = self.some()
+        self.drive.rpc(user, "cancel_ingest", file_id=ticket["file_id"])
 
 
 def _versions(drive: Drive, user: uuid.UUID, ticket: Any) -> list[int]:
