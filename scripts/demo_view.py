@@ -28,7 +28,7 @@ def pad(text: str, width: int) -> str:
 
 def megabytes(size: int) -> str:
     """A size as people say it."""
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{max(1, size // 1024)} KiB"
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 1024:.1f} KiB"
 
 
 class View:
@@ -110,7 +110,7 @@ class View:
         ]
         pairs = [run[i : i + 2] for run in HAN.findall(query) for i in range(len(run) - 1)]
         wanted = [rf"\b{re.escape(word)}\w*" for word in beginnings if len(word) >= 4]
-        wanted += [re.escape(pair) for pair in pairs]
+        wanted += [*HAN.findall(query), *map(re.escape, pairs)]
         if not wanted:
             return text
         pattern = re.compile("(?:" + "|".join(wanted) + ")+", re.IGNORECASE)
