@@ -15,7 +15,13 @@ from narwhal.errors import NarwhalError
 from narwhal.local import postgres
 from narwhal.local.home import Home
 from narwhal.local.postgres import LOGIN_ROLES, EmbeddedPostgres, require_space
-from narwhal.local.process import LONGEST_PAUSE_S, Service, end_leftovers, spawn
+from narwhal.local.process import (
+    CHECKS_BEFORE_RESTART,
+    LONGEST_PAUSE_S,
+    Service,
+    end_leftovers,
+    spawn,
+)
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -73,6 +79,27 @@ def test_a_part_that_never_becomes_healthy_is_ended_and_tried_again(tmp_path: Pa
 
     assert process.poll() is not None
     assert "did not become healthy" in (part.last_exit or "")
+    part.stop()
+
+
+def test_a_part_that_stops_answering_is_replaced(tmp_path: Path) -> None:
+    part = service(tmp_path, "import time; time.sleep(60)")
+    part.is_healthy = lambda: True
+    part.start()
+    part.step()
+    assert part.state == "running"
+    process = part.process
+    assert process is not None
+
+    part.is_healthy = lambda: False
+    for check in range(CHECKS_BEFORE_RESTART):
+        assert part.state == "running", check
+        part._next_check = 0
+        part.step()
+
+    assert part.state == "restarting"
+    assert part.last_exit == "stopped answering"
+    assert process.poll() is not None
     part.stop()
 
 

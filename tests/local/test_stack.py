@@ -322,6 +322,7 @@ def test_a_killed_worker_is_noticed_shown_and_restarted(home: Home) -> None:
     assert "SIGKILL" in _service(home, "worker-2")["last_exit"]
 
 
+@pytest.mark.long
 def test_a_hanging_part_is_restarted(running: Home) -> None:
     before = running.pids()["rest"]
     os.kill(before, signal.SIGSTOP)
@@ -416,12 +417,11 @@ def test_reset_empties_a_running_home_and_keeps_its_keys(home: Home) -> None:
     assert json.loads(home.run("db", "migrate", "--json").stdout) == {"applied": []}
 
 
-def test_reset_refuses_a_database_that_is_not_the_local_stack(home: Home) -> None:
-    home.up("--port", "0")
+def test_reset_refuses_a_database_that_is_not_the_local_stack(running: Home) -> None:
     environment = clean_environment() | {"DATABASE_URL": "postgresql://prod.example/postgres"}
 
     done = subprocess.run(
-        [sys.executable, "-m", "narwhal", "db", "reset", "--yes", "--home", str(home.path)],
+        [sys.executable, "-m", "narwhal", "db", "reset", "--yes", "--home", str(running.path)],
         capture_output=True,
         text=True,
         cwd=ROOT,
