@@ -2,7 +2,6 @@
 -- listing functions, protection against direct deletes. The gateway's Storage API works on it as
 -- supabase_storage_admin, and always switches to the caller's role.
 
-
 create type storage.buckettype as enum ('STANDARD', 'ANALYTICS', 'VECTOR');
 
 create table storage.migrations (

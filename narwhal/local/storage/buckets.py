@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from psycopg import sql
@@ -166,7 +165,6 @@ async def delete_bucket(call: Call) -> Response:
         await cursor.execute("delete from storage.buckets where id = %s", (bucket,))
         if not cursor.rowcount:
             raise errors.no_such_bucket()
-    await asyncio.to_thread(call.files.remove_bucket, bucket)
     return JSONResponse({"message": "Successfully deleted"})
 
 

@@ -13,7 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from narwhal.local.storage.callers import Caller
-from narwhal.local.storage.errors import StorageError, from_database
+from narwhal.local.storage.errors import database_timeout, from_database
 
 Pool: TypeAlias = AsyncConnectionPool[Any]
 Cursor: TypeAlias = psycopg.AsyncCursor[DictRow]
@@ -82,13 +82,7 @@ class Session:
                 await cursor.execute(_SCOPE, scope)
                 yield cursor
         except PoolTimeout as error:
-            raise StorageError(
-                429,
-                "SlowDown",
-                "Too many connections issued to the database",
-                error="too_many_connections",
-                http_status=429,
-            ) from error
+            raise database_timeout() from error
         except psycopg.Error as error:
             raise from_database(error) from error
 

@@ -57,7 +57,10 @@ class StorageError(Exception):
 
     def as_text(self) -> PlainTextResponse:
         """Return the answer of the TUS routes."""
-        return PlainTextResponse(self.message, self.status)
+        headers = {"Tus-Resumable": "1.0.0"}
+        if self.status == 412:
+            headers["Tus-Version"] = "1.0.0"
+        return PlainTextResponse(self.message, self.status, headers)
 
 
 def access_denied(message: str = "Access denied", http_status: int = 400) -> StorageError:
@@ -136,6 +139,13 @@ def disk_full() -> StorageError:
     )
 
 
+def database_timeout() -> StorageError:
+    """544, really: no connection was to be had, or a statement took too long."""
+    return StorageError(
+        544, "DatabaseTimeout", "The connection to the database timed out", http_status=544
+    )
+
+
 def from_database(error: psycopg.Error) -> StorageError:
     """Return what a client may learn of a database error.
 
@@ -171,12 +181,7 @@ def _by_sqlstate(state: str, message: str, detail: str) -> StorageError:
     if state == "55P03":
         return locked()
     if state == "57014":
-        return StorageError(
-            544,
-            "DatabaseTimeout",
-            "The connection to the database timed out",
-            http_status=544,
-        )
+        return database_timeout()
     if state == "25006":
         return StorageError(503, "DatabaseReadOnly", "The database is currently in read-only mode.")
     if state == "22P02":

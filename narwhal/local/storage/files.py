@@ -202,10 +202,6 @@ class FileStore:
             self._remove(path)
         return len(stale)
 
-    def remove_bucket(self, bucket: str) -> None:
-        """Delete the folders of a bucket that holds no objects any more."""
-        shutil.rmtree(self._bucket_folder(bucket), ignore_errors=True)
-
     # -- inside
 
     def _bucket_folder(self, bucket: str) -> Path:

@@ -27,6 +27,7 @@ from narwhal.local.storage.rows import (
     probe_write,
     select_object,
 )
+from narwhal.local.storage.signing import UPLOAD
 from narwhal.local.storage.writing import commit_version, object_metadata
 
 MAX_REMOVED = 1000
@@ -49,7 +50,7 @@ async def upload_signed(call: Call) -> Response:
     """PUT /object/upload/sign/:bucket/*?token=: upload what a signed URL allows."""
     bucket, key = call.bucket, call.key
     token = call.request.query_params.get("token", "")
-    grant = call.signer.verify(token, f"{bucket}/{key}", "upload")
+    grant = call.signer.verify(token, f"{bucket}/{key}", UPLOAD)
     row = await _upload(call, upsert=grant.upsert, owner=grant.owner)
     return JSONResponse({"Key": f"{row['bucket_id']}/{row['name']}"})
 
@@ -71,6 +72,7 @@ async def _upload(call: Call, *, upsert: bool, owner: str | None) -> Row:
         key,
         metadata={"mimetype": body.mime_type, "contentLength": body.declared_length},
         user_metadata=body.user_metadata,
+        owner=owner,
         upsert=upsert,
     )
     return await _receive(call, body, bucket, key, maximum, owner)
@@ -170,6 +172,7 @@ async def copy_object(call: Call) -> Response:
         target,
         metadata=metadata,
         user_metadata=user_metadata,
+        owner=call.session.caller.owner,
         upsert=call.headers.get("x-upsert") == "true",
     )
     row = await commit_version(

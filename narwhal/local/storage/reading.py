@@ -18,6 +18,7 @@ from narwhal.local.storage.context import Call
 from narwhal.local.storage.files import READ_BYTES
 from narwhal.local.storage.names import check_bucket_name, check_key
 from narwhal.local.storage.rows import Row, find_bucket, find_object, iso
+from narwhal.local.storage.signing import DOWNLOAD
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 # an object may be overwritten between reading its row and opening its file
@@ -38,11 +39,14 @@ async def get_public(call: Call) -> Response:
 
 async def get_signed(call: Call) -> Response:
     """GET /object/sign/:bucket/*?token=: the token alone decides."""
-    bucket, key = _names(call.request)
-    token = call.request.query_params.get("token", "")
-    grant = call.signer.verify(token, f"{bucket}/{key}", "download")
-    row = await find_object(call.session, bucket, key, as_service=True)
-    return await _send(call, row, expires_at=grant.expires_at)
+    row, expires_at = await _signed(call)
+    return await _send(call, row, expires_at=expires_at)
+
+
+async def head_signed(call: Call) -> Response:
+    """HEAD /object/sign/:bucket/*?token=."""
+    row, _ = await _signed(call)
+    return Response(status_code=200, headers=_head(row))
 
 
 async def head_object(call: Call) -> Response:
@@ -89,6 +93,14 @@ async def _public(call: Call) -> Row:
     if not found["public"]:
         raise errors.no_such_bucket()
     return await find_object(call.session, bucket, key, as_service=True)
+
+
+async def _signed(call: Call) -> tuple[Row, int]:
+    """Return the row of a signed URL, and when the URL expires (Unix seconds)."""
+    bucket, key = _names(call.request)
+    token = call.request.query_params.get("token", "")
+    grant = call.signer.verify(token, f"{bucket}/{key}", DOWNLOAD)
+    return await find_object(call.session, bucket, key, as_service=True), grant.expires_at
 
 
 def _info(row: Row) -> Response:

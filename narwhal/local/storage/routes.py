@@ -85,6 +85,9 @@ def build_routes(context: Context) -> list[Route]:
         route("POST", "/object/sign/{bucket}", sharing.sign_objects, "storage.object.sign_many"),
         route("POST", f"/object/sign/{_KEY}", sharing.sign_object, "storage.object.sign"),
         route(
+            "HEAD", f"/object/sign/{_KEY}", reading.head_signed, "storage.object.get_signed", "none"
+        ),
+        route(
             "GET", f"/object/sign/{_KEY}", reading.get_signed, "storage.object.get_signed", "none"
         ),
         route(

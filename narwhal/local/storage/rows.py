@@ -114,13 +114,15 @@ async def probe_write(
     *,
     metadata: Row,
     user_metadata: Row | None,
+    owner: str | None,
     upsert: bool,
 ) -> None:
     """Ask the database whether the caller may write `key`: a real write, rolled back.
 
-    Triggers see version '1' and `contentLength`, no `size`.
+    Triggers see version '1' and `contentLength`, no `size`. `owner` is the caller, or whoever
+    signed the URL that is being used.
     """
-    columns = object_columns(bucket, key, "1", metadata, user_metadata, session.caller.owner)
+    columns = object_columns(bucket, key, "1", metadata, user_metadata, owner)
     try:
         async with session.transaction() as cursor:
             if upsert:

@@ -68,6 +68,7 @@ async def sign_upload(call: Call) -> Response:
             "contentLength": int(length) if length.isdecimal() else None,
         },
         user_metadata=decode_user_metadata(headers.get("x-metadata")),
+        owner=call.session.caller.owner,
         upsert=upsert,
     )
     url = f"{bucket}/{key}"

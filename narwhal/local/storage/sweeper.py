@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 
 from narwhal.local.storage.callers import service_caller
 from narwhal.local.storage.context import Context
-from narwhal.local.storage.database import Session
+from narwhal.local.storage.database import Session, lock_key
 from narwhal.local.storage.errors import StorageError
 from narwhal.local.storage.files import Note
+from narwhal.local.storage.rows import select_object
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +57,11 @@ class Sweeper:
         session = Session(
             self.context.pool, service, service, headers={}, operation="storage.sweep"
         )
-        async with session.transaction() as cursor:
-            await cursor.execute(
-                "select name, version from storage.objects where bucket_id = %s and name = any(%s)",
-                (note.bucket, list(note.keys)),
-            )
-            current = {row["name"]: row["version"] for row in await cursor.fetchall()}
         for key in note.keys:
-            await asyncio.to_thread(
-                self.context.files.keep_only, note.bucket, key, current.get(key)
-            )
+            # inside the key's lock: whoever commits a version now waits, with its file marked busy
+            async with session.transaction() as cursor:
+                await lock_key(cursor, note.bucket, key)
+                row = await select_object(cursor, note.bucket, key)
+                version = None if row is None else row["version"]
+                await asyncio.to_thread(self.context.files.keep_only, note.bucket, key, version)
         note.path.unlink(missing_ok=True)

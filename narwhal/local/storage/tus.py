@@ -182,6 +182,7 @@ async def _authorise(call: Call, upload: Upload) -> str | None:
         upload.key,
         metadata={"mimetype": upload.mime_type, "contentLength": upload.size},
         user_metadata=upload.user_metadata,
+        owner=owner,
         upsert=upsert,
     )
     return owner

@@ -139,7 +139,8 @@ def test_kills_at_random_moments_lose_and_leak_nothing(
             writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
             for writer in writers:
                 writer.start()
-            time.sleep(0.4 + 0.15 * round_number)
+            wait_for(lambda acknowledged=acknowledged: len(acknowledged) >= 6, seconds=30)
+            time.sleep(0.05 * round_number)
             served.kill()
             for writer in writers:
                 writer.join()
@@ -159,6 +160,30 @@ def test_kills_at_random_moments_lose_and_leak_nothing(
             assert len(content) == 300_000
         assert len(files_of(served, bucket)) == len(listed)
         assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_an_uncertain_commit_is_settled_by_the_sweep(
+    service: httpx.Client,
+    make_bucket: MakeBucket,
+    storage_url: str,
+    superuser: Any,
+    tmp_path: Path,
+) -> None:
+    """The connection broke at the commit: nobody knows, so nothing is removed until it is known."""
+    bucket = make_bucket()
+    headers = bearer(token("service_role"))
+    with ThreadServer(tmp_path, storage_url, sweep_interval=0.3) as served:
+        superuser.execute("insert into app.away default values")
+        try:
+            answer = httpx.put(f"{served.url}/object/{bucket}/away", content=b"1", headers=headers)
+            assert answer.status_code == 500
+            wait_for(lambda: files_of(served, bucket) == [])
+        finally:
+            superuser.execute("delete from app.away")
+        httpx.put(
+            f"{served.url}/object/{bucket}/away", content=b"2", headers=headers
+        ).raise_for_status()
+        assert len(files_of(served, bucket)) == 1
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(

@@ -255,6 +255,7 @@ def test_a_signed_url_opens_one_object_and_nothing_else(
     assert answer.content == b"a"
     assert "expires" in answer.headers
     assert "cache-control" not in answer.headers
+    assert http.head(url).headers["content-length"] == "1"
     signed = url.partition("token=")[2]
 
     other = http.get(f"/object/sign/{bucket}/b", params={"token": signed})
@@ -331,6 +332,30 @@ def test_a_signed_upload_is_its_makers(
     answer = http.put(f"/object/upload/sign/{bucket}/{user}/b?token={made['token']}", content=b"x")
     assert answer.json()["code"] == "InvalidSignature"
     assert http.get("/bucket", headers=bearer(made["token"])).json()["statusCode"] == "403"
+
+
+def test_a_signed_upload_is_probed_as_its_makers(
+    http: httpx.Client, make_bucket: MakeBucket, superuser: Any, user: str
+) -> None:
+    """A guard that looks for the owner's ticket finds the owner, though no user calls."""
+    bucket = make_bucket("own")
+    made = http.post(f"/object/upload/sign/{bucket}/{user}/a", headers=bearer(token(sub=user)))
+    superuser.execute(
+        """
+        create or replace function app.tg_objects__owner() returns trigger language plpgsql
+        security definer set search_path = '' as $$
+        begin
+            raise exception using errcode = '42501', message = format('%s %s', new.version,
+                new.owner_id);
+        end $$;
+        create trigger _040_owner before insert on storage.objects for each row
+        when (new.name like '%/a') execute function app.tg_objects__owner();
+        """
+    )
+    try:
+        assert http.put(made.json()["url"], content=b"1").json()["message"] == f"1 {user}"
+    finally:
+        superuser.execute("drop trigger _040_owner on storage.objects")
 
 
 def test_only_the_service_empties_a_bucket(

@@ -236,6 +236,7 @@ def test_malformed_requests_are_told_so_in_plain_text(
     for answer, status, text in cases:
         assert (answer.status_code, answer.text) == (status, text)
         assert answer.headers["content-type"].startswith("text/plain")
+        assert answer.headers["tus-resumable"] == "1.0.0"
     # nothing of it moved the upload, except bytes that came before the excess
     assert int(tus.head(url).headers["upload-offset"]) in (0, 4)
 
