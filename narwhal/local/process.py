@@ -21,7 +21,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
 STABLE_AFTER_S = 60.0
 CHECK_EVERY_S = 5.0
-CHECKS_BEFORE_RESTART = 3
+CHECKS_BEFORE_RESTART = 6  # a busy machine may be slow to answer; a dead one is noticed at once
 TELLING = re.compile(r"error|fatal|panic", re.IGNORECASE)
 
 # every process of a stack carries these, so that leftovers are recognised whatever happened

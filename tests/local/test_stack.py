@@ -327,7 +327,7 @@ def test_a_hanging_part_is_restarted(running: Home) -> None:
     before = running.pids()["rest"]
     os.kill(before, signal.SIGSTOP)
 
-    until(lambda: running.pids().get("rest") not in (None, before), 60)
+    until(lambda: running.pids().get("rest") not in (None, before), 120)
 
     assert "stopped answering" in _service(running, "rest")["last_exit"]
     until(lambda: running.state().state == "running")
