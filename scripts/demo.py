@@ -57,15 +57,15 @@ QUESTIONS = [
     Question("keyword", "白海豚 渔船 噪声", "Chinese words", "白海豚观察记录.md", within=1),
     Question(
         "semantic",
-        "What should I do if my diving partner has no air left?",
-        "by meaning: the handbook says breathing gas",
+        "somebody cannot breathe under water any more",
+        "by meaning, from the diving rules",
         "diving-handbook.docx",
     ),
     Question(
         "semantic",
-        "Does quieter shipping help the whales?",
-        "by meaning, on a page of a PDF",
-        "annual-report-2025.pdf",
+        "how expensive is fuel for the ship",
+        "by meaning: the sheet says marine diesel",
+        "budget-2026.xlsx",
         page=2,
     ),
     Question(
@@ -330,7 +330,8 @@ def say_how_to_connect(view: View, home: Path, stack: dict[str, Any]) -> None:
     """Print what a newcomer needs to go on from here with supabase-js."""
     view.step(6, "The stack keeps running")
     view.line(f"""
-   npm install @supabase/supabase-js
+   npm install @supabase/supabase-js   # then save as demo.mjs and run
+                                       # node demo.mjs (Node 20: node --experimental-websocket)
 
    import {{ createClient }} from '@supabase/supabase-js'
    const sb = createClient('{stack["api_url"]}',
