@@ -73,10 +73,10 @@ def wait(client: Client, limit_s: float) -> dict[str, dict[str, Any]]:
     while True:
         rows: Any = client.table("nodes").select("id,name,status").execute().data
         left = sum(row["status"] not in SETTLED for row in rows)
-        sys.stderr.write(f"\r{len(rows) - left} of {len(rows)} files settled ")
-        sys.stderr.flush()
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{len(rows) - left} of {len(rows)} files settled ")
+            sys.stderr.flush()
         if not left or time.monotonic() > deadline:
-            sys.stderr.write("\n")
             return {row["id"]: row for row in rows}
         time.sleep(1)
 
