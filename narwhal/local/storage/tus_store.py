@@ -25,8 +25,8 @@ from narwhal.local.storage.names import check_bucket_name, check_key
 _VERSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TOMBSTONE_SECONDS = 24 * 3600
 # a holder that has received nothing for so long gives way: its client is probably gone
-STALLED_SECONDS = 2.0
-LOCK_WAIT_SECONDS = 5.0
+STALLED_SECONDS = 4.0
+LOCK_WAIT_SECONDS = 8.0
 
 
 @dataclass
@@ -159,7 +159,7 @@ class TusStore:
 
     @contextlib.asynccontextmanager
     async def hold(self, upload: Upload) -> AsyncIterator[Hold]:
-        """Take the upload for one request; raise 423 when another one keeps it busy for 5 s."""
+        """Take the upload for one request; raise 423 when another one keeps it busy for 8 s."""
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         while (other := self._holds.get(upload.version)) is not None:
             if other.stalled:

@@ -435,22 +435,26 @@ def test_of_two_writers_one_wins_and_the_bytes_are_its_own(
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(statuses)[0] == 204
-    assert set(statuses[1:] + statuses[:1]) - {204} <= {409, 423}
     assert statuses.count(204) == 1
+    assert set(statuses) <= {204, 409, 423}
     content = service.get(f"/object/{own}/{user}/a").content
     assert len(content) == size
     assert len(set(content)) == 1
 
 
 def test_a_silent_holder_gives_way(
-    server: ThreadServer, own: str, service: httpx.Client, user: str
+    server: ThreadServer,
+    own: str,
+    service: httpx.Client,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("narwhal.local.storage.tus_store.STALLED_SECONDS", 0.5)
     tus = Tus(server, bearer(token(sub=user)))
     url = tus.create(own, f"{user}/a", 10).headers["location"]
     silent = send_part(url, bearer(token(sub=user)), 0, 10, b"01234")
     wait_for(lambda: tus.head(url).headers["upload-offset"] in ("0", "5"))
-    time.sleep(2.2)  # nothing comes: the network is gone, and the server has not been told
+    time.sleep(0.7)  # nothing comes: the network is gone, and the server has not been told
     head = tus.head(url)
     assert (head.status_code, head.headers["upload-offset"]) == (200, "5")
     assert b"423" in silent.recv(100)
