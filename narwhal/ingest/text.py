@@ -6,8 +6,6 @@ import codecs
 import re
 import unicodedata
 
-import chardet
-
 # Longest first: UTF-16's mark is the beginning of UTF-32's.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -27,6 +25,14 @@ _SUPERSETS = {
     "shift_jis": "cp932",
     "tis-620": "cp874",
 }
+# The characters beyond ASCII of Western European text, as bytes of cp1252.
+_WESTERN = frozenset(
+    "äöüßéèêëàâáåãæçîïíìñôóòõøœúùûÄÖÜÉÈÊËÀÂÁÅÃÆÇÎÏÍÑÔÓÕØŒÚÙÛ€£§©®°·«»\u2013\u2014\u2018\u2019\u201c\u201d\u201e\u2026\xa0".encode(
+        "cp1252"
+    )
+)
+_FEW = 8  # strange bytes: too few for statistics
+_MANY = 24
 _SAMPLE = 64 * 1024
 _ESCAPES_2022 = re.compile(rb"\x1b\$[@B]|\x1b\([BJI]|\x1b\$\([CD]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -80,10 +86,23 @@ def find_charset(data: bytes, declared: str | None = None) -> str:
     named = _codec(declared)
     if named and not named.startswith("utf") and _decodes(data, named):
         return named
-    guessed = _codec(chardet.detect(_tell_tale(data))["encoding"])
-    if guessed and not guessed.startswith("utf"):
-        return guessed
-    return "cp1252"
+    return _guess(_tell_tale(data))
+
+
+def _guess(sample: bytes) -> str:
+    """The encoding by the statistics of the letters; the commonest one where there are too few."""
+    strange = [byte for byte in sample if byte >= 0x80]
+    if len(strange) < _FEW and all(byte in _WESTERN for byte in strange):
+        return "cp1252"
+    # Imported late: it is large, and most texts are UTF-8.
+    import chardet
+
+    # The encodings of old Macs and of DOS are rare by now: a short text is in none of them.
+    eras = chardet.EncodingEra.ALL
+    if len(strange) < _MANY:
+        eras = chardet.EncodingEra.MODERN_WEB | chardet.EncodingEra.LEGACY_ISO
+    guessed = _codec(chardet.detect(sample, encoding_era=eras)["encoding"])
+    return guessed if guessed and not guessed.startswith("utf") else "cp1252"
 
 
 def _codec(name: str | None) -> str | None:

@@ -43,6 +43,10 @@ class Blocks:
         if self.length > self._limits.characters:
             raise too_much_text(self._limits)
 
+    def apart(self) -> None:
+        """Keep what comes next apart from what is there, as a paragraph."""
+        self._gap = 2
+
     def mark(self, level: int, title: str) -> None:
         """Note a heading at the end of the text so far; an empty title ends all headings above."""
         self._headings.append(Heading(self.length, level, " ".join(clean(title).split())[:200]))

@@ -189,7 +189,11 @@ class _Page(HTMLParser):
             self._write("\n")
             return
         self.flush()
-        self._gap = 2 if tag in _PARAGRAPHS and tag not in ("ul", "ol", "dl") else 1
+        is_list = tag in ("ul", "ol", "dl")
+        self._gap = 2 if tag in _PARAGRAPHS and not is_list else 1
+        # A list inside an item goes on with it.
+        if self._gap == 2 or (is_list and not self._count["li"]):
+            self._blocks.apart()
 
     def _close_implied(self, tag: str) -> None:
         closed = _CLOSES.get(tag)

@@ -149,9 +149,7 @@ def _bytes(part: Message) -> bytes:
 
 def _header(message: Message, name: str) -> str:
     """A header's text, decoded as far as it can be."""
-    value = message.get(name)
-    if value is None:
-        return ""
+    value = next((v for key, v in message.raw_items() if key.lower() == name.lower()), "")
     # Bytes that should have been encoded surface as surrogates.
     raw = str(value).encode("utf-8", "surrogateescape")
     try:

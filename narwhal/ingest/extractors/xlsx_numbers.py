@@ -95,7 +95,7 @@ def show_number(value: str, form: NumberFormat) -> str:
         return value
     if form.kind == "percent":
         return f"{_plain(round(number * 100, form.decimals))}%"
-    if form.kind == "number":
+    if form.kind == "number" or number < 0:
         return _plain(number)
     try:
         return _show_time(number, form)
