@@ -126,7 +126,7 @@ def check(own_stack: tuple[Path, StackState], files: int, kills: int) -> None:
     try:
         while not settled(disturbed):
             assert time.monotonic() - started < 500, f"stuck (seed {seed}, {done} kills)"
-            time.sleep(chance.uniform(0.3, 2.0))
+            time.sleep(chance.uniform(0.2, 1.2))
             if done < kills:
                 victim = chance.randrange(2)
                 os.kill(workers[victim].pid, signal.SIGKILL)
@@ -139,7 +139,7 @@ def check(own_stack: tuple[Path, StackState], files: int, kills: int) -> None:
         for process in workers:
             process.wait(timeout=60)
 
-    assert done >= min(kills, 3), "the run was over before anything was killed"
+    assert done == kills, f"the run was over after {done} kills"
     found = outcome(stack, disturbed)
     for one, other in zip(found, expected, strict=True):
         assert one == other, f"{one['name']} differs (seed {seed})"
