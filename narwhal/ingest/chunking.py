@@ -134,7 +134,7 @@ def _spans(text: str, cutter: _Cutter, headings: Sequence[int]) -> Iterator[tupl
         overlap = min(cutter.overlap, length // 2)
         if is_dense:
             overlap = min(overlap, length // 3)
-        start = _start(text, start + 1, end - overlap) if overlap else fresh
+        start = _skip_space(text, _start(text, start + 1, end - overlap)) if overlap else fresh
 
 
 def _end(
@@ -189,7 +189,7 @@ def _start(text: str, low: int, target: int) -> int:
             if _is_boundary(text, match.end()):
                 found = match.end()
         if found:
-            return _skip_space(text, found)
+            return found
     for start in range(target, low, -1):
         if _is_boundary(text, start):
             return start

@@ -32,6 +32,8 @@ class Detected:
 
 
 _ZIP = "application/zip"
+_ZIP_TAIL = 22 + 65_535  # the end of an archive, with the longest comment
+_MOST_DIRECTORY = 8 * 1024 * 1024  # bytes: over 100,000 members, more than any document has
 _BRANDS = {
     b"heic": "image/heic",
     b"heix": "image/heic",
@@ -140,6 +142,7 @@ def _refuse_disguise(program: str, promised: str | None, extension: str) -> Dete
 def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
     """Tell Office documents from other archives by the parts inside."""
     try:
+        _check_directory(file)
         with zipfile.ZipFile(file) as archive:
             names = {name.lower().lstrip("/") for name in archive.namelist()}
             mimetype = ""
@@ -160,6 +163,16 @@ def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
     if promised in OFFICE:
         raise ReadError("corrupt", f"The file is named .{extension}, but holds no such document.")
     return Detected(mimetype if re.fullmatch(r"[\w.+-]+/[\w.+-]+", mimetype) else _ZIP, None)
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Raise BadZipFile when the list of members is too long to be read: each costs memory."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _ZIP_TAIL))
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end >= 0 and int.from_bytes(tail[end + 12 : end + 16], "little") > _MOST_DIRECTORY:
+        raise zipfile.BadZipFile("the directory is too long")
 
 
 def _office(names: set[str]) -> str | None:
@@ -226,8 +239,8 @@ def _is_text(head: bytes, *, tolerant: bool = False) -> bool:
     if find_charset(head[:4096]).startswith(("utf-16", "utf-32")):
         return True
     controls = sum(head.count(byte) for byte in _CONTROLS)
-    if tolerant:
-        return controls * 5 <= len(head)
+    if tolerant:  # a few strays in a short text, next to none in a long one
+        return controls * (5 if len(head) < 512 else 20) <= len(head)
     return b"\x00" not in head and controls * 50 <= len(head)
 
 

@@ -17,7 +17,7 @@ def cell(*paragraphs: str) -> str:
 
 STYLES = """<w:styles>
   <w:style w:type="paragraph" w:styleId="H1"><w:name w:val="heading 1"/></w:style>
-  <w:style w:type="paragraph" w:styleId="Own"><w:name w:val="Ours"/><w:basedOn w:val="H2"/></w:style>
+  <w:style w:type="paragraph" w:styleId="Own"><w:name w:val="O"/><w:basedOn w:val="H2"/></w:style>
   <w:style w:type="paragraph" w:styleId="H2"><w:pPr><w:outlineLvl w:val="1"/></w:pPr></w:style>
   <w:style w:type="paragraph" w:styleId="Body"><w:pPr><w:outlineLvl w:val="9"/></w:pPr></w:style>
   <w:style w:type="paragraph" w:styleId="Loop"><w:basedOn w:val="Loop"/></w:style>
