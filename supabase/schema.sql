@@ -701,6 +701,12 @@ CREATE FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer
     group by t.term
     on conflict on constraint owner_terms_pkey do update
     set chunk_count = owner_terms.chunk_count + excluded.chunk_count;
+    -- words that are gone leave no trace
+    delete from private.owner_terms as t
+    where t.owner_id = count_terms.owner_id
+        and t.term = any(count_terms.terms)
+        and t.chunk_count = 0
+        and count_terms.sign < 0;
 $$;
 
 COMMENT ON FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) IS 'Adds (sign 1) or takes away (sign -1) terms from an owner''s document frequencies.';
@@ -1081,8 +1087,8 @@ begin
     where n.id = v_job.file_id;
     perform private.finish_job(job_id);
     if finish_detect.format is null then
-        perform private.set_version_status(v_job.version_id, 'skipped', 'unsupported_media', skip_reason);
         perform private.serve_unread(v_job.version_id);
+        perform private.set_version_status(v_job.version_id, 'skipped', 'unsupported_media', skip_reason);
     else
         perform private.enqueue(v_job.version_id, 'extract');
     end if;
@@ -1955,12 +1961,12 @@ CREATE FUNCTION private.reject_version(version_id uuid, error_code text, error_m
 declare
     v_blob_id uuid;
 begin
-    perform private.set_version_status(version_id, 'rejected', error_code, error_message);
     select v.blob_id into v_blob_id from public.file_versions as v where v.id = version_id;
     -- nobody may take these bytes for another version meanwhile
     perform from public.owners as o
     where o.id = (select b.owner_id from private.blobs as b where b.id = v_blob_id)
     for no key update;
+    perform private.set_version_status(version_id, 'rejected', error_code, error_message);
     if not exists (
         select 1 from public.file_versions as v where v.blob_id = v_blob_id and v.id <> version_id
     ) then
@@ -2220,16 +2226,17 @@ CREATE FUNCTION private.search_dense(space_id smallint, embedding extensions.hal
     SET max_parallel_workers_per_gather TO '0'
     AS $_$
 declare
-    -- "+ 0" keeps the planner on the exact scan; the vectors have unit length, so the inner product is the cosine
+    -- "offset 0": exact, and each product computed once; the vectors have unit length, so it is the cosine
     v_statement text := $statement$
-        select f.chunk_id, f.score
+        select p.chunk_id, (-p.product)::real as score
         from (
-            select t.chunk_id, (-(t.embedding operator(extensions.<#>) $2))::real as score
+            select t.chunk_id, t.embedding operator(extensions.<#>) $2 as product
             from %s %s
-            order by (t.embedding operator(extensions.<#>) $2) + 0, t.chunk_id
-            limit %s
-        ) as f
-        where $6 is null or f.score >= $6
+            offset 0
+        ) as p
+        where $6 is null or -p.product >= $6
+        order by p.product, p.chunk_id
+        limit %s
     $statement$;
     v_query extensions.halfvec := extensions.l2_normalize(embedding);
     -- the partition by name: through its parent the condition on space_id would rule out an index-only scan
@@ -2670,10 +2677,6 @@ begin
         or (new.metadata ->> 'size')::bigint > v_upload.size then
         perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
     end if;
-    if v_upload.state = 'completed' and new.metadata ? 'size' then
-        -- two uploads at once with one ticket: Storage's write would replace the bytes of the first
-        perform private.raise_storage_error('CONFLICT_STATE', 'the bytes of this ticket are already stored');
-    end if;
     if auth.uid() is not null then
         select n.* into v_parent from public.nodes as n where n.id = v_upload.file_id;
         if v_upload.state <> 'completed'
@@ -2686,6 +2689,18 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_objects__guard_upload() IS 'Refuses early, with a text that survives Storage, whatever has no ticket or exceeds it.';
+
+CREATE FUNCTION private.tg_objects__guard_version() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.raise_storage_error('CONFLICT_STATE', 'the bytes of this ticket are already stored');
+    return new;
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_objects__guard_version() IS 'Refuses to replace the bytes of a version: of two uploads at once with one ticket, the second would.';
 
 CREATE FUNCTION private.tg_owners__copy_quota() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2826,7 +2841,11 @@ begin
     for v_id in select distinct unnest(ids) order by 1 loop
         perform private.require_level(v_id, 'edit');
     end loop;
+    -- nodes, owners, jobs: the order in which everything locks
     perform from public.nodes as n where n.path && ids order by n.id for update;
+    perform from public.owners as o
+    where o.id in (select n.owner_id from public.nodes as n where n.path && ids)
+    order by o.id for no key update;
     update public.nodes as n set trashed_at = now() where n.path && ids and n.trashed_at is null;
     get diagnostics v_count = row_count;
     perform private.stop_work(ids);
@@ -3938,6 +3957,8 @@ REVOKE ALL ON FUNCTION private.tg_objects__complete_upload() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_objects__guard_upload() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_objects__guard_version() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
@@ -4061,5 +4082,7 @@ CREATE TRIGGER _500_create_profile AFTER INSERT ON auth.users FOR EACH ROW EXECU
 CREATE TRIGGER _510_copy_email AFTER UPDATE OF email ON auth.users FOR EACH ROW WHEN (old.email::text IS DISTINCT FROM new.email::text) EXECUTE FUNCTION private.tg_users__copy_email();
 
 CREATE TRIGGER narwhal_100_guard_upload BEFORE INSERT ON storage.objects FOR EACH ROW WHEN (new.bucket_id = 'files'::text) EXECUTE FUNCTION private.tg_objects__guard_upload();
+
+CREATE TRIGGER narwhal_100_guard_version BEFORE UPDATE ON storage.objects FOR EACH ROW WHEN (old.bucket_id = 'files'::text AND new.bucket_id = 'files'::text AND new.name = old.name AND new.version IS DISTINCT FROM old.version) EXECUTE FUNCTION private.tg_objects__guard_version();
 
 CREATE TRIGGER narwhal_500_complete_upload AFTER INSERT ON storage.objects FOR EACH ROW WHEN (new.bucket_id = 'files'::text AND new.metadata ? 'size'::text) EXECUTE FUNCTION private.tg_objects__complete_upload();

@@ -578,7 +578,11 @@ begin
     for v_id in select distinct unnest(ids) order by 1 loop
         perform private.require_level(v_id, 'edit');
     end loop;
+    -- nodes, owners, jobs: the order in which everything locks
     perform from public.nodes as n where n.path && ids order by n.id for update;
+    perform from public.owners as o
+    where o.id in (select n.owner_id from public.nodes as n where n.path && ids)
+    order by o.id for no key update;
     update public.nodes as n set trashed_at = now() where n.path && ids and n.trashed_at is null;
     get diagnostics v_count = row_count;
     perform private.stop_work(ids);

@@ -593,10 +593,6 @@ begin
         or (new.metadata ->> 'size')::bigint > v_upload.size then
         perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
     end if;
-    if v_upload.state = 'completed' and new.metadata ? 'size' then
-        -- two uploads at once with one ticket: Storage's write would replace the bytes of the first
-        perform private.raise_storage_error('CONFLICT_STATE', 'the bytes of this ticket are already stored');
-    end if;
     if auth.uid() is not null then
         select n.* into v_parent from public.nodes as n where n.id = v_upload.file_id;
         if v_upload.state <> 'completed'
@@ -609,6 +605,19 @@ end;
 $$;
 comment on function private.tg_objects__guard_upload() is
 'Refuses early, with a text that survives Storage, whatever has no ticket or exceeds it.';
+
+create function private.tg_objects__guard_version() returns trigger
+language plpgsql volatile
+security definer -- Storage writes as its service role, which has no rights in private
+set search_path = ''
+as $$
+begin
+    perform private.raise_storage_error('CONFLICT_STATE', 'the bytes of this ticket are already stored');
+    return new;
+end;
+$$;
+comment on function private.tg_objects__guard_version() is
+'Refuses to replace the bytes of a version: of two uploads at once with one ticket, the second would.';
 
 create function private.tg_objects__complete_upload() returns trigger
 language plpgsql volatile

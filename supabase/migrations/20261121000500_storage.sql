@@ -25,6 +25,15 @@ before insert on storage.objects
 for each row when (new.bucket_id = 'files')
 execute function private.tg_objects__guard_upload();
 
+-- Storage's real write is an upsert; moving an object to another key stays possible
+create or replace trigger narwhal_100_guard_version
+before update on storage.objects
+for each row when (
+    old.bucket_id = 'files' and new.bucket_id = 'files' and new.name = old.name
+    and new.version is distinct from old.version
+)
+execute function private.tg_objects__guard_version();
+
 create or replace trigger narwhal_500_complete_upload
 after insert on storage.objects
 for each row when (new.bucket_id = 'files' and new.metadata ? 'size')

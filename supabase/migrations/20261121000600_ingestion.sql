@@ -416,12 +416,12 @@ as $$
 declare
     v_blob_id uuid;
 begin
-    perform private.set_version_status(version_id, 'rejected', error_code, error_message);
     select v.blob_id into v_blob_id from public.file_versions as v where v.id = version_id;
     -- nobody may take these bytes for another version meanwhile
     perform from public.owners as o
     where o.id = (select b.owner_id from private.blobs as b where b.id = v_blob_id)
     for no key update;
+    perform private.set_version_status(version_id, 'rejected', error_code, error_message);
     if not exists (
         select 1 from public.file_versions as v where v.blob_id = v_blob_id and v.id <> version_id
     ) then
@@ -464,8 +464,8 @@ begin
     where n.id = v_job.file_id;
     perform private.finish_job(job_id);
     if finish_detect.format is null then
-        perform private.set_version_status(v_job.version_id, 'skipped', 'unsupported_media', skip_reason);
         perform private.serve_unread(v_job.version_id);
+        perform private.set_version_status(v_job.version_id, 'skipped', 'unsupported_media', skip_reason);
     else
         perform private.enqueue(v_job.version_id, 'extract');
     end if;

@@ -222,6 +222,12 @@ as $$
     group by t.term
     on conflict on constraint owner_terms_pkey do update
     set chunk_count = owner_terms.chunk_count + excluded.chunk_count;
+    -- words that are gone leave no trace
+    delete from private.owner_terms as t
+    where t.owner_id = count_terms.owner_id
+        and t.term = any(count_terms.terms)
+        and t.chunk_count = 0
+        and count_terms.sign < 0;
 $$;
 comment on function private.count_terms(uuid, integer[], integer) is
 'Adds (sign 1) or takes away (sign -1) terms from an owner''s document frequencies.';

@@ -59,11 +59,12 @@ class Drive:
         return True
 
     def store(self, user: uuid.UUID, key: str, size: int) -> None:
-        """Storage's real write: as the service, with the size."""
+        """Storage's real write: an upsert, as the service, with the size."""
         with self.db.as_service():
             self.db.all(
                 "insert into storage.objects (bucket_id, name, owner, owner_id, version, metadata)"
-                " values ('files', %s, %s, %s, %s, %s)",
+                " values ('files', %s, %s, %s, %s, %s) on conflict (name, bucket_id) do update"
+                " set version = excluded.version, metadata = excluded.metadata",
                 key,
                 user,
                 str(user),

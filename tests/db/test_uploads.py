@@ -370,17 +370,38 @@ def test_the_second_of_two_uploads_with_one_ticket_changes_nothing(
     owner = db.create_user()
     ticket = drive.upload(owner, size=10)
     before = db.all("select version, metadata from storage.objects")
-    with refused_by_storage("CONFLICT_STATE"), db.as_service():
-        db.all(
-            "insert into storage.objects (bucket_id, name, owner_id, version, metadata)"
-            " values ('files', %s, %s, 'second', '{\"size\": 9}')"
-            " on conflict (name, bucket_id) do update"
-            " set version = excluded.version, metadata = excluded.metadata",
-            ticket["key"],
-            str(owner),
-        )
+    with refused_by_storage("CONFLICT_STATE"):
+        drive.store(owner, ticket["key"], 9)
     assert db.all("select version, metadata from storage.objects") == before
     assert len(before) == 1
+    with db.as_service():  # control: a worker may move an object to another key
+        db.all("update storage.objects set name = 'elsewhere', version = 'moved'")
+
+
+def test_of_two_uploads_that_end_at_once_one_wins(connect: Callable[[], Drive]) -> None:
+    drives = [connect() for _ in range(8)]
+    first = drives[0]
+    owner = first.db.create_user()
+    start = Barrier(len(drives))
+    for number in range(5):
+        ticket = first.ticket(owner, f"{number}.txt", 100)
+
+        def end(place: int, key: str = ticket["key"]) -> tuple[int, str]:
+            start.wait()
+            try:
+                drives[place].store(owner, key, place)
+            except psycopg.Error as error:
+                return place, str(error.diag.message_primary).split(":")[0]
+            return place, "stored"
+
+        with ThreadPoolExecutor(len(drives)) as pool:
+            answers = list(pool.map(end, range(len(drives))))
+        (winner,) = (place for place, answer in answers if answer == "stored")
+        assert {answer for _, answer in answers} == {"stored", "narwhal/CONFLICT_STATE"}
+        size = "select (metadata ->> 'size')::int from storage.objects where name = %s"
+        assert first.db.one(size, ticket["key"]) == winner
+        size = "select size from private.blobs where key = %s"
+        assert first.db.one(size, ticket["key"]) == winner
 
 
 def test_clients_can_neither_replace_nor_remove_an_object(db: Database, drive: Drive) -> None:
