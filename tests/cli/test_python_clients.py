@@ -151,7 +151,7 @@ def test_a_large_file_is_resumed_by_a_second_tus_client(
 ) -> None:
     path = tmp_path / "large.bin"
     path.write_bytes(random.Random(7).randbytes(14 * MIB))
-    ticket = begin_upload(owner, path.name, 14 * MIB)
+    ticket = begin_upload(owner, path.name, 14 * MIB, mime="application/octet-stream")
     assert (ticket["mode"], ticket["chunk_size"]) == ("tus", 6 * MIB)
     first = uploader(stack, owner, path, ticket, None)
     first.upload_chunk()

@@ -64,7 +64,7 @@ test("another user cannot continue somebody's upload", async () => {
   const owner = await newUser()
   const stranger = await newUser('Stranger')
   const bytes = randomBytes(7 * MIB)
-  const ticket = await beginUpload(owner.sb, 'mine.bin', bytes.length)
+  const ticket = await beginUpload(owner.sb, 'mine.bin', bytes.length, { mime: 'application/octet-stream' })
   const first = await send(bytes, ticket, owner.session.access_token, { stopAfter: 6 * MIB })
 
   await assert.rejects(
