@@ -18,7 +18,8 @@ PLAIN = re.compile(r"[!-\[\]-~]+")
 def is_allowed(url: str, site_url: str, allow_list: Sequence[str] = ()) -> bool:
     """Whether `url` is on the site itself or matches a pattern of the allow list.
 
-    On a loopback site the port is free, as native applications need it (RFC 8252).
+    A site on the loopback means this machine, under whichever name and port: native applications
+    (RFC 8252) and development servers choose theirs.
     """
     if not PLAIN.fullmatch(url):
         return False
@@ -29,9 +30,11 @@ def is_allowed(url: str, site_url: str, allow_list: Sequence[str] = ()) -> bool:
         return False
     if "@" in asked.netloc:
         return False
-    same_place = asked.scheme == site.scheme and asked.hostname == site.hostname
-    if same_place and (asked_port == site_port or _is_loopback(asked.hostname)):
-        return True
+    if asked.scheme == site.scheme:
+        if (asked.hostname, asked_port) == (site.hostname, site_port):
+            return True
+        if _is_loopback(asked.hostname) and _is_loopback(site.hostname):
+            return True
     bare = url.partition("#")[0]
     return any(_pattern(glob).fullmatch(bare) for glob in allow_list)
 

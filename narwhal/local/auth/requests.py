@@ -80,8 +80,8 @@ async def read_body(request: Request, *, optional: bool = False) -> Body:
         return Body({})
     try:
         values = json.loads(raw, parse_constant=_refuse_constant)
-        # what was escaped inside strings shows only now
-        storable = json.dumps(values, ensure_ascii=False).encode()
+        # what was escaped inside strings shows only now, and so do numbers beyond a float
+        storable = json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         raise _bad_json("nested too deeply") from None
     except UnicodeError:

@@ -182,16 +182,19 @@ def normalise_phone(phone: str) -> str:
 async def find_by_id(
     cursor: Cursor, user_id: uuid.UUID | str, *, lock: bool = False
 ) -> User | None:
-    """Return the user with this id; `lock` keeps others from changing it meanwhile."""
+    """Return the user with this id; `lock` keeps others from changing it meanwhile.
+
+    Rows that refer to the user can still be added: uploads and sign-ins do not wait for each other.
+    """
     query = "select * from auth.users where id = %s"
-    await cursor.execute(f"{query} for update" if lock else query, (user_id,))
+    await cursor.execute(f"{query} for no key update" if lock else query, (user_id,))
     return await _one(cursor)
 
 
 async def find_by_email(cursor: Cursor, email: str, *, lock: bool = False) -> User | None:
     """Return the user with this (lower-case) address."""
     query = "select * from auth.users where email = %s and is_sso_user = false"
-    await cursor.execute(f"{query} for update" if lock else query, (email,))
+    await cursor.execute(f"{query} for no key update" if lock else query, (email,))
     return await _one(cursor)
 
 

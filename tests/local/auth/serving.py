@@ -83,7 +83,7 @@ class AuthServer:
         self.config = GatewayConfig(**fields | config)
         self.options = replace(options, mail_dir=folder / "mail")
         app = self._app(prefix)
-        settings = uvicorn.Config(app, log_level="warning", ws="none")
+        settings = uvicorn.Config(app, log_level="warning", ws="none", proxy_headers=False)
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(
             target=asyncio.run, args=(self._server.serve([self._listener]),), daemon=True

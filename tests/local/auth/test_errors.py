@@ -83,6 +83,7 @@ def test_successful_answers_echo_no_version(server: AuthServer) -> None:
         (b"null", "bad_json"),
         (b'{"email": 1}', "bad_json"),
         (b'{"email": NaN}', "bad_json"),
+        (b'{"data": {"big": 1e999}}', "bad_json"),
         (b'{"email": "\\ud800"}', "bad_json"),
         (b'{"email": "a\\u0000@b.c"}', "bad_json"),
         (b'{"data": {"a": ["\\u0000"]}}', "bad_json"),

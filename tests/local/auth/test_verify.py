@@ -131,7 +131,11 @@ def test_a_link_never_leads_astray(server: AuthServer, evil: str) -> None:
         ("http://localhost:3000/a?b#c", True),
         ("http://localhost:9999", True),  # native applications choose their port
         ("https://localhost:3000", False),
-        ("http://127.0.0.1:3000", False),
+        ("http://127.0.0.1:3000", True),
+        ("http://[::1]:3000/", True),
+        ("http://127.0.0.1.evil.test:3000", False),
+        ("http://2130706433/", False),
+        ("ftp://127.0.0.1:3000", False),
         ("https://app.example.test/callback", True),
         ("https://app.example.test/callback/deeper", False),
         ("https://a.preview.test", True),
