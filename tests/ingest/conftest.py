@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import narwhal.encoders  # noqa: F401 - before numpy: it decides on the number of BLAS threads
 from narwhal.ingest.detect import detect
 from narwhal.ingest.document import Document
 from narwhal.ingest.extractors import extract
