@@ -133,18 +133,33 @@ def test_slides_come_in_the_order_of_the_list_title_first_notes_last(read: Read)
     assert [(h.text, h.level) for h in second.headings] == [("", 1)]  # ends the first slide's title
 
 
-def test_chart_words_on_slides_are_read(read: Read) -> None:
+def test_charts_on_slides_are_read_series_by_series(read: Read) -> None:
     with zipfile.ZipFile(BytesIO(pptx(shape("Chart", "title")))) as archive:
         parts: dict[str, str | bytes] = {name: archive.read(name) for name in archive.namelist()}
     parts["ppt/slides/_rels/slide1.xml.rels"] = relationships(
         ("c", "chart", "/ppt/charts/chart1.xml")
     )
+
+    def cache(*values: str) -> str:
+        return "".join(f"<c:pt><c:v>{value}</c:v></c:pt>" for value in values)
+
+    years = f"<c:cat><c:numRef><c:numCache>{cache('2024', '2025')}</c:numCache></c:numRef></c:cat>"
     parts["ppt/charts/chart1.xml"] = (
-        "<c:chart><a:p><a:t>Catch by year</a:t></a:p><c:tx><c:strRef><c:strCache><c:pt><c:v>Herring"
-        "</c:v></c:pt></c:strCache></c:strRef></c:tx><c:numCache><c:pt><c:v>17</c:v></c:pt></c:numCache>"
-        "</c:chart>"
+        "<c:chart><c:title><c:tx><c:rich><a:p><a:t>Catch by year</a:t></a:p></c:rich></c:tx>"
+        "</c:title>"
+        f"<c:ser><c:tx><c:strCache>{cache('Herring')}</c:strCache></c:tx>{years}"
+        f"<c:val>{cache('17', '0.30000000000000004')}</c:val></c:ser>"
+        f"<c:ser><c:tx><c:strCache>{cache('Cod')}</c:strCache></c:tx>{years}"
+        f"<c:val>{cache('4', '5')}</c:val></c:ser></c:chart>"
     )
-    assert read(package(parts), "a.pptx").pages[0].text == "Chart\n\nCatch by year\nHerring"
+    assert read(package(parts), "a.pptx").pages[0].text.split("\n") == [
+        "Chart",
+        "",
+        "Catch by year",
+        "2024\t2025",
+        "Herring\t17\t0.3",
+        "Cod\t4\t5",
+    ]
 
 
 def test_sheets_show_values_as_excel_does(read: Read) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from narwhal.ingest.document import ReadError
+from narwhal.ingest.extractors.pdf import _tidy
 from narwhal.ingest.limits import Limits
 from tests.ingest.conftest import Read
 from tests.ingest.files import pdf, text_at
@@ -140,9 +141,21 @@ def test_one_broken_page_does_not_spoil_the_others(read: Read) -> None:
     assert texts[-1] == "Third"
 
 
-def test_presentation_forms_become_the_letters_people_type(read: Read) -> None:
-    from narwhal.ingest.extractors.pdf import _tidy
+def test_the_two_letters_of_an_arabic_ligature_are_in_order(read: Read) -> None:
+    mapping = (
+        "/CIDInit/ProcSet findresource begin begincmap 1 begincodespacerange <00> <FF> "
+        "endcodespacerange 2 beginbfchar <41> <06440627> <42> <0645> endbfchar endcmap"
+    )
+    objects = {
+        3: "<</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 100 0 R>>",
+        100: f"<</Length {len(mapping)}>>stream\n{mapping}\nendstream",
+    }
+    page = read(pdf(text_at(50, 700, "AB"), objects=objects), "a.pdf").pages[0]
+    assert page.text == "\u0645\u0644\u0627"  # read from the right: B, then both letters of A
 
+
+def test_presentation_forms_become_the_letters_people_type() -> None:
+    assert _tidy("لغةPython و") == "لغة Python و"
     assert _tidy("\ufe8d\ufee7\ufeee\ufe8d\ufecb \ufb01ne") == "انواع fine"
 
 

@@ -32,6 +32,9 @@ _CONTROLS.update({9: " ", 0x1B: "ff", 0x1C: "fi", 0x1D: "fl", 0x1E: "ffi", 0x1F:
 _CONTROLS.update({0xA0: " "})
 # Presentation forms are shapes of a font, not characters that anybody types.
 _SHAPES = re.compile("[\ufb00-\ufb4f\ufb50-\ufdff\ufe70-\ufefc]+")
+_LAM, _ALEFS = 0x644, {0x622, 0x623, 0x625, 0x627}
+_RTL = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
+_TURNS = re.compile(f"(?<=[{_RTL}])(?=[A-Za-z])|(?<=[A-Za-z])(?=[{_RTL}])")
 _DEVICE = 1_000_000  # PDFium maps to integer pixels: a fine grid keeps the boxes exact
 _MAX_OUTLINE = 5_000
 
@@ -125,6 +128,7 @@ def _read_lines(page: Any, textpage: Any, text: _Text) -> None:
     """Add the page's lines: words cut at a line's end are joined, wide gaps part paragraphs."""
     get = raw.FPDFText_GetUnicode
     codes = [get(textpage, index) for index in range(raw.FPDFText_CountChars(textpage))]
+    _mend_ligatures(textpage, codes)
     start = 0
     hyphenated = False
     last: Box | None = None
@@ -146,6 +150,22 @@ def _read_lines(page: Any, textpage: Any, text: _Text) -> None:
         text.add("-", None, "")
 
 
+def _mend_ligatures(textpage: Any, codes: list[int]) -> None:
+    """Put the letters of Arabic's lam-alef in order: PDFium turns the one glyph's two around."""
+    x, y = ctypes.c_double(), ctypes.c_double()
+    places: list[tuple[float, float]] = []
+    for index in range(1, len(codes)):
+        if codes[index] != _LAM or codes[index - 1] not in _ALEFS:
+            continue
+        places.clear()
+        for at in (index - 1, index):
+            if raw.FPDFText_GetCharOrigin(textpage, at, x, y):
+                places.append((x.value, y.value))
+        # Letters of two glyphs, as in the article, stand at two places.
+        if len(places) == 2 and places[0] == places[1]:
+            codes[index - 1], codes[index] = codes[index], codes[index - 1]
+
+
 def _rejoin(text: _Text, line: str) -> str:
     """What stands between a line that ended in a hyphen and the next: usually nothing."""
     before = text.parts[-1].rpartition(" ")[2]
@@ -157,6 +177,8 @@ def _rejoin(text: _Text, line: str) -> str:
 
 def _tidy(line: str) -> str:
     line = line.translate(_CONTROLS).replace(_HYPHEN, "-")
+    # Where the direction changes, PDFium puts the space on the wrong side of the word.
+    line = _TURNS.sub(" ", line)
     line = _SHAPES.sub(lambda shapes: unicodedata.normalize("NFKC", shapes.group()), line)
     return clean(line).strip()
 
