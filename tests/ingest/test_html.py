@@ -35,6 +35,8 @@ def test_blocks_headings_lists_and_tables_become_lines(read: Read) -> None:
         "<script>secret</script>",
         "<style>secret</style>",
         "<!-- secret -->",
+        "<script>secret</script language>",
+        "<script>'</scripty>secret'</script\n>",
         "<template>secret</template>",
         "<noscript>secret</noscript>",
         "<div hidden>secret</div>",

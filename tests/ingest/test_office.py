@@ -277,3 +277,27 @@ def test_broken_office_files_are_corrupt(
     with pytest.raises(ReadError) as error:
         read(package({"[Content_Types].xml": "<Types/>", **parts}), "a.docx")
     assert error.value.code == code
+
+
+def test_what_a_layout_shows_is_read_once_its_places_for_text_never(read: Read) -> None:
+    with zipfile.ZipFile(BytesIO(pptx(shape("One"), shape("Two")))) as archive:
+        parts: dict[str, str | bytes] = {name: archive.read(name) for name in archive.namelist()}
+    layout = shape("Harbour Ltd") + shape("Click to add text", "body")
+    for number in (1, 2):
+        parts[f"ppt/slides/_rels/slide{number}.xml.rels"] = relationships(
+            ("l", "slideLayout", "../slideLayouts/layout1.xml")
+        )
+    parts["ppt/slideLayouts/layout1.xml"] = f"<p:sldLayout>{layout}</p:sldLayout>"
+    texts = [page.text for page in read(package(parts), "a.pptx").pages]
+    assert texts == ["One\n\nHarbour Ltd", "Two"]
+
+
+def test_pages_inserted_into_word_are_read(read: Read) -> None:
+    with zipfile.ZipFile(BytesIO(docx(paragraph("Before")))) as archive:
+        parts: dict[str, str | bytes] = {name: archive.read(name) for name in archive.namelist()}
+    parts["word/_rels/document.xml.rels"] = relationships(
+        ("a", "aFChunk", "afchunk.html"), ("b", "aFChunk", "inner.docx")
+    )
+    parts["word/afchunk.html"] = "<html><body><p>Inserted <b>page</b></p></body></html>"
+    parts["word/inner.docx"] = docx(paragraph("A document in a document"))
+    assert read(package(parts), "a.docx").pages[0].text == "Before\n\nInserted page"

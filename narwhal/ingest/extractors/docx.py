@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import BinaryIO
 
-from narwhal.ingest.document import Page
-from narwhal.ingest.extractors import Source
+from narwhal.ingest.detect import detect_file
+from narwhal.ingest.document import Page, ReadError
+from narwhal.ingest.extractors import Source, extract_pages
 from narwhal.ingest.extractors.blocks import Blocks
 from narwhal.ingest.extractors.docx_body import Body, Lines, Notes, heading_levels
 from narwhal.ingest.extractors.drawing import drawing_texts
@@ -14,6 +16,8 @@ from narwhal.ingest.extractors.ooxml import Package
 from narwhal.ingest.limits import Limits
 
 PAGED = False
+
+_INSERTED = {"html", "eml", "text"}  # never a document, which could insert itself
 
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
@@ -37,9 +41,23 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
         for part in package.targets(main, kind):
             for text in drawing_texts(package, part):
                 blocks.add(text, gap=1)
+    for part in package.targets(main, "aFChunk"):
+        _read_inserted(package.open(part), part, blocks, limits)
     for text in furniture["footer"]:
         blocks.add(text)
     yield blocks.page(1)
+
+
+def _read_inserted(file: BinaryIO, part: str, blocks: Blocks, limits: Limits) -> None:
+    """Add a page or mail that Word shows as part of the document (converters write them)."""
+    try:
+        detected = detect_file(file, part)
+        if detected.format in _INSERTED:
+            for page in extract_pages(Source(file, detected), limits):
+                blocks.add(page.text)
+    except ReadError as error:
+        if error.code == "limit_output":
+            raise
 
 
 def _furniture(package: Package, main: str, kind: str) -> list[str]:

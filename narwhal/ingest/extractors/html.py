@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from typing import Any
 
 from narwhal.ingest.document import Page
 from narwhal.ingest.extractors import Source
@@ -65,6 +66,7 @@ _CHARSET = re.compile(
 _CELL = "\x1f"  # stands between two cells of a row until their block is complete
 _BLANKS = re.compile(rf"[ \n\xa0]*{_CELL}[ \n\xa0{_CELL}]*")
 _SPACES = re.compile(r"[ \t\n\r\f]+")
+_SCRIPT_END = re.compile(r"</(script|style)[\s/][^>]*>", re.IGNORECASE)
 _RULES = re.compile(r"([^{}]{1,2000})\{([^{}]{0,2000})\}")
 _SIMPLE = re.compile(r"\s*([a-z0-9]*)([.#])([\w-]+)\s*", re.IGNORECASE)
 
@@ -125,6 +127,21 @@ class _Page(HTMLParser):
         self._size = 0
         self._level: int | None = None
         self._gap = 1
+
+    def set_cdata_mode(self, elem: str, **options: Any) -> None:
+        """Let any `</script …>` end a script, as browsers do."""
+        super().set_cdata_mode(elem, **options)
+        if elem in ("script", "style"):
+            self.interesting = re.compile(rf"</{elem}(?=[\s/>])", re.IGNORECASE)
+
+    def parse_endtag(self, i: int) -> int:
+        """Accept attributes on the end tag of a script."""
+        end = _SCRIPT_END.match(self.rawdata, i) if self.cdata_elem else None
+        if end and end[1].lower() == self.cdata_elem:
+            self.clear_cdata_mode()
+            self.handle_endtag(end[1].lower())
+            return end.end()
+        return super().parse_endtag(i)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Open an element, after closing those whose end tags were left out."""

@@ -7,6 +7,7 @@ differ in nothing else that is read here.
 
 from __future__ import annotations
 
+import io
 import posixpath
 import zipfile
 import zlib
@@ -120,6 +121,10 @@ class Package:
             parser.Parse(b"", True)
         except expat.ExpatError as error:
             raise ReadError("corrupt", f"The document is damaged: {part}: {error}") from error
+
+    def open(self, part: str) -> BinaryIO:
+        """The bytes of `part`, for parts that are no XML."""
+        return io.BytesIO(b"".join(self._pieces(part)))
 
     def _pieces(self, part: str) -> Iterator[bytes]:
         """The inflated bytes of `part`, counted: what the archive says of its size is a claim."""

@@ -37,10 +37,12 @@ class _Presentation(Handler):
 class _Shapes(Handler):
     """Reads the shapes of a slide, in the order in which they are drawn, into blocks.
 
-    Titles are collected apart: a slide is read title first, wherever the title was drawn.
+    Titles are collected apart: a slide is read title first, wherever the title was drawn. Of a
+    layout only what it shows itself counts, not the places it keeps for a slide's text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_layout: bool = False) -> None:
+        self._is_layout = is_layout
         self.title: list[str] = []
         self.blocks: list[tuple[str, int]] = []  # text and the gap around it
         self._skipped = 0
@@ -86,7 +88,8 @@ class _Shapes(Handler):
         elif name == "p":
             text = "".join(self._pieces).strip()
             self._pieces.clear()
-            if text and self._placeholder not in _FURNITURE:
+            is_kept = self._placeholder is None or not self._is_layout
+            if text and is_kept and self._placeholder not in _FURNITURE:
                 (self._shape if self._cell is None else self._cell).append(text)
         elif name == "tc" and self._cell is not None and self._rows:
             self._rows[-1].append(" ".join(self._cell))
@@ -112,16 +115,18 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
     main = package.main_part("ppt/presentation.xml")
     presentation = _Presentation()
     package.parse(main, presentation)
+    layouts: set[str] = set()
     parts = {relation.id: relation.target for relation in package.relationships(main)}
     for number, slide in enumerate(presentation.slides, start=1):
         part = parts.get(slide, "")
         blocks = Blocks(limits)
         if part in package:
-            _read_slide(package, part, blocks)
+            _read_slide(package, part, blocks, layouts)
         yield blocks.page(number, presentation.width, presentation.height)
 
 
-def _read_slide(package: Package, part: str, blocks: Blocks) -> None:
+def _read_slide(package: Package, part: str, blocks: Blocks, layouts: set[str]) -> None:
+    """Add a slide; what its layout shows is read with the first slide that has it (`layouts`)."""
     shapes = _Shapes()
     package.parse(part, shapes)
     title = " ".join(" ".join(shapes.title).split())
@@ -135,6 +140,14 @@ def _read_slide(package: Package, part: str, blocks: Blocks) -> None:
         for target in package.targets(part, kind):
             for text in drawing_texts(package, target):
                 blocks.add(text, gap=1)
+    for layout in package.targets(part, "slideLayout"):
+        for target in (layout, *package.targets(layout, "slideMaster")):
+            if target not in layouts:
+                layouts.add(target)
+                shown = _Shapes(is_layout=True)
+                package.parse(target, shown)
+                for text, gap in shown.blocks:
+                    blocks.add(text, gap=gap)
     for target in package.targets(part, "notesSlide"):
         notes = _Shapes()
         package.parse(target, notes)
