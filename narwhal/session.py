@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from supabase.lib.client_options import SyncClientOptions
 from supabase_auth import SyncSupportedStorage
+from supabase_auth.errors import AuthApiError
 from supabase_auth.types import Session
 
 from narwhal.errors import NarwhalError
@@ -18,6 +21,7 @@ from narwhal.settings import Settings
 from supabase import Client, create_client
 
 CLIENT_SECONDS = 120  # a 6 MiB part over a slow line, or a cold model
+LINK_ATTEMPTS = 8
 
 
 def write_private(path: Path, text: str) -> None:
@@ -89,7 +93,8 @@ def user_client(settings: Settings, as_email: str | None = None) -> Iterator[Cli
     """Give a client that acts as a user: the stored session, or `as_email` with the service key.
 
     The session for `as_email` comes from Auth itself (a sign-in link that is never sent), lives in
-    memory and is signed out at the end.
+    memory and is signed out at the end. A link that the user has asked for and not used yet is void
+    then: Auth keeps one at a time.
     """
     if as_email is None:
         yield _stored_session(settings)
@@ -137,11 +142,22 @@ def _impersonate(settings: Settings, email: str) -> Client:
         raise NarwhalError(
             f"no user {email}", f"Create it: narwhal users create {email}", error="NOT_FOUND"
         )
-    link = admin.auth.admin.generate_link({"type": "magiclink", "email": email})
     client = create_client(
         settings.require("supabase_url"), settings.require("anon_key"), _options()
     )
-    client.auth.verify_otp({"token_hash": link.properties.hashed_token, "type": "magiclink"})
+    for attempt in range(1, LINK_ATTEMPTS + 1):
+        link = admin.auth.admin.generate_link({"type": "magiclink", "email": email})
+        try:
+            client.auth.verify_otp(
+                {"token_hash": link.properties.hashed_token, "type": "magiclink"}
+            )
+        except AuthApiError as error:
+            # Auth keeps one link a user: another command asked for a newer one meanwhile
+            if error.code != "otp_expired" or attempt == LINK_ATTEMPTS:
+                raise
+            time.sleep(random.uniform(0, 0.2 * attempt))  # noqa: S311 - spreads the two
+        else:
+            break
     return client
 
 

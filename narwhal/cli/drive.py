@@ -168,9 +168,13 @@ def _upload_one(
 
 
 def _wait_for(drive: Drive, sent: Sent, timeout_s: float) -> dict[str, Any]:
-    status = drive.wait(
-        sent, timeout_s=timeout_s, progress=lambda status: say(f"{sent.name}: {status}")
-    )
+    try:
+        status = drive.wait(
+            sent, timeout_s=timeout_s, progress=lambda status: say(f"{sent.name}: {status}")
+        )
+    except NarwhalError as error:  # not read in time; the other files may be
+        report(error)
+        return asdict(sent) | {"error": error.error}
     row = asdict(replace(sent, status=status))
     if status in ("failed", "rejected"):
         problem = drive.details(sent.file_id).get("problem") or {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -10,8 +12,11 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from narwhal.cli import main
 from narwhal.local.state import StackState
+from narwhal.session import admin_client
 from narwhal.settings import Settings
 
 PASSWORD = "correct horse battery staple"
@@ -67,16 +72,22 @@ class CommandLine:
         )
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "narwhal", *arguments, "--home", str(self.home)],
-            cwd=self.cwd,
-            env=environment(self.stack),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
+        """Run a command to its end, inside this process: importing the SDK anew takes longer."""
+        argv = ["narwhal", *arguments, "--home", str(self.home)]
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            mock.patch.dict(os.environ, environment(self.stack), clear=True),
+            mock.patch.object(sys, "argv", argv),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+            contextlib.chdir(self.cwd),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                main()
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
     def json(self, *arguments: str, stdin: str = "", code: int = 0) -> Any:
         """Run a command with --json; return what it printed."""
@@ -87,5 +98,7 @@ class CommandLine:
     def new_user(self) -> str:
         """Create an account and return its address."""
         email = f"{uuid.uuid4().hex[:12]}@example.com"
-        self.json("users", "create", email, "--password-stdin", stdin=PASSWORD + "\n")
+        admin_client(settings_of(self.stack, self.home)).auth.admin.create_user(
+            {"email": email, "password": PASSWORD, "email_confirm": True}
+        )
         return email

@@ -47,7 +47,10 @@ def large_file(path: Path, size: int = 14 * MIB) -> Path:
     return write(path, random.Random(path.name).randbytes(size))
 
 
-def test_an_account_is_created_listed_and_logs_in(cli: CommandLine, owner: str) -> None:
+def test_an_account_is_created_listed_and_logs_in(cli: CommandLine) -> None:
+    owner = "owner-" + os.urandom(4).hex() + "@example.com"
+    made = cli.json("users", "create", owner, "--password-stdin", stdin=PASSWORD + "\n")
+    assert (made["email"], made["role"]) == (owner, "user")
     [row] = [row for row in cli.json("users", "list") if row["email"] == owner]
     assert (row["role"], row["storage_used"]) == ("user", 0)
     assert PASSWORD not in cli.run("users", "list").stdout
@@ -109,6 +112,21 @@ def test_files_go_into_folders_that_are_made_on_the_way(cli: CommandLine, owner:
     missing = cli.run("ls", "Work/2027", "--as", owner)
     assert missing.returncode == 1
     assert "NOT_FOUND" in missing.stderr
+
+
+def test_two_commands_at_once_make_one_folder(cli: CommandLine, owner: str) -> None:
+    for name in ("left.txt", "right.txt"):
+        write(cli.cwd / name, name)
+    both = [
+        cli.start("upload", name, "--folder", "New/Place", "--as", owner)
+        for name in ("left.txt", "right.txt")
+    ]
+    for process in both:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    assert [row["name"] for row in cli.json("ls", "--as", owner)] == ["New"]
+    listed = cli.json("ls", "New/Place", "--as", owner)
+    assert [row["name"] for row in listed] == ["left.txt", "right.txt"]
 
 
 def test_conflicts_and_known_content(cli: CommandLine, owner: str) -> None:
@@ -228,7 +246,7 @@ def test_a_file_is_read_and_found_by_its_owner_alone(cli: CommandLine, owner: st
     assert broken["file_id"] in [job["file_id"] for job in failed]
     [job] = [job for job in failed if job["file_id"] == broken["file_id"]]
     assert cli.json("jobs", "retry", job["id"]) == {"retried": 1}
-    assert cli.run("worker", "--drain").returncode == 0
+    assert cli.start("worker", "--drain").wait(60) == 0
     deadline = time.monotonic() + 30
     while True:  # the stack's worker may have it instead of ours
         [job] = [j for j in cli.json("jobs", "list") if j["id"] == job["id"]]
