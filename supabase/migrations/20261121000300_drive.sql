@@ -415,7 +415,7 @@ declare
     v_rows jsonb;
 begin
     perform private.require_user();
-    v_key := case ltrim(sort, '-')
+    v_key := case regexp_replace(sort, '^-', '')
         when 'name' then 'private.name_key(n.name)'
         when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'')'
         when 'created_at' then 'to_char(n.created_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'')'
@@ -436,7 +436,11 @@ begin
     end if;
     begin
         v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
-        perform (v_after ->> 1)::uuid;
+        if cursor is not null and (
+            num_nulls(v_after ->> 0, (v_after ->> 1)::uuid) > 0 or v_after ->> 2 is distinct from sort
+        ) then
+            raise data_exception;
+        end if;
     exception when others then
         perform private.raise_invalid('cursor', 'This cursor is not one that list_folder gave.');
     end;
@@ -469,7 +473,9 @@ begin
             where r.position <= page_size
         ),
         'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
-            jsonb_build_array(v_rows -> (page_size - 1) -> 'sort_key', v_rows -> (page_size - 1) -> 'id')::text, 'UTF8'
+            jsonb_build_array(
+                v_rows -> (page_size - 1) -> 'sort_key', v_rows -> (page_size - 1) -> 'id', sort
+            )::text, 'UTF8'
         ), 'base64'), e'\n', '') end
     );
 end;

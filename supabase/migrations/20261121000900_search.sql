@@ -84,7 +84,9 @@ set search_path = ''
 as $$
 declare
     v_scope private.search_scope;
-    v_types text[] := (select array_agg(lower(ltrim(t, '.'))) from unnest(private.json_texts(filters -> 'types')) as t);
+    v_types text[] := case when jsonb_typeof(filters -> 'types') = 'array' then
+        array(select lower(ltrim(t, '.')) from jsonb_array_elements_text(filters -> 'types') as t)
+    end;
     v_file_ids uuid[] := private.json_texts(filters -> 'file_ids')::uuid[];
     v_owner_ids uuid[] := private.json_texts(filters -> 'owner_ids')::uuid[];
     v_folder_id uuid := (filters ->> 'folder_id')::uuid;
@@ -166,7 +168,7 @@ as $$
 $$;
 comment on function private.query_terms(text, text[]) is 'The terms of a query in these languages and unstemmed.';
 
-create function private.keyword_query(query text, owner_id uuid, file_ids uuid[]) returns extensions.sparsevec
+create function private.own_query(query text, owner_id uuid) returns extensions.sparsevec
 language plpgsql stable
 security invoker
 set search_path = ''
@@ -176,35 +178,51 @@ declare
     v_count bigint;
     v_weights text;
 begin
-    if owner_id is not null then
-        select s.languages, s.chunk_count into v_languages, v_count
-        from private.owner_statistics as s
-        where s.owner_id = keyword_query.owner_id;
-        select string_agg(q.term || ':' || (q.frequency * i.idf)::real, ',' order by q.term) into v_weights
-        from private.query_terms(query, v_languages) as q
-        inner join private.owner_terms as t on t.owner_id = keyword_query.owner_id and t.term = q.term
-        cross join lateral (select ln(1 + (v_count - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf) as i
-        where t.chunk_count > 0;
-    else
-        -- what is shared counts by itself, so that no score tells anything about rows that are not
-        select array_agg(distinct t.language), count(*) filter (where t.part = 0) into v_languages, v_count
-        from private.chunk_terms as t
-        where t.file_id = any(keyword_query.file_ids);
-        select string_agg(q.term || ':' || (q.frequency * i.idf)::real, ',' order by q.term) into v_weights
-        from private.query_terms(query, v_languages) as q
-        inner join lateral (
-            select count(*) as chunk_count
-            from private.chunk_terms as t
-            where t.file_id = any(keyword_query.file_ids) and q.term = any(t.terms)
-        ) as d on d.chunk_count > 0
-        cross join lateral (select ln(1 + (v_count - d.chunk_count + 0.5) / (d.chunk_count + 0.5)) as idf) as i;
-    end if;
+    select s.languages, s.chunk_count into v_languages, v_count
+    from private.owner_statistics as s
+    where s.owner_id = own_query.owner_id;
+    select string_agg(q.term || ':' || (q.frequency * i.idf)::real, ',' order by q.term) into v_weights
+    from private.query_terms(query, v_languages) as q
+    inner join private.owner_terms as t on t.owner_id = own_query.owner_id and t.term = q.term
+    cross join lateral (select ln(1 + (v_count - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf) as i;
     return ('{' || v_weights || '}/536870912')::extensions.sparsevec;
 end;
 $$;
-comment on function private.keyword_query(text, uuid, uuid[]) is
-'The query side of BM25, term frequency * idf, with the statistics of one owner or of some files; null when no term of
-the query occurs.';
+comment on function private.own_query(text, uuid) is
+'The query side of BM25, term frequency * idf, with the statistics of one owner; null when none of its terms occurs.';
+
+create function private.shared_query(
+    query text, file_ids uuid[], out terms integer[], out weights real[], out average real
+) returns record
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_languages text[];
+    v_count bigint;
+begin
+    -- what is shared counts by itself, so that no score tells anything about rows that are not
+    select
+        array_agg(distinct t.language),
+        count(*) filter (where t.part = 0),
+        avg(t.length) filter (where t.part = 0)
+    into v_languages, v_count, average
+    from private.chunk_terms as t
+    where t.file_id = any(shared_query.file_ids);
+    select array_agg(q.term), array_agg((q.frequency * i.idf)::real) into terms, weights
+    from private.query_terms(query, v_languages) as q
+    inner join lateral (
+        select count(*) as chunk_count
+        from private.chunk_terms as t
+        where t.file_id = any(shared_query.file_ids) and q.term = any(t.terms)
+    ) as d on d.chunk_count > 0
+    cross join lateral (select ln(1 + (v_count - d.chunk_count + 0.5) / (d.chunk_count + 0.5)) as idf) as i;
+end;
+$$;
+comment on function private.shared_query(text, uuid[]) is
+'The query side of BM25, term frequency * idf, with the statistics of some files, and the average length of their
+chunks; terms is null when none of the query occurs.';
 
 create function private.scope_clause(scope private.search_scope) returns text
 language sql immutable
@@ -245,29 +263,44 @@ declare
         order by score desc, p.chunk_id
         limit %s
     $statement$;
+    -- the stored weights know the owner's average length, which is not the caller's to know
+    v_shared_statement text := $statement$
+        select p.chunk_id, sum(p.score)::real as score
+        from (
+            select t.chunk_id, (
+                select sum(
+                    q.weight * u.frequency * 1.9::float8
+                    / (u.frequency + 0.9::float8 * (0.6::float8 + 0.4::float8 * t.length / $8))
+                )
+                from unnest(t.terms, t.frequencies) as u (term, frequency)
+                inner join unnest($2, $7) as q (term, weight) on q.term = u.term
+            ) as score
+            from unnest($1, $6) as f (file_id, owner_id)
+            inner join private.chunk_terms as t on t.owner_id = f.owner_id and t.file_id = f.file_id
+            where t.terms && $2 %s
+            offset 0
+        ) as p
+        group by p.chunk_id
+        order by score desc, p.chunk_id
+        limit %s
+    $statement$;
     v_owner_id uuid;
     v_query extensions.sparsevec;
+    v_shared record;
 begin
     foreach v_owner_id in array (scope).owner_ids loop
-        v_query := private.keyword_query(query, v_owner_id, null);
+        v_query := private.own_query(query, v_owner_id);
         continue when v_query is null;
         return query execute format(
             v_statement, 'private.chunk_terms as t where t.owner_id = $1', private.scope_clause(scope), max_hits
         ) using v_owner_id, v_query, (scope).file_ids, (scope).hidden_file_ids, scope;
     end loop;
     if cardinality((scope).shared_file_ids) > 0 then
-        v_query := private.keyword_query(query, null, (scope).shared_file_ids);
-        if v_query is not null then
-            return query execute format(
-                v_statement,
-                $from$
-                    unnest($1, $6) as f (file_id, owner_id)
-                    inner join private.chunk_terms as t on t.owner_id = f.owner_id and t.file_id = f.file_id
-                    where true
-                $from$,
-                private.scope_clause(scope), max_hits
-            ) using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope,
-                (scope).shared_owner_ids;
+        v_shared := private.shared_query(query, (scope).shared_file_ids);
+        if v_shared.terms is not null then
+            return query execute format(v_shared_statement, private.scope_clause(scope), max_hits)
+            using (scope).shared_file_ids, v_shared.terms, (scope).file_ids, (scope).hidden_file_ids, scope,
+                (scope).shared_owner_ids, v_shared.weights, v_shared.average::float8;
         end if;
     end if;
 end;
@@ -376,11 +409,15 @@ set search_path = ''
 as $$
 declare
     v_options private.search_options;
-    v_unknown text := (
-        select min(o.key) from jsonb_object_keys(options) as o (key)
-        where o.key not in ('fusion', 'weights', 'rrf_k', 'threshold')
-    );
+    v_unknown text;
+    v_weights jsonb := coalesce(nullif(options -> 'weights', 'null'), '{}');
 begin
+    if jsonb_typeof(options) <> 'object' then
+        perform private.raise_invalid('options', 'options must be an object.');
+    end if;
+    select min(o.key) into v_unknown
+    from jsonb_object_keys(options) as o (key)
+    where o.key not in ('fusion', 'weights', 'rrf_k', 'threshold');
     if v_unknown is not null then
         perform private.raise_invalid(
             'options.' || v_unknown, format('There is no option "%s".', v_unknown),
@@ -388,16 +425,19 @@ begin
         );
     end if;
     v_options.fusion := coalesce(options ->> 'fusion', 'rrf');
-    v_options.keyword_weight := coalesce((options -> 'weights' ->> 'keyword')::real, 1);
-    v_options.vector_weight := coalesce((options -> 'weights' ->> 'vector')::real, 1);
+    if jsonb_typeof(v_weights) <> 'object' or v_weights - '{keyword,vector}'::text[] <> '{}' then
+        perform private.raise_invalid('options.weights', 'weights must be an object with keyword and vector.');
+    end if;
+    v_options.keyword_weight := coalesce((v_weights ->> 'keyword')::real, 1);
+    v_options.vector_weight := coalesce((v_weights ->> 'vector')::real, 1);
     v_options.rrf_k := coalesce((options ->> 'rrf_k')::real, 10);
     v_options.threshold := (options ->> 'threshold')::real;
     if v_options.fusion not in ('rrf', 'convex') then
         perform private.raise_invalid('options.fusion', 'fusion must be rrf or convex.');
     end if;
-    if least(v_options.keyword_weight, v_options.vector_weight) < 0
-        or v_options.keyword_weight + v_options.vector_weight <= 0 then
-        perform private.raise_invalid('options.weights', 'weights must be 0 or more, and one of them above 0.');
+    if not (v_options.keyword_weight between 0 and 1000 and v_options.vector_weight between 0 and 1000)
+        or v_options.keyword_weight + v_options.vector_weight = 0 then
+        perform private.raise_invalid('options.weights', 'weights must be 0 to 1000, and one of them above 0.');
     end if;
     if v_options.rrf_k not between 1 and 1000 then
         perform private.raise_invalid('options.rrf_k', 'rrf_k must be between 1 and 1000.');
