@@ -1,0 +1,394 @@
+"""What belongs to somebody does not exist for anybody else; and these tests notice when it does.
+
+Tables, functions and policies are taken from the catalogue: what is added later is covered, or
+fails here until it is.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from tests.database import Database
+from tests.db.conftest import Drive, RolledBackError, embed
+
+SECRET = "walrus"
+
+# tables that hold nothing of anybody's, and are the same for all who are signed in
+COMMON = {"public.embedding_spaces"}
+# tables whose rows are a person's own even when a folder is shared
+PERSONAL = {"public.owners", "public.user_profiles", "public.uploads"}
+
+
+@dataclass
+class World:
+    """An owner with a file, a folder, a ticket and a share; and people who see what they may."""
+
+    owner: uuid.UUID
+    peer: uuid.UUID  # may view the folder
+    stranger: uuid.UUID
+    closed: uuid.UUID  # had a file of their own, and the share, until the account was closed
+    folder: str
+    file: str
+    version: str
+    upload: str
+    key: str
+    open_key: str
+    before: dict[tuple[str, str], list[str]]  # what everybody saw when nothing was there
+
+    @property
+    def outsiders(self) -> dict[str, uuid.UUID | None]:
+        return {"stranger": self.stranger, "anon": None, "ghost": GHOST, "closed": self.closed}
+
+    @property
+    def secrets(self) -> list[str]:
+        return [SECRET, str(self.owner), self.folder, self.file, self.version, self.upload]
+
+
+GHOST = uuid.uuid4()  # signed in, and deleted since
+
+
+@pytest.fixture
+def world(db: Database, drive: Drive) -> World:
+    db.all("insert into storage.buckets (id, name) values ('other', 'other')")
+    # a project's own bucket and policy, beside ours
+    db.all(
+        "create policy everybody_signed_in on storage.objects for select to authenticated"
+        " using (bucket_id = 'other')"
+    )
+    owner, peer, stranger, closed = (db.create_user() for _ in range(4))
+    made = World(owner, peer, stranger, closed, *[""] * 6, {})
+    made.before = {
+        (name, table): _rows(db, user, table)
+        for name, user in made.outsiders.items()
+        for table in _tables(db)
+    }
+    made.folder = drive.rpc(owner, "create_folder", name=f"{SECRET} folder")["id"]
+    ticket = drive.file(owner, f"{SECRET}.txt", f"the {SECRET} swims", folder_id=made.folder)
+    made.file, made.version, made.key = ticket["file_id"], ticket["version_id"], ticket["key"]
+    waiting = drive.ticket(owner, f"{SECRET} 2.txt", folder_id=made.folder)
+    made.upload, made.open_key = waiting["upload_id"], waiting["key"]
+    drive.file(closed, "closed.txt", f"the {SECRET} dives")
+    drive.ticket(closed, "closing.txt")
+    drive.share(made.folder, peer)
+    drive.share(made.folder, closed)
+    db.all("insert into storage.objects (bucket_id, name) values ('other', 'public.txt')")
+    db.all("update public.user_profiles set is_active = false where id = %s", closed)
+    return made
+
+
+def _tables(db: Database) -> list[str]:
+    return db.all(
+        "select n.nspname || '.' || c.relname from pg_class as c"
+        " join pg_namespace as n on n.oid = c.relnamespace"
+        " where c.relkind in ('r', 'p', 'v', 'm', 'f') and"
+        " (n.nspname = 'public' or c.oid = 'storage.objects'::regclass)"
+        " order by 1"
+    )
+
+
+def _rows(db: Database, user: uuid.UUID | None, table: str) -> list[str]:
+    """All that a user sees of a table, as text; nothing where even the right to look is missing."""
+    columns = db.all(
+        "select a.attname from pg_attribute as a where a.attrelid = %s::regclass and a.attnum > 0"
+        " and not a.attisdropped and has_column_privilege(%s, a.attrelid, a.attnum, 'select')"
+        " order by a.attnum",
+        table,
+        "authenticated" if user else "anon",
+    )
+    if not columns:
+        return []
+    query = sql.SQL("select row({})::text from {} order by 1").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(*table.split("."))
+    )
+    with db.as_user(user):
+        return [row[0] for row in db.connection.execute(query).fetchall()]
+
+
+# one call of every function of the API that asks for what is the owner's
+CALLS: dict[str, Callable[[World], dict[str, Any]]] = {
+    "abort_upload": lambda w: {"upload_id": w.upload},
+    "begin_upload": lambda w: {"name": "new.txt", "size": 1, "folder_id": w.folder},
+    "begin_upload version": lambda w: {"size": 1, "file_id": w.file},
+    "cancel_ingest": lambda w: {"file_id": w.file},
+    "create_folder": lambda w: {"name": "new", "parent": w.folder},
+    "embedding_space": lambda w: {},
+    "file_details": lambda w: {"file_id": w.file},
+    "file_details folder": lambda w: {"file_id": w.folder},
+    "hybrid_search": lambda w: {"query": SECRET, "embedding": Jsonb(embed(SECRET))},
+    "hybrid_search keyword": lambda w: {"query": SECRET},
+    "hybrid_search file": lambda w: {
+        "query": SECRET,
+        "embedding": Jsonb(embed(SECRET)),
+        "filters": Jsonb({"file_ids": [w.file], "owner_ids": [str(w.owner)]}),
+        "explain": True,
+    },
+    "hybrid_search folder": lambda w: {"query": SECRET, "filters": Jsonb({"folder_id": w.folder})},
+    "list_folder": lambda w: {},
+    "list_folder folder": lambda w: {"folder": w.folder},
+    "purge_nodes": lambda w: {"ids": [w.file]},
+    "purge_nodes folder": lambda w: {"ids": [w.folder]},
+    "retry_ingest": lambda w: {"file_id": w.file, "from_stage": "chunk"},
+    "trash_nodes": lambda w: {"ids": [w.file]},
+    "trash_nodes folder": lambda w: {"ids": [w.folder]},
+}
+# what answers everybody who is signed in, with nothing of the owner's
+HARMLESS = {"embedding_space", "hybrid_search", "hybrid_search keyword", "list_folder"}
+# filters that name what is not visible find nothing, as if it did not exist
+EMPTY = {"hybrid_search file"}
+
+
+def _call(drive: Drive, user: uuid.UUID | None, world: World, call: str) -> str:
+    """The answer as JSON, or the SQLSTATE of the refusal; nothing of it stays."""
+    answer = ""
+    try:
+        with drive.db.connection.transaction():
+            arguments = CALLS[call](world)
+            answer = json.dumps(drive.rpc(user, call.split()[0], **arguments), ensure_ascii=False)
+            raise RolledBackError
+    except RolledBackError:
+        return answer
+    except psycopg.Error as error:
+        return str(error.sqlstate)
+
+
+def leaks(drive: Drive, world: World) -> Iterator[str]:
+    """Everything of the owner's that an outsider sees or does."""
+    db = drive.db
+    for name, user in world.outsiders.items():
+        for table in _tables(db):
+            known = set() if name == "closed" else set(world.before[name, table])
+            if name == "stranger" and table == "storage.objects":
+                known |= set(db.all(PUBLIC_OBJECTS))
+            if set(_rows(db, user, table)) - known:
+                yield f"{name} sees rows of {table}"
+        for call in CALLS:
+            answer = _call(drive, user, world, call)
+            if name != "stranger":
+                expected = {"PT401"}
+            elif call in HARMLESS | EMPTY:
+                expected = {answer} if not any(s in answer for s in world.secrets) else set()
+            else:
+                expected = {"PT404"}
+            if answer not in expected:
+                yield f"{name} calls {call}: {answer[:80]}"
+        for what, write in WRITES.items():
+            if _written(db, user, write, world):
+                yield f"{name} can {what}"
+
+
+# the other bucket is open to all who are signed in, and active
+PUBLIC_OBJECTS = "select row(o.*)::text from storage.objects as o where o.bucket_id = 'other'"
+
+# writes that would change what is not the caller's; each returns the rows that it touched
+WRITES = {
+    "change a profile": "update public.user_profiles set full_name = 'x'",
+    "replace an object": "update storage.objects set metadata = '{}'",
+    "move an object": "update storage.objects set name = 'x' || name",
+    "remove an object": "delete from storage.objects",
+    "upload with another's ticket": (
+        "insert into storage.objects (bucket_id, name, metadata)"
+        " values ('files', %(open_key)s, '{\"contentLength\": 1}')"
+    ),
+    "upload beside another's file": (
+        "insert into storage.objects (bucket_id, name) values ('files', %(key)s || 'x')"
+    ),
+    "upload into another bucket": (
+        "insert into storage.objects (bucket_id, name) values ('other', 'x.txt')"
+    ),
+    "make a bucket": "insert into storage.buckets (id, name, public) values ('x', 'x', true)",
+    "open a bucket": "update storage.buckets set public = true",
+}
+
+
+def _written(db: Database, user: uuid.UUID | None, write: str, world: World) -> int:
+    count = 0
+    try:
+        with db.as_user(user):
+            db.all("select set_config('storage.allow_delete_query', 'true', true)")
+            cursor = db.connection.execute(
+                write,  # type: ignore[arg-type]
+                {"key": world.key, "open_key": world.open_key},
+            )
+            count = cursor.rowcount
+            if "user_profiles" in write and user == world.stranger:
+                count -= 1  # their own
+            raise RolledBackError
+    except RolledBackError:
+        return count
+    except psycopg.Error as error:
+        assert error.sqlstate == "42501", error
+        return 0
+
+
+# The rule ----------------------------------------------------------------------------------------
+
+
+def test_nobody_else_sees_or_does_anything(drive: Drive, world: World) -> None:
+    assert list(leaks(drive, world)) == []
+
+
+def test_anon_sees_no_row_of_anything(db: Database, world: World) -> None:
+    for table in _tables(db):
+        assert _rows(db, None, table) == [], table
+
+
+def test_the_owner_sees_and_does_all_of_it(db: Database, drive: Drive, world: World) -> None:
+    for table in _tables(db):
+        assert _rows(db, world.owner, table), table
+    for call in CALLS:
+        answer = _call(drive, world.owner, world, call)
+        if call == "cancel_ingest":
+            assert answer == "0"
+        elif call == "embedding_space":
+            assert "minilm" in answer
+        else:
+            assert answer.startswith(("{", "null", "1", "3")), (call, answer)
+        if "search" in call:
+            assert SECRET in answer, call
+
+
+def test_who_is_shared_with_sees_it_and_changes_nothing(
+    db: Database, drive: Drive, world: World
+) -> None:
+    for table in _tables(db):
+        rows = _rows(db, world.peer, table)
+        assert rows or table == "public.uploads"  # of their own, where the table is personal
+        if table in PERSONAL:
+            assert not any(str(world.owner) in row for row in rows), table
+        elif table not in COMMON:
+            assert any(secret in row for row in rows for secret in [*world.secrets, world.key])
+    for call in CALLS:
+        answer = _call(drive, world.peer, world, call)
+        if call in HARMLESS | EMPTY or call.split()[0] in ("file_details", "hybrid_search"):
+            assert call in ("embedding_space", "list_folder") or SECRET in answer, call
+        elif call == "list_folder folder":
+            assert SECRET in answer
+        elif call == "abort_upload":
+            assert answer == "PT404"
+        else:
+            assert answer == "PT403", call
+
+
+def test_every_function_of_the_api_is_tried(db: Database) -> None:
+    functions = db.all("select proname from pg_proc where pronamespace = 'public'::regnamespace")
+    assert {call.split()[0] for call in CALLS} == set(functions)
+
+
+@pytest.mark.parametrize("claims", [{"sub": None}, {"sub": str(GHOST), "role": "authenticated"}])
+def test_a_token_of_nobody_opens_nothing(
+    db: Database, world: World, claims: dict[str, Any]
+) -> None:
+    with db.as_user(GHOST, **claims):
+        for table in ("nodes", "file_versions", "pages", "chunks", "uploads", "user_profiles"):
+            query = sql.SQL("select count(*) from public.{}").format(sql.Identifier(table))
+            assert db.connection.execute(query).fetchone() == (0,), table
+        assert db.one("select count(*) from storage.objects where bucket_id = 'files'") == 0
+
+
+# And these tests notice --------------------------------------------------------------------------
+
+
+@contextmanager
+def _changed(db: Database, *statements: sql.Composable) -> Iterator[None]:
+    """As if the migrations said something else, for one block."""
+    try:
+        with db.connection.transaction():
+            for statement in statements:
+                db.connection.execute(statement)
+            yield
+            raise RolledBackError
+    except RolledBackError:
+        return
+
+
+def test_loosening_any_policy_is_noticed(db: Database, drive: Drive, world: World) -> None:
+    policies = db.all(
+        "select schemaname, tablename, policyname, qual is not null, with_check is not null"
+        " from pg_policies where schemaname = 'public' or policyname like 'narwhal\\_%'"
+        " order by 1, 2, 3"
+    )
+    assert len(policies) > 10
+    unnoticed = []
+    for schema, table, policy, has_using, has_check in policies:
+        change = sql.SQL("alter policy {} on {} {} {}").format(
+            sql.Identifier(policy),
+            sql.Identifier(schema, table),
+            sql.SQL("using (true)" if has_using else ""),
+            sql.SQL("with check (true)" if has_check else ""),
+        )
+        with _changed(db, change):
+            if not any(leaks(drive, world)):
+                unnoticed.append((table, policy))
+    assert unnoticed == []
+    assert list(leaks(drive, world)) == []  # and all of it is as it was
+
+
+def test_a_table_without_row_security_is_noticed(db: Database, drive: Drive, world: World) -> None:
+    tables = [table for table in _tables(db) if table.startswith("public.")]
+    unnoticed = []
+    for table in tables:
+        change = sql.SQL("alter table {} disable row level security").format(
+            sql.Identifier(*table.split("."))
+        )
+        with _changed(db, change):
+            if not any(leaks(drive, world)):
+                unnoticed.append(table)
+    assert unnoticed == []
+
+
+LOOSE = {
+    "is_readable": (
+        "create or replace function private.is_readable(owner_id uuid, path uuid[],"
+        " trashed_at timestamptz, owner_ids uuid[], roots uuid[]) returns boolean"
+        " language sql immutable parallel safe return true"
+    ),
+    "my_owner_ids": (
+        "create or replace function private.my_owner_ids() returns uuid[] language sql stable"
+        " security definer set search_path = '' as"
+        " 'select array_agg(o.id) from public.owners as o'"
+    ),
+    "granted_roots": (
+        "create or replace function private.granted_roots() returns uuid[] language sql stable"
+        " security definer set search_path = '' as 'select array_agg(n.id) from public.nodes as n'"
+    ),
+    "is_active": (
+        "create or replace function private.is_active() returns boolean language sql stable"
+        " security definer set search_path = '' as 'select true'"
+    ),
+    "can_read_object": (
+        "create or replace function private.can_read_object(key text) returns boolean"
+        " language sql stable security definer set search_path = '' as 'select true'"
+    ),
+    "my_level": (
+        "create or replace function private.my_level(node public.nodes, include_trashed boolean"
+        " default false) returns text language sql stable security definer"
+        " set search_path = '' as $$ select 'owner' $$"
+    ),
+    "require_user": (
+        "create or replace function private.require_user() returns uuid language sql stable"
+        " security definer set search_path = '' as 'select auth.uid()'"
+    ),
+    "private itself": "grant select on all tables in schema public to anon, authenticated",
+}
+
+
+@pytest.mark.parametrize("helper", LOOSE)
+def test_a_helper_that_says_yes_is_noticed(
+    db: Database, drive: Drive, world: World, helper: str
+) -> None:
+    with _changed(db, sql.SQL(LOOSE[helper])):
+        found = list(leaks(drive, world))
+    if helper == "private itself":
+        assert found == []  # control: rights alone open nothing, the policies do
+    else:
+        assert found
