@@ -135,6 +135,7 @@ def test_a_link_never_leads_astray(server: AuthServer, evil: str) -> None:
         ("http://[::1]:3000/", True),
         ("http://127.0.0.1.evil.test:3000", False),
         ("http://2130706433/", False),
+        ("http://user@localhost:3000/", False),
         ("ftp://127.0.0.1:3000", False),
         ("https://app.example.test/callback", True),
         ("https://app.example.test/callback/deeper", False),
@@ -430,3 +431,23 @@ def test_incomplete_and_unknown_exchanges(server: AuthServer) -> None:
     assert exchange(server, "unknown", VERIFIER).json()["code"] == "flow_state_not_found"
     half = ask(server, "/otp", email=fresh_email(), code_challenge=CHALLENGE)
     assert half.json()["code"] == "validation_failed"
+
+
+def test_no_link_code_or_exchange_lets_a_banned_user_in(server: AuthServer) -> None:
+    email = fresh_email()
+    user = server.sign_up(email)["user"]
+    code = pkce_code(server, email)
+    ask(server, "/otp", email=email)
+    mail = server.mails(email)[-1]
+    server.admin().update_user_by_id(user["id"], {"ban_duration": "1h"})
+
+    answers = [
+        ask(server, "/verify", type="email", email=email, token=mail["otp"]),
+        ask(server, "/verify", type="email", token_hash=mail["token_hash"]),
+        exchange(server, code, VERIFIER),
+    ]
+    assert [(a.status_code, a.json()["code"]) for a in answers] == [(403, "user_banned")] * 3
+    assert fragment(server.open_link(mail["link"]))["error_code"] == "user_banned"
+
+    server.admin().update_user_by_id(user["id"], {"ban_duration": "none"})
+    assert fragment(server.open_link(mail["link"]))["access_token"]
