@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
+from supabase import Client
 
 from narwhal.errors import NarwhalError
 from narwhal.failures import as_narwhal_error
 from narwhal.resumable import send_resumable
 from narwhal.settings import Settings
 from narwhal.uploads import Ledger
-from supabase import Client
 
 Json = dict[str, Any]
 SETTLED = frozenset({"ready", "failed", "skipped", "rejected"})

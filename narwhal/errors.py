@@ -9,7 +9,7 @@ class NarwhalError(Exception):
     """A failure that a user or an operator can act on.
 
     The command line prints it as two lines (what happened, what to do) and exits with 1; the AI
-    service answers with `as_response()`, the four keys that PostgREST uses too.
+    service answers with `error` and `details` under the four keys that PostgREST uses too.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
+from supabase import SupabaseException
 from supabase_auth.errors import (
     AuthError,
     AuthRetryableError,
@@ -18,7 +19,6 @@ from supabase_functions.errors import FunctionsError
 from tusclient.exceptions import TusCommunicationError
 
 from narwhal.errors import NarwhalError
-from supabase import SupabaseException
 
 LOG_IN_AGAIN = "Log in again: narwhal login EMAIL"
 IS_IT_RUNNING = "Check SUPABASE_URL and that the project answers; locally: narwhal status"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from supabase import Client
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError
 from tusclient.uploader.uploader import Uploader
@@ -14,7 +15,6 @@ from tusclient.uploader.uploader import Uploader
 from narwhal.session import access_token, refresh
 from narwhal.settings import Settings
 from narwhal.uploads import Ledger
-from supabase import Client
 
 CHUNK_SIZE = 6 * 1024 * 1024  # Storage accepts no other part size
 ATTEMPTS = 5

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from supabase import Client, create_client
 from supabase.lib.client_options import SyncClientOptions
 from supabase_auth import SyncSupportedStorage
 from supabase_auth.errors import AuthApiError
@@ -18,7 +19,6 @@ from supabase_auth.types import Session
 
 from narwhal.errors import NarwhalError
 from narwhal.settings import Settings
-from supabase import Client, create_client
 
 CLIENT_SECONDS = 120  # a 6 MiB part over a slow line, or a cold model
 LINK_ATTEMPTS = 8

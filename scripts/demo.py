@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from demo_view import View, megabytes
-from tusclient.client import TusClient
-
 from supabase import Client, ClientOptions, create_client
+from tusclient.client import TusClient
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
 NOT_SAMPLES = {"README.md", "make.py"}

@@ -972,6 +972,8 @@ CREATE TABLE public.embedding_spaces (
 
 COMMENT ON TABLE public.embedding_spaces IS 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
 
+COMMENT ON COLUMN public.embedding_spaces.revision IS 'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
+
 COMMENT ON COLUMN public.embedding_spaces.state IS 'building and shadow are written, active is written and searched.';
 
 COMMENT ON COLUMN public.embedding_spaces.max_tokens IS 'Longest text that the model reads whole; chunks are never longer.';

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from narwhal.ingest.document import READ_ERRORS, Document, Heading, Line, Page, ReadError
+from narwhal.ingest.text import clean
 
 MIB = 1024 * 1024
 _ROOT = Path(__file__).parents[2]  # the folder that holds the package
@@ -196,15 +197,14 @@ class _Answer:
 def _raise_error(code: str, message: str) -> NoReturn:
     if code not in READ_ERRORS:
         raise ValueError(code)
-    raise ReadError(code, str(message)[:500])
+    raise ReadError(code, clean(str(message))[:500])
 
 
 def _page(values: dict[str, Any]) -> Page:
     """Build a page from the reader's JSON; ValueError or TypeError for a wrong shape."""
     text = values["text"]
-    if "\x00" in text:
-        raise ValueError("NUL in text")
-    text.encode()  # raises for a lone surrogate
+    if clean(text) != text:
+        raise ValueError("the text holds what cannot be stored")
     return Page(
         number=int(values["number"]),
         text=text,
@@ -219,7 +219,7 @@ def _page(values: dict[str, Any]) -> Page:
             for start, end, (a, b, c, d) in values["lines"]
         ),
         headings=tuple(
-            Heading(_offset(start, text), int(level), str(title)[:500])
+            Heading(_offset(start, text), int(level), clean(str(title))[:500])
             for start, level, title in values["headings"]
         ),
     )

@@ -158,11 +158,11 @@ def _blob(stage: Stage) -> Iterator[Blob]:
 
 def _encoder(space: dict[str, Any]) -> TextEncoder:
     encoder = load_text_encoder(space["model"])
-    if encoder.dimension != space["dimension"]:
+    if (encoder.revision, encoder.dimension) != (space["revision"], space["dimension"]):
         raise NarwhalError(
-            f"The model {space['model']} gives {encoder.dimension} numbers, "
-            f"the space {space['name']} takes {space['dimension']}.",
-            error="INVALID_ARGUMENT",
+            f"The model {space['model']} here ({encoder.revision}, {encoder.dimension} numbers) is "
+            f"not that of the space {space['name']} ({space['revision']}, {space['dimension']}).",
+            error="SERVICE_UNAVAILABLE",
         )
     return encoder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +17,7 @@ from narwhal import __version__
 from narwhal.errors import NarwhalError
 from narwhal.service.answers import Refusal, refuse, unavailable
 from narwhal.service.bodies import EmbedBody, Mode, SearchBody, read_body
-from narwhal.service.queries import QueryEncoder
+from narwhal.service.queries import QueryEncoder, Space
 from narwhal.service.upstream import Caller, Upstream
 
 LONGEST_QUERY = 4000  # characters; longer ones are refused by Postgres and not embedded first
@@ -26,16 +25,6 @@ ONE_SIDE = {
     Mode.KEYWORD: {"weights": {"keyword": 1, "vector": 0}},
     Mode.SEMANTIC: {"weights": {"keyword": 0, "vector": 1}},
 }
-
-
-@dataclass(frozen=True)
-class Space:
-    """An embedding space as rpc embedding_space describes it."""
-
-    name: str
-    model: str
-    dimension: int
-    kind: str
 
 
 def create_service(
@@ -141,7 +130,7 @@ class Service:
         return await caller.rpc("hybrid_search", arguments)
 
     async def _embed(self, space: Space, texts: list[str]) -> list[list[float]]:
-        return await self.encoder.embed(space.name, space.model, space.dimension, texts)
+        return await self.encoder.embed(space, texts)
 
 
 async def _space(caller: Caller, name: str) -> Space:
@@ -152,7 +141,7 @@ async def _space(caller: Caller, name: str) -> Space:
         if name == "active" and refusal.details.get("field") == "space":
             raise unavailable("no text space is active", "keyword") from refusal
         raise
-    return Space(row["name"], row["model"], row["dimension"], row["kind"])
+    return Space(row["name"], row["model"], row["revision"], row["dimension"], row["kind"])
 
 
 def _answer(work: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,6 +26,17 @@ DEFAULT = ""  # health cannot ask for the active space: it has no account
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Space:
+    """An embedding space as rpc embedding_space describes it."""
+
+    name: str
+    model: str
+    revision: str
+    dimension: int
+    kind: str
+
+
 class QueryEncoder:
     """Embeds short texts in threads, so that a model never blocks the event loop."""
 
@@ -35,23 +47,22 @@ class QueryEncoder:
         self._cache: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
         self._limiter: anyio.CapacityLimiter | None = None
 
-    async def embed(
-        self, space: str, model: str, dimension: int, texts: list[str]
-    ) -> list[list[float]]:
-        """Return one L2-normalised vector of `dimension` floats for each text.
+    async def embed(self, space: Space, texts: list[str]) -> list[list[float]]:
+        """Return one L2-normalised vector of the space's dimension for each text.
 
         Raises SERVICE_UNAVAILABLE when the model cannot be used here, or is not the space's.
         """
-        vectors = {text: self._cache[space, text] for text in texts if (space, text) in self._cache}
+        cache, name = self._cache, space.name
+        vectors = {text: cache[name, text] for text in texts if (name, text) in cache}
         missing = list(dict.fromkeys(text for text in texts if text not in vectors))
         if missing:
-            fresh = await self._in_thread(model, dimension, missing)
+            fresh = await self._in_thread(space, missing)
             vectors.update(zip(missing, fresh, strict=True))
         for text, vector in vectors.items():
-            self._cache[space, text] = vector
-            self._cache.move_to_end((space, text))
-        while len(self._cache) > CACHE_SIZE:
-            self._cache.popitem(last=False)
+            cache[name, text] = vector
+            cache.move_to_end((name, text))
+        while len(cache) > CACHE_SIZE:
+            cache.popitem(last=False)
         return [vectors[text] for text in texts]
 
     async def is_available(self) -> bool:
@@ -62,11 +73,11 @@ class QueryEncoder:
             return False
         return True
 
-    async def _in_thread(self, model: str, dimension: int, texts: list[str]) -> list[list[float]]:
+    async def _in_thread(self, space: Space, texts: list[str]) -> list[list[float]]:
         def work() -> list[list[float]]:
-            encoder = self._load(model)
-            if encoder.dimension != dimension:
-                raise unavailable(f"the model {model} here does not fit the space", "keyword")
+            encoder = self._load(space.model)
+            if (encoder.revision, encoder.dimension) != (space.revision, space.dimension):
+                raise unavailable(f"the model {space.model} here does not fit the space", "keyword")
             rows: list[list[float]] = encoder.encode(texts).tolist()
             return rows
 

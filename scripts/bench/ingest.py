@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from supabase import Client, ClientOptions, create_client
 
 from narwhal.encoders import load_text_encoder
 from narwhal.ingest.chunking import chunk
 from narwhal.ingest.limits import Limits, read_in_sandbox
 from narwhal.local.state import StackState, read_state
 from scripts.bench.report import machine, write
-from supabase import Client, ClientOptions, create_client
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 PASSWORD = "correct horse battery staple"  # of accounts that live as long as the run

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.eval.stack import manifest, running, sign_up, upload, wait
 from supabase import Client
+
+from scripts.eval.stack import manifest, running, sign_up, upload, wait
 
 FORMATS = {
     "pdf", "docx", "pptx", "xlsx", "html", "htm", "md", "txt", "csv", "tsv", "eml",

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from narwhal.local.state import StackState, read_state
 from supabase import Client, ClientOptions, create_client
+
+from narwhal.local.state import StackState, read_state
 
 PASSWORD = "correct horse battery staple"  # of an account that lives as long as the run
 SETTLED = {"ready", "failed", "skipped", "rejected"}

@@ -64,6 +64,8 @@ create table public.embedding_spaces (
 );
 comment on table public.embedding_spaces is
 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
+comment on column public.embedding_spaces.revision is
+'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
 comment on column public.embedding_spaces.max_tokens is
 'Longest text that the model reads whole; chunks are never longer.';
 comment on column public.embedding_spaces.state is 'building and shadow are written, active is written and searched.';

@@ -69,7 +69,7 @@ comment on function private.create_space(text, text, text, integer, text, text, 
 'Registers an embedding space and makes its partition; returns its id.';
 
 select private.create_space(
-    'minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', '0.1.0', 384, 'text', 'active', 256
+    'minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', '53aa51172d14', 384, 'text', 'active', 256
 );
 
 create function private.find_space(space text, kind text) returns public.embedding_spaces

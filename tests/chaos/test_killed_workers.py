@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from supabase import Client, ClientOptions, create_client
 
 from narwhal.local.state import StackState, read_state
-from supabase import Client, ClientOptions, create_client
 from tests.conftest import ROOT, clean_environment, narwhal
 
 SAMPLES = ROOT / "scripts" / "samples"

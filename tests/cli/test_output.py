@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
+from supabase import SupabaseException
 from supabase_auth.errors import (
     AuthApiError,
     AuthRetryableError,
@@ -21,7 +22,6 @@ from tusclient.exceptions import TusCommunicationError
 from narwhal.errors import NarwhalError
 from narwhal.failures import as_narwhal_error
 from narwhal.output import human_size, printable, report, show
-from supabase import SupabaseException
 
 ROWS = [{"id": 1, "name": "简历", "more": None}, {"id": 20, "name": "plain", "more": True}]
 

@@ -14,13 +14,13 @@ import httpx
 import pytest
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
+from supabase import Client, create_client
 from supabase.lib.client_options import SyncClientOptions
 from supabase_auth.errors import AuthApiError
 from tusclient.client import TusClient
 from tusclient.exceptions import TusUploadFailed
 
 from narwhal.local.state import StackState
-from supabase import Client, create_client
 from tests.cli.running import PASSWORD
 
 MIB = 2**20

@@ -124,7 +124,7 @@ def test_token_dense_text_is_cut_shorter_with_some_overlap() -> None:
     chunks = cut(text, count_tokens=per_character, max_tokens=256)
     assert all(len(piece.content) <= 254 for piece in chunks)
     for before, after in pairwise(chunks):
-        assert 40 <= before.char_end - after.char_start <= 130
+        assert 40 <= before.char_end - after.char_start <= 90
 
 
 @pytest.mark.parametrize(

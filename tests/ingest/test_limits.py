@@ -17,6 +17,7 @@ from narwhal.ingest.document import Heading, Line, ReadError
 from narwhal.ingest.limits import MIB, Limits, read_in_sandbox
 from tests.ingest.files import docx, package, paragraph, pdf, text_at
 
+PYTHON = sys.executable  # the fixture below puts another in its place
 Program = Callable[[str], None]
 
 
@@ -26,7 +27,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
     def install(source: str) -> None:
         program = tmp_path / "reader"
-        program.write_text(f"#!{sys.executable}\nimport json, os, signal, sys, time\n{source}\n")
+        program.write_text(f"#!{PYTHON}\nimport json, os, signal, sys, time\n{source}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr("narwhal.ingest.limits.sys.executable", str(program))
 
@@ -174,6 +175,17 @@ def test_an_answer_is_not_believed(tmp_path: Path, reader: Program, source: str,
     reader(source)
     limits = Limits(seconds=20, characters=1000, pages=50)
     assert code_of(stored(tmp_path, b""), limits=limits) == code
+
+
+def test_words_of_the_reader_are_cleaned(tmp_path: Path, reader: Program) -> None:
+    title = page(headings=[[0, 1, "a\x00b\ud800c"]])
+    reader(f"{title}\nprint(json.dumps({{'error': 'corrupt', 'message': 'x\\0y'}}))")
+    with pytest.raises(ReadError) as error:
+        read_in_sandbox(stored(tmp_path, b""), "a.txt")
+    assert error.value.message == "xy"
+    reader(f"{title}\n{DONE}")
+    document = read_in_sandbox(stored(tmp_path, b""), "a.txt")
+    assert document.pages[0].headings == (Heading(0, 1, "abc"),)
 
 
 def test_no_secret_reaches_the_reader(

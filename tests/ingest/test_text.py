@@ -68,6 +68,11 @@ def test_a_declared_encoding_decides_where_the_letters_do_not() -> None:
     assert decode(b"plain", "rot13")[0] == "plain"  # a codec, but no encoding
 
 
+@pytest.mark.parametrize("text", ["à la carte", "Müller & Söhne", "Crème brûlée, 5 €"])
+def test_a_few_accents_are_western(text: str) -> None:
+    assert decode(text.encode("cp1252"))[0] == text
+
+
 def test_one_broken_byte_does_not_change_the_encoding_of_a_long_text() -> None:
     data = ("Größe und Maß über alles, " * 40).encode() + b"\xff" + b"ende"
     text, charset = decode(data)

@@ -21,7 +21,13 @@ from narwhal.service.bodies import MAX_BODY
 from narwhal.service.queries import CACHE_SIZE, QueryEncoder
 from narwhal.service.upstream import Upstream, _remember_status
 
-SPACE = {"name": "tiny", "model": "tiny-model", "dimension": 2, "kind": "text"}
+SPACE = {
+    "name": "tiny",
+    "model": "tiny-model",
+    "revision": "0a1b2c",
+    "dimension": 2,
+    "kind": "text",
+}
 Answer = Callable[[str, dict[str, Any]], Any]
 
 
@@ -29,6 +35,7 @@ class CountingEncoder(QueryEncoder):
     """A two-dimensional encoder that remembers what it was asked."""
 
     dimension = 2
+    revision = SPACE["revision"]
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,11 +260,14 @@ def test_without_an_encoder_search_falls_back_to_keyword(connect: Connect) -> No
         assert details == {"error": "SERVICE_UNAVAILABLE", "degraded_to": "keyword"}
 
 
-def test_a_vector_of_another_dimension_is_never_sent(connect: Connect) -> None:
-    def wider(function: str, body: dict[str, Any]) -> Any:
-        return {**SPACE, "dimension": 3} if function == "embedding_space" else usual(function, body)
+@pytest.mark.parametrize("difference", [{"dimension": 3}, {"revision": "other"}])
+def test_a_vector_of_another_model_is_never_sent(
+    connect: Connect, difference: dict[str, Any]
+) -> None:
+    def other(function: str, body: dict[str, Any]) -> Any:
+        return {**SPACE, **difference} if function == "embedding_space" else usual(function, body)
 
-    client, _ = connect(wider)
+    client, _ = connect(other)
     assert client.post("/embed", json={"text": "fox"}).status_code == 503
     assert client.post("/search", json={"query": "fox"}).json()["asked"]["embedding"] is None
 

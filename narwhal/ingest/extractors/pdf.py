@@ -25,9 +25,9 @@ from narwhal.ingest.text import clean
 
 PAGED = True
 
-_HYPHEN = "\x02"  # what PDFium makes of a hyphen at the end of a line
+_HYPHEN, _LINE_END = 2, 10  # PDFium ends a line that a word is cut at with a code of its own
 # Where a font names no characters, TeX's ligatures surface as the codes of its T1 encoding.
-_CONTROLS: dict[int, str | None] = dict.fromkeys([*range(9), *range(11, 32), 0x7F, 0xFFFE, 0xFFFF])
+_CONTROLS: dict[int, str | None] = dict.fromkeys([*range(32), 0x7F, 0xFFFE, 0xFFFF])
 _CONTROLS.update({9: " ", 0x1B: "ff", 0x1C: "fi", 0x1D: "fl", 0x1E: "ffi", 0x1F: "ffl"})
 _CONTROLS.update({0xA0: " "})
 # Presentation forms are shapes of a font, not characters that anybody types.
@@ -132,10 +132,9 @@ def _read_lines(page: Any, textpage: Any, text: _Text) -> None:
     start = 0
     hyphenated = False
     last: Box | None = None
-    for end in [index for index, code in enumerate(codes) if code == 10] + [len(codes)]:
-        line = "".join(map(chr, codes[start:end])).strip("\r\n ")
-        cut = line.endswith(_HYPHEN)
-        line = _tidy(line[:-1] if cut else line)
+    ends = [index for index, code in enumerate(codes) if code in (_HYPHEN, _LINE_END)]
+    for end in [*ends, len(codes)]:
+        line = _tidy("".join(map(chr, codes[start:end])))
         box = _line_box(page, textpage, start, end - start) if line else None
         start = end + 1
         if not line:
@@ -144,7 +143,7 @@ def _read_lines(page: Any, textpage: Any, text: _Text) -> None:
         if hyphenated:
             separator = _rejoin(text, line)
         text.add(line, box, separator)
-        hyphenated = cut
+        hyphenated = end < len(codes) and codes[end] == _HYPHEN
         last = box or last
     if hyphenated:
         text.add("-", None, "")
@@ -176,7 +175,7 @@ def _rejoin(text: _Text, line: str) -> str:
 
 
 def _tidy(line: str) -> str:
-    line = line.translate(_CONTROLS).replace(_HYPHEN, "-")
+    line = line.translate(_CONTROLS)
     # Where the direction changes, PDFium puts the space on the wrong side of the word.
     line = _TURNS.sub(" ", line)
     line = _SHAPES.sub(lambda shapes: unicodedata.normalize("NFKC", shapes.group()), line)
