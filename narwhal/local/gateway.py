@@ -34,7 +34,6 @@ from narwhal.local.storage import create_storage
 from narwhal.service import create_service
 
 KIB = 1024
-AUTH_BODY = 1024 * KIB
 FD_VARIABLE = "NARWHAL_GATEWAY_FD"  # the listening socket that the supervisor made
 REST_BODY = 20 * 1024 * KIB
 FUNCTION_BODY = 10 * 1024 * KIB
@@ -83,7 +82,7 @@ class Gateway:
         self.services = [auth, storage, service]
         for prefix, app, limit in (
             ("/rest/v1", self.rest, REST_BODY),
-            ("/auth/v1", auth, AUTH_BODY),
+            ("/auth/v1", auth, None),  # Auth says it in words that the SDKs read
             ("/storage/v1", storage, None),  # Storage knows the size of each ticket and bucket
             ("/functions/v1/ai", service, FUNCTION_BODY),
         ):
@@ -172,6 +171,7 @@ def main(arguments: list[str]) -> int:
             log_level="warning",
             access_log=False,  # URLs hold signed tokens
             ws="none",
+            proxy_headers=False,  # X-Forwarded-For would let a caller invent addresses
             server_header=False,
             timeout_keep_alive=65,
             timeout_graceful_shutdown=5,
