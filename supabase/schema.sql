@@ -1234,7 +1234,7 @@ $$;
 COMMENT ON FUNCTION private.freshness(scope private.search_scope) IS '{pending_files: readable files that are not fully searchable yet, index_lag: age of the oldest of them in seconds}.';
 
 CREATE FUNCTION private.fuse(query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope, options private.search_options, max_candidates integer) RETURNS TABLE(chunk_id uuid, fused double precision, keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE ROWS 100
     SET search_path TO ''
     AS $$
     with keyword as (

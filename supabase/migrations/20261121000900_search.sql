@@ -472,7 +472,7 @@ returns table (
     chunk_id uuid, fused double precision,
     keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real
 )
-language sql stable
+language sql stable rows 100 -- so that hits are looked up, instead of reading all chunks of an owner
 security invoker
 set search_path = ''
 as $$
