@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from narwhal.ingest.detect import Detected
 from narwhal.ingest.document import READ_ERRORS, Document, Heading, Line, Page, ReadError
 from narwhal.ingest.text import clean
 
@@ -60,9 +61,32 @@ def read_in_sandbox(
     Raises ReadError, `unsupported_media` for a file that nothing here reads; a crash of the reader
     is `corrupt`, or `limit_memory` where it had used most of its memory.
     """
-    limits = limits or Limits()
+    answer = _run(path, name, mime, limits or Limits(), task="read")
+    assert isinstance(answer, Document)
+    return answer
+
+
+def detect_in_sandbox(
+    path: Path, name: str, mime: str | None = None, limits: Limits | None = None
+) -> Detected:
+    """Like `narwhal.ingest.detect.detect`, in a process of its own: archives lie about themselves.
+
+    Raises ReadError as `detect` and `read_in_sandbox` do.
+    """
+    answer = _run(path, name, mime, limits or Limits(), task="detect")
+    assert isinstance(answer, Detected)
+    return answer
+
+
+def _run(path: Path, name: str, mime: str | None, limits: Limits, task: str) -> Document | Detected:
     _compile()
-    job = {"path": str(path.resolve()), "name": name, "mime": mime, "limits": asdict(limits)}
+    job = {
+        "task": task,
+        "path": str(path.resolve()),
+        "name": name,
+        "mime": mime,
+        "limits": asdict(limits),
+    }
     process = subprocess.Popen(
         [sys.executable, "-S", "-s", "-P", "-m", "narwhal.ingest.sandbox"],
         stdin=subprocess.PIPE,
@@ -110,8 +134,8 @@ class _Answer:
         self._deadline = time.monotonic() + limits.seconds
         self._most_memory = 0
 
-    def read(self, job: bytes) -> Document:
-        """Send the job, collect the pages; ReadError for anything but a complete answer."""
+    def read(self, job: bytes) -> Document | Detected:
+        """Send the job, collect the answer; ReadError for anything but a complete one."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(job)
@@ -126,6 +150,8 @@ class _Answer:
                 if "page" in message:
                     page = _page(message["page"])
                     pages.append(page)
+                elif "detected" in message:
+                    return _detected(message["detected"])
                 elif "paged" in message:
                     return Document(tuple(pages), bool(message["paged"]))
                 else:
@@ -198,6 +224,17 @@ def _raise_error(code: str, message: str) -> NoReturn:
     if code not in READ_ERRORS:
         raise ValueError(code)
     raise ReadError(code, clean(str(message))[:500])
+
+
+def _detected(values: dict[str, Any]) -> Detected:
+    """Build what was recognised from the reader's JSON; ValueError for a wrong shape."""
+    texts = {name: values[name] for name in ("mime", "format", "charset")}
+    if not isinstance(texts["mime"], str) or any(
+        text is not None and (not isinstance(text, str) or len(text) > 200)
+        for text in texts.values()
+    ):
+        raise ValueError("what was recognised is not a few short words")
+    return Detected(**texts)
 
 
 def _page(values: dict[str, Any]) -> Page:

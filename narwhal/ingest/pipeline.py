@@ -17,10 +17,9 @@ from narwhal.encoders import TextEncoder, load_text_encoder
 from narwhal.errors import NarwhalError
 from narwhal.ingest.blobs import Blob, BlobStore
 from narwhal.ingest.chunking import chunk
-from narwhal.ingest.detect import detect
 from narwhal.ingest.document import Chunk, Document, Heading, Line, Page, ReadError
 from narwhal.ingest.language import detect_language
-from narwhal.ingest.limits import MIB, Limits, read_in_sandbox
+from narwhal.ingest.limits import MIB, Limits, detect_in_sandbox, read_in_sandbox
 from narwhal.ingest.queue import Job, LeaseLostError, Queue
 
 EMBED_BATCH = 32
@@ -68,7 +67,9 @@ def run_job(stage: Stage) -> None:
 def run_detect(stage: Stage) -> None:
     """Hash the bytes and recognise them by content and name."""
     with _blob(stage) as blob:
-        detected = detect(blob.path, stage.job.name, stage.job.mime)
+        detected = detect_in_sandbox(
+            blob.path, stage.job.name, stage.job.mime, _limits(stage.job.settings)
+        )
         stage.queue.finish_detect(
             stage.job,
             sha256=blob.sha256,

@@ -1,4 +1,4 @@
-"""The reading process: locks itself in, reads one file, answers in lines of JSON, ends.
+"""The reading process: locks itself in, looks at one file, answers in lines of JSON, ends.
 
 Run as `python -m narwhal.ingest.sandbox` with a job on stdin; see `narwhal.ingest.limits` for the
 caller's side. Pages are written as they are read, so a long document is never held twice.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from narwhal.ingest.detect import detect
+from narwhal.ingest.detect import Detected, detect
 from narwhal.ingest.document import Page, ReadError
 from narwhal.ingest.extractors import Source, extract_pages, extractor_for
 from narwhal.ingest.limits import Limits
@@ -26,7 +27,11 @@ def main() -> None:
     limit_resources(limits.seconds, limits.memory_bytes)
     lock_down(path)
     try:
-        _read(path, job["name"], job["mime"], limits, sys.stdout)
+        detected = detect(path, job["name"], job["mime"])
+        if job["task"] == "detect":
+            _answer(sys.stdout, {"detected": asdict(detected)})
+        else:
+            _read(path, detected, limits, sys.stdout)
     except ReadError as error:
         _answer(sys.stdout, {"error": error.code, "message": error.message})
     except MemoryError:
@@ -38,8 +43,7 @@ def main() -> None:
     sys.stdout.flush()
 
 
-def _read(path: Path, name: str, mime: str | None, limits: Limits, out: TextIO) -> None:
-    detected = detect(path, name, mime)
+def _read(path: Path, detected: Detected, limits: Limits, out: TextIO) -> None:
     extractor = extractor_for(detected)
     with path.open("rb") as file:
         for page in extract_pages(Source(file, detected), limits):

@@ -144,6 +144,6 @@ insert into private.settings (key, value, description) values
 ('jobs.max_lease_losses', '10', 'Workers lost during one job before it is dead.'),
 ('chunks.size', '1000', 'Longest chunk, in characters.'),
 ('chunks.overlap', '200', 'Characters that neighbouring chunks share.'),
-('ingest.time_limit_s', '120', 'Wall time for reading one file, in seconds.'),
+('ingest.time_limit_s', '28', 'Wall time, and CPU time, for reading one file, in seconds.'),
 ('ingest.memory_limit_mb', '512', 'Memory for reading one file, in MiB.'),
 ('ingest.output_limit_chars', '20000000', 'Text that one file may give, in characters.');

@@ -279,6 +279,23 @@ def test_who_is_shared_with_sees_it_and_changes_nothing(
             assert answer == "PT403", call
 
 
+def test_a_viewer_reads_everything_and_changes_nothing(
+    db: Database, drive: Drive, world: World
+) -> None:
+    db.all("update public.user_profiles set role = 'viewer' where id = %s", world.owner)
+    for table in _tables(db):
+        assert _rows(db, world.owner, table), table
+    reading = {"embedding_space", "file_details", "hybrid_search", "list_folder"}
+    for call in CALLS:
+        answer = _call(drive, world.owner, world, call)
+        if call.split()[0] in reading:
+            assert answer.startswith("{"), call
+        elif call == "abort_upload":
+            assert answer == "null"  # giving up is always possible
+        else:
+            assert answer == "PT403", call
+
+
 def test_every_function_of_the_api_is_tried(db: Database) -> None:
     functions = db.all("select proname from pg_proc where pronamespace = 'public'::regnamespace")
     assert {call.split()[0] for call in CALLS} == set(functions)

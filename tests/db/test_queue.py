@@ -17,6 +17,7 @@ from psycopg import sql
 
 from tests.database import Database
 from tests.db.conftest import Drive, chunk_rows, denied, refused
+from tests.db.invariants import UNBALANCED, UNEQUAL, UNNEEDED, UNSERVED
 
 STAGES = ["detect", "extract", "chunk", "embed_text"]
 TEXTS = ["alpha bravo", "charlie delta"]
@@ -679,6 +680,8 @@ def test_nobody_meets_a_deadlock(connect: Callable[[], Drive]) -> None:
     outcomes = dict(seen)
     assert {name for name in outcomes if name.split(": ", 1)[1] not in EXPECTED} == set(), outcomes
     assert needed <= outcomes.keys(), outcomes  # control: all of it happened
+    for query in (UNBALANCED, UNEQUAL, UNNEEDED, UNSERVED):
+        assert drive.db.all(query) == []
 
 
 ACTIONS = {"begin", "store", "trash", "purge", "cancel", "retry", "abort", "create", "operator"}

@@ -15,6 +15,7 @@ import pytest
 
 from tests.database import Database
 from tests.db.conftest import Drive, denied, refused, refused_by_storage
+from tests.db.invariants import UNBALANCED
 
 MIB = 2**20
 
@@ -693,39 +694,6 @@ def test_the_books_balance_after_whatever_happens(db: Database, drive: Drive, se
     db.all("delete from auth.users")
     assert db.one("select count(*) from public.nodes") == 0
     assert db.one("select count(*) from private.blobs") == 0
-
-
-# owners whose sums are wrong, bytes that nothing refers to, files that wait for no upload
-UNBALANCED = """
-select 'used', o.id::text from public.owners as o
-where o.storage_used <> (
-    select coalesce(sum(b.size), 0) from private.blobs as b where b.owner_id = o.id
-)
-union all
-select 'reserved', o.id::text from public.owners as o
-where o.storage_reserved <> (
-    select coalesce(sum(u.size), 0) from public.uploads as u
-    where u.owner_id = o.id and u.state in ('open', 'uploading')
-)
-union all
-select 'limit', o.id::text from public.owners as o
-where o.storage_used + o.storage_reserved > o.storage_limit
-union all
-select 'profile', p.id::text from public.user_profiles as p
-inner join public.owners as o on o.id = p.id
-where (p.storage_used, p.storage_limit) <> (o.storage_used, o.storage_limit)
-union all
-select 'blob', b.key from private.blobs as b
-where not exists (select from public.file_versions as v where v.blob_id = b.id)
-union all
-select 'object', d.key from private.object_deletions as d
-inner join private.blobs as b on b.key = d.key
-union all
-select 'waiting', n.id::text from public.nodes as n
-where n.status = 'uploading' and n.trashed_at is null and not exists (
-    select from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
-)
-"""
 
 
 class Walk:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from narwhal.ingest.detect import detect
 from narwhal.ingest.document import Heading, Line, ReadError
-from narwhal.ingest.limits import MIB, Limits, read_in_sandbox
+from narwhal.ingest.limits import MIB, Limits, detect_in_sandbox, read_in_sandbox
 from tests.ingest.files import docx, package, paragraph, pdf, text_at
 
 PYTHON = sys.executable  # the fixture below puts another in its place
@@ -321,3 +322,17 @@ def test_a_page_tree_that_contains_itself_ends(tmp_path: Path) -> None:
         "corrupt",
         "limit_output",
     )
+
+
+def test_a_file_is_recognised_in_a_process_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "notes.html"
+    path.write_text("<!doctype html><p>Hello", encoding="utf-8")
+    assert detect_in_sandbox(path, path.name) == detect(path, path.name)
+
+
+def test_a_disguised_program_is_refused_by_the_other_process_too(tmp_path: Path) -> None:
+    path = tmp_path / "report.pdf"
+    path.write_bytes(b"MZ" + bytes(200))
+    with pytest.raises(ReadError) as refusal:
+        detect_in_sandbox(path, path.name)
+    assert refusal.value.code == "magic_mismatch"

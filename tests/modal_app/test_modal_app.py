@@ -41,7 +41,7 @@ def test_importing_it_needs_no_account_and_opens_no_connection(
 
 def test_the_image_gets_what_pyproject_pins() -> None:
     wanted = requirements("extract", "modal")
-    assert any(line.startswith("kreuzberg==") for line in wanted)
+    assert any(line.startswith("pypdfium2==") for line in wanted)
     assert any(line.startswith("postgrest==") for line in wanted)
     assert not any(line.startswith("pytest") for line in wanted)
 
