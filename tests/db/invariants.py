@@ -1,0 +1,84 @@
+"""Queries that find nothing as long as the books are right."""
+
+# owners whose sums are wrong, bytes that nothing refers to, files that wait for no upload
+UNBALANCED = """
+select 'used', o.id::text from public.owners as o
+where o.storage_used <> (
+    select coalesce(sum(b.size), 0) from private.blobs as b where b.owner_id = o.id
+)
+union all
+select 'reserved', o.id::text from public.owners as o
+where o.storage_reserved <> (
+    select coalesce(sum(u.size), 0) from public.uploads as u
+    where u.owner_id = o.id and u.state in ('open', 'uploading')
+)
+union all
+select 'limit', o.id::text from public.owners as o
+where o.storage_used + o.storage_reserved > o.storage_limit
+union all
+select 'profile', p.id::text from public.user_profiles as p
+inner join public.owners as o on o.id = p.id
+where (p.storage_used, p.storage_limit) <> (o.storage_used, o.storage_limit)
+union all
+select 'blob', b.key from private.blobs as b
+where not exists (select from public.file_versions as v where v.blob_id = b.id)
+union all
+select 'object', d.key from private.object_deletions as d
+inner join private.blobs as b on b.key = d.key
+union all
+select 'waiting', n.id::text from public.nodes as n
+where n.status = 'uploading' and n.trashed_at is null and not exists (
+    select from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+)
+"""
+
+# every owner's statistics, computed again from the chunks of head versions, minus what is stored
+UNEQUAL = """
+with found as (
+    select n.owner_id, c.id, private.term_id(l.lexeme) as term, max(l.frequency) as frequency
+    from public.nodes as n
+    inner join public.chunks as c on c.file_id = n.id and c.version_id = n.head_version_id
+    cross join lateral private.lexemes(c.content, c.language) as l
+    group by n.owner_id, c.id, private.term_id(l.lexeme)
+), terms as (
+    select owner_id, term, count(*)::integer as chunk_count from found group by owner_id, term
+), totals as (
+    select owner_id, count(distinct id) as chunk_count, sum(frequency)::bigint as total_length
+    from found group by owner_id
+)
+select 'terms', coalesce(a.term, b.term)
+from terms as a
+full join private.owner_terms as b on b.owner_id = a.owner_id and b.term = a.term
+where a.chunk_count is distinct from b.chunk_count
+union all
+select 'totals', 0
+from totals as a full join private.owner_statistics as b on b.owner_id = a.owner_id
+where (coalesce(a.chunk_count, 0), coalesce(a.total_length, 0)) <> (b.chunk_count, b.total_length)
+    or b.owner_id is null
+"""
+
+# vectors of what is not in service, texts whose vector nobody needs
+UNNEEDED = """
+select 'vector', v.chunk_id::text
+from private.chunk_vectors as v
+left join public.chunks as c on c.id = v.chunk_id
+left join public.nodes as n on n.id = c.file_id and n.head_version_id = c.version_id
+where n.id is null
+union all
+select 'text', t.text_hash::text
+from private.text_vectors as t
+where not exists (
+    select from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+    where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+)
+"""
+
+# chunks of head versions that only one leg finds, although their ingestion has ended well
+UNSERVED = """
+select 'chunk', c.id::text
+from public.nodes as n
+inner join public.file_versions as f on f.id = n.head_version_id and f.status = 'ready'
+inner join public.chunks as c on c.version_id = f.id
+left join private.chunk_vectors as v on v.chunk_id = c.id
+where v.chunk_id is null
+"""
