@@ -1,0 +1,291 @@
+"""Reservations and quota: how tickets end, and books that always balance."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.database import Database
+from tests.db.conftest import Drive, refused, refused_by_storage
+from tests.db.invariants import UNBALANCED
+from tests.db.looks import (
+    quota_of,
+    versions_of,
+)
+
+# Ends --------------------------------------------------------------------------------------------
+
+
+def test_an_aborted_upload_returns_its_reservation_and_its_name(db: Database, drive: Drive) -> None:
+    owner, stranger = db.create_user(), db.create_user()
+    ticket = drive.ticket(owner, "a.txt", 100)
+    assert quota_of(db, owner)[:2] == (0, 100)
+    for user in (stranger, None):
+        with refused("NOT_FOUND" if user else "NOT_AUTHENTICATED"):
+            drive.rpc(user, "abort_upload", upload_id=ticket["upload_id"])
+    drive.rpc(owner, "abort_upload", upload_id=ticket["upload_id"])
+    assert quota_of(db, owner)[:2] == (0, 0)
+    assert drive.ticket(owner, "a.txt", 1)["name"] == "a.txt"
+    done = drive.upload(owner, "b.txt")
+    with refused("CONFLICT_STATE", state="completed"):
+        drive.rpc(owner, "abort_upload", upload_id=done["upload_id"])
+
+
+def test_an_abandoned_upload_returns_its_reservation_when_it_expires(
+    db: Database, drive: Drive
+) -> None:
+    owner = db.create_user()
+    old, new = drive.ticket(owner, "old.txt", 100), drive.ticket(owner, "new.txt", 10)
+    with db.as_role("narwhal_worker"):
+        assert db.one("select private.expire_uploads()") == 0
+    db.all(
+        "update public.uploads set expires_at = now() - interval '1 s' where id = %s",
+        old["upload_id"],
+    )
+    with db.as_role("narwhal_worker"):
+        assert db.one("select private.expire_uploads()") == 1
+    assert quota_of(db, owner)[:2] == (0, 10)
+    assert drive.rpc(owner, "list_folder")["items"][0]["name"] == "new.txt"
+    # asking for another ticket sweeps one's own first
+    db.all(
+        "update public.uploads set expires_at = now() - interval '1 s' where id = %s",
+        new["upload_id"],
+    )
+    drive.ticket(owner, "new.txt", 5)
+    assert quota_of(db, owner)[:2] == (0, 5)
+
+
+def test_two_tickets_of_one_new_file_end_one_by_one(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    first = drive.ticket(owner, "a.txt", 100)
+    second = drive.ticket(owner, "a.txt", 10, on_conflict="version")
+    assert second["file_id"] == first["file_id"]
+    drive.rpc(owner, "abort_upload", upload_id=first["upload_id"])
+    assert quota_of(db, owner)[:2] == (0, 10)
+    drive.store(owner, second["key"], 10)
+    assert quota_of(db, owner)[:2] == (10, 0)
+    assert versions_of(drive, owner, second) == [1]
+
+
+def test_a_ticket_for_a_file_that_expires_on_the_way_is_refused(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    first = drive.ticket(owner, "a.txt", 100)
+    db.all("update public.uploads set expires_at = now() - interval '1 s'")
+    with refused("NOT_FOUND"):
+        drive.ticket(owner, "a.txt", 10, file_id=first["file_id"])
+    assert drive.ticket(owner, "a.txt", 10)["name"] == "a.txt"
+
+
+def test_the_uploads_of_a_deleted_account_return_what_they_reserved_elsewhere(
+    db: Database, drive: Drive
+) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="f")["id"]
+    drive.share(folder, peer, "edit")
+    drive.ticket(peer, "a.txt", 100, folder_id=folder)
+    kept = drive.upload(peer, "b.txt", 10, folder_id=folder)
+    db.all("delete from auth.users where id = %s", peer)
+    assert quota_of(db, owner)[:2] == (10, 0)
+    names = [item["name"] for item in drive.rpc(owner, "list_folder", folder=folder)["items"]]
+    assert names == ["b.txt"]
+    assert drive.rpc(owner, "file_details", file_id=kept["file_id"])["created_by"] is None
+
+
+def test_trash_and_purge_return_the_reservation(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    for function in ("trash_nodes", "purge_nodes"):
+        ticket = drive.ticket(owner, "a.txt", 100)
+        assert quota_of(db, owner)[1] == 100
+        drive.rpc(owner, function, ids=[ticket["file_id"]])
+        assert quota_of(db, owner)[1] == 0
+
+
+# Quota -------------------------------------------------------------------------------------------
+
+
+def test_the_quota_is_checked_at_the_ticket_to_the_byte(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    db.all("update public.owners set storage_limit = 1000 where id = %s", owner)
+    drive.upload(owner, "a.txt", 300)
+    drive.ticket(owner, "b.txt", 500)
+    with refused("QUOTA_EXCEEDED", used=300, reserved=500, limit=1000, requested=201):
+        drive.ticket(owner, "c.txt", 201)
+    assert drive.ticket(owner, "c.txt", 200)["upload_id"]
+    with refused("QUOTA_EXCEEDED", requested=1):
+        drive.ticket(owner, "d.txt", 1)
+    assert drive.ticket(owner, "d.txt", 0)["upload_id"]
+
+
+def test_a_quota_that_shrank_meanwhile_refuses_completion(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    ticket = drive.ticket(owner, "a.txt", 100)
+    db.all("update public.owners set storage_limit = 99 where id = %s", owner)
+    with refused_by_storage("QUOTA_EXCEEDED"):
+        drive.store(owner, ticket["key"], 100)
+    assert quota_of(db, owner)[:2] == (0, 100)  # until the sweep, at the latest at expiry
+    db.all("update public.uploads set expires_at = now() - interval '1 s'")
+    with db.as_role("narwhal_worker"):
+        db.one("select private.expire_uploads()")
+    assert quota_of(db, owner)[:2] == (0, 0)
+
+
+def test_purging_returns_the_quota_and_the_profile_shows_it(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    ticket = drive.upload(owner, size=100)
+    drive.upload(owner, size=50, file_id=ticket["file_id"])
+    with db.as_user(owner):
+        assert db.one("select storage_used from public.user_profiles") == 150
+    drive.rpc(owner, "trash_nodes", ids=[ticket["file_id"]])
+    assert quota_of(db, owner)[0] == 150  # the trash counts
+    drive.rpc(owner, "purge_nodes", ids=[ticket["file_id"]])
+    with db.as_user(owner):
+        assert db.one("select storage_used from public.user_profiles") == 0
+    assert len(db.all("select key from private.object_deletions")) == 2
+
+
+def test_fifty_tickets_at_once_never_exceed_the_quota(connect: Callable[[], Drive]) -> None:
+    drive = connect()
+    owner = drive.db.create_user()
+    drive.db.all("update public.owners set storage_limit = 1000 where id = %s", owner)
+    drive.upload(owner, "there already.txt", 300)
+    drives = [connect() for _ in range(50)]
+    start = Barrier(len(drives))
+
+    def ask(number: int) -> str:
+        start.wait()
+        try:
+            drives[number].ticket(owner, f"{number % 40}.txt", 30, on_conflict="rename")
+        except psycopg.Error as error:
+            return str(error.sqlstate)
+        return "given"
+
+    with ThreadPoolExecutor(len(drives)) as pool:
+        answers = Counter(pool.map(ask, range(len(drives))))
+    assert answers == {"given": 23, "PT413": 27}  # 700 bytes were free
+    assert quota_of(drive.db, owner) == (300, 690, 1000)
+    assert drive.db.one("select count(*) from public.uploads where state = 'open'") == 23
+    assert drive.ticket(owner, "the last.txt", 10)["upload_id"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_books_balance_after_whatever_happens(db: Database, drive: Drive, seed: int) -> None:
+    walk = Walk(drive, random.Random(seed))
+    for _ in range(150):
+        walk.step()
+        assert db.all(UNBALANCED) == [], walk.history
+    assert {action.__name__ for action in walk.actions} == set(walk.history)
+    assert {"PT404", "PT409", "PT413"} <= set(walk.refusals), walk.refusals
+    db.all("delete from auth.users")
+    assert db.one("select count(*) from public.nodes") == 0
+    assert db.one("select count(*) from private.blobs") == 0
+
+
+class Walk:
+    """Two people, one of whom may write in the other's folder, doing anything at random."""
+
+    def __init__(self, drive: Drive, chance: random.Random) -> None:
+        self.drive, self.db, self.chance = drive, drive.db, chance
+        self.people = [self.db.create_user(), self.db.create_user()]
+        self.db.all("update public.owners set storage_limit = 120")
+        self.folder = drive.rpc(self.people[0], "create_folder", name="shared")["id"]
+        drive.share(self.folder, self.people[1], "edit")
+        self.tickets: list[tuple[uuid.UUID, Any]] = []
+        self.history = Counter[str]()
+        self.refusals = Counter[str]()
+        self.actions = [
+            self.ask,
+            self.ask,
+            self.ask,
+            self.store,
+            self.store,
+            self.store,
+            self.again,
+            self.abort,
+            self.expire,
+            self.read,
+            self.reject,
+            self.trash,
+            self.purge,
+            self.cancel,
+        ]
+
+    def step(self) -> None:
+        action = self.chance.choice(self.actions)
+        try:
+            with self.db.connection.transaction():
+                action()
+        except psycopg.Error as error:
+            assert str(error.sqlstate)[:2] in ("PT", "42"), error
+            self.refusals[str(error.sqlstate)] += 1
+        else:
+            self.history[action.__name__] += 1
+
+    def ask(self, **more: Any) -> None:
+        user = self.chance.choice(self.people)
+        if self.chance.random() < 0.5:
+            more["folder_id"] = self.folder
+        if self.chance.random() < 0.2 and self.tickets:
+            more = {"file_id": self.chance.choice(self.tickets)[1]["file_id"]}
+        name = f"{self.chance.randrange(6)}.txt"
+        on_conflict = self.chance.choice(["fail", "rename", "version"])
+        size = more.pop("size", self.chance.randrange(60))
+        ticket = self.drive.ticket(user, name, size, on_conflict=on_conflict, **more)
+        if not ticket["deduplicated"]:
+            self.tickets.append((user, ticket))
+
+    def again(self) -> None:
+        blob = self.chance.choice(
+            self.db.all("select size, sha256 from private.blobs where sha256 is not null")
+            or [(1, "0" * 64)]
+        )
+        self.ask(size=blob[0], sha256=blob[1])
+
+    def some(self) -> tuple[uuid.UUID, Any]:
+        return self.chance.choice(self.tickets or [(self.people[0], self.nothing())])
+
+    def nothing(self) -> Any:
+        return dict.fromkeys(("upload_id", "file_id", "version_id", "key"), uuid.UUID(int=0).hex)
+
+    def store(self) -> None:
+        user, ticket = self.some()
+        size = self.db.one("select size from public.uploads where id = %s", ticket["upload_id"])
+        self.drive.store(user, ticket["key"], self.chance.randrange((size or 0) + 2))
+
+    def abort(self) -> None:
+        user, ticket = self.some()
+        self.drive.rpc(user, "abort_upload", upload_id=ticket["upload_id"])
+
+    def expire(self) -> None:
+        self.db.all(
+            "update public.uploads set expires_at = now() - interval '1 s' where id = %s",
+            self.some()[1]["upload_id"],
+        )
+        with self.db.as_role("narwhal_worker"):
+            self.db.one("select private.expire_uploads()")
+
+    def read(self) -> None:
+        self.drive.ingest("some text")
+
+    def reject(self) -> None:
+        for job in self.drive.claim():
+            self.drive.work("fail_job", job, "magic_mismatch", "It is a program.", True)
+
+    def trash(self) -> None:
+        user, ticket = self.some()
+        self.drive.rpc(user, "trash_nodes", ids=[ticket["file_id"]])
+
+    def purge(self) -> None:
+        _, ticket = self.some()
+        self.drive.rpc(self.people[0], "purge_nodes", ids=[ticket["file_id"]])
+
+    def cancel(self) -> None:
+        user, ticket = self.some()
+        self.drive.rpc(user, "cancel_ingest", file_id=ticket["file_id"])
