@@ -594,7 +594,7 @@ COMMENT ON FUNCTION private.claim_object_deletions(max_objects integer) IS 'Obje
 CREATE TABLE public.uploads (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     owner_id uuid NOT NULL,
-    file_id uuid NOT NULL,
+    file_id uuid,
     version_id uuid DEFAULT gen_random_uuid() NOT NULL,
     bucket text DEFAULT 'files'::text NOT NULL,
     key text NOT NULL,
@@ -614,6 +614,8 @@ CREATE TABLE public.uploads (
 );
 
 COMMENT ON TABLE public.uploads IS 'Upload tickets: the right, the place and the quota for one version of one file.';
+
+COMMENT ON COLUMN public.uploads.file_id IS 'The file; null once an upload that ended without bytes took along the file that waited for it.';
 
 COMMENT ON COLUMN public.uploads.size IS 'Promised size in bytes; as much quota is reserved while the ticket is open.';
 
@@ -1794,6 +1796,10 @@ begin
         from public.nodes as n inner join public.chunks as c on c.file_id = n.id
         where n.path && ids
     );
+    -- tickets outlive files that never came, not files that are purged
+    delete from public.uploads as u
+    using public.nodes as n
+    where n.path && ids and u.file_id = n.id;
     delete from public.nodes as n where n.id = any(ids);
     perform private.forget_texts(v_owner_ids, v_texts);
     return v_count;
@@ -3609,7 +3615,7 @@ ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.uploads
-    ADD CONSTRAINT uploads_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+    ADD CONSTRAINT uploads_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE SET NULL;
 
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;

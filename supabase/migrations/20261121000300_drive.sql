@@ -640,6 +640,10 @@ begin
         from public.nodes as n inner join public.chunks as c on c.file_id = n.id
         where n.path && ids
     );
+    -- tickets outlive files that never came, not files that are purged
+    delete from public.uploads as u
+    using public.nodes as n
+    where n.path && ids and u.file_id = n.id;
     delete from public.nodes as n where n.id = any(ids);
     perform private.forget_texts(v_owner_ids, v_texts);
     return v_count;

@@ -3,7 +3,7 @@
 create table public.uploads (
     id uuid primary key default gen_random_uuid(),
     owner_id uuid not null references public.owners on delete cascade,
-    file_id uuid not null references public.nodes on delete cascade,
+    file_id uuid references public.nodes on delete set null,
     version_id uuid not null default gen_random_uuid(),
     bucket text not null default 'files',
     key text not null unique,
@@ -21,6 +21,8 @@ create table public.uploads (
     completed_at timestamptz
 );
 comment on table public.uploads is 'Upload tickets: the right, the place and the quota for one version of one file.';
+comment on column public.uploads.file_id is
+'The file; null once an upload that ended without bytes took along the file that waited for it.';
 comment on column public.uploads.size is 'Promised size in bytes; as much quota is reserved while the ticket is open.';
 comment on column public.uploads.bytes_received is '0 until completion: Storage''s permission tests are rolled back.';
 comment on column public.uploads.sha256 is 'What the client says the bytes hash to, hex; a worker checks it.';

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import psycopg
+import pytest
 
 from tests.database import Database
 from tests.db.conftest import Drive, denied, refused, refused_by_storage
@@ -320,3 +321,25 @@ def test_a_promise_that_the_bytes_break_fails_the_version(db: Database, drive: D
     drive.ingest("x")
     problem = drive.rpc(owner, "file_details", file_id=ticket["file_id"])["problem"]
     assert problem["error_code"] == "corrupt"
+
+
+@pytest.mark.parametrize("end", ["abort", "trash", "expire"])
+def test_a_ticket_that_ended_without_bytes_still_says_how(
+    db: Database, drive: Drive, end: str
+) -> None:
+    owner = db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="inbox")
+    ticket = drive.ticket(owner, folder_id=folder["id"])
+    if end == "abort":
+        drive.rpc(owner, "abort_upload", upload_id=ticket["upload_id"])
+    elif end == "trash":
+        drive.rpc(owner, "trash_nodes", ids=[folder["id"]])
+    else:
+        db.all("update public.uploads set expires_at = now() - interval '1 s'")
+        db.all("select private.expire_uploads()")
+
+    with db.as_user(owner):
+        assert db.one("select state from public.uploads where id = %s", ticket["upload_id"]) == (
+            "expired" if end == "expire" else "aborted"
+        )
+        assert db.one("select id from public.nodes where id = %s", ticket["file_id"]) is None
