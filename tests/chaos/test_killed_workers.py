@@ -97,12 +97,12 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 def test_killed_workers_leave_what_an_undisturbed_run_leaves(
     own_stack: tuple[Path, StackState],
 ) -> None:
-    check(own_stack, files=10, kills=10)
+    check(own_stack, files=20, kills=30)
 
 
 @pytest.mark.long
-def test_thirty_kills_over_twenty_files(own_stack: tuple[Path, StackState]) -> None:
-    check(own_stack, files=20, kills=30)
+def test_a_hundred_kills_over_forty_files(own_stack: tuple[Path, StackState]) -> None:
+    check(own_stack, files=40, kills=100)
 
 
 def check(own_stack: tuple[Path, StackState], files: int, kills: int) -> None:
