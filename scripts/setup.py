@@ -129,7 +129,7 @@ def install(purpose: str) -> None:
         run(
             f"Node packages of {folder}",
             ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            "It needs registry.npmjs.org, or the registry your npm is configured for.",
+            "It needs the npm registry, or the one that your npm is configured for.",
             ROOT / folder,
         )
         # where nothing of it fits this platform, npm makes none
