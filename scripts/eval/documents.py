@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
-import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +20,13 @@ from typing import Any
 
 from supabase import Client
 
-from scripts.eval.stack import manifest, running, sign_up, upload, wait
+from scripts.eval.manifest import WITHOUT_TEXT, fold, manifest
+from scripts.eval.stack import running, sign_up, upload, wait
 
 FORMATS = {
     "pdf", "docx", "pptx", "xlsx", "html", "htm", "md", "txt", "csv", "tsv", "eml",
 }  # fmt: skip
-NO_TEXT = {"no-text", "no-text-layer", "encrypted", "scanned"}
 TOP = 5
-# invisible in print, so not part of a phrase: soft hyphen, zero-width, bidi marks, tatweel
-INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\u0640]")
 
 
 @dataclass
@@ -66,7 +62,7 @@ def main() -> None:
 
 
 def _counts(entry: dict[str, Any]) -> bool:
-    return _format(entry) in FORMATS and not NO_TEXT & set(entry["tags"])
+    return _format(entry) in FORMATS and not WITHOUT_TEXT & set(entry["tags"])
 
 
 def _format(entry: dict[str, Any]) -> str:
@@ -87,7 +83,7 @@ def _judge(
         tally.files += 1
         chunks = _chunks(client, file_id)
         for phrase in entry["phrases"]:
-            pages = {page for page, text in chunks if _fold(phrase["text"]) in text}
+            pages = {page for page, text in chunks if fold(phrase["text"]) in text}
             tally.phrases += 1
             tally.found += bool(pages)
             is_right = bool(pages) and (phrase.get("page") is None or phrase["page"] in pages)
@@ -118,7 +114,7 @@ def _chunks(client: Client, file_id: str) -> list[tuple[int | None, str]]:
             .execute()
             .data
         )
-        chunks += [(row["page"], _fold(row["content"])) for row in rows]
+        chunks += [(row["page"], fold(row["content"])) for row in rows]
         if len(rows) < 1000:
             return chunks
 
@@ -131,11 +127,6 @@ def _search(client: Client, question: str, mode: str) -> list[str]:
     if isinstance(answer, bytes):
         answer = json.loads(answer)
     return [hit["file_id"] for hit in answer["hits"]]
-
-
-def _fold(text: str) -> str:
-    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(text.split())
 
 
 def _report(tallies: dict[str, Tally], seconds: float, *, as_json: bool) -> None:

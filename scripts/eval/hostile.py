@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scripts.eval.stack import SETTLED, manifest, running, sign_up, state_of, upload, wait
+from scripts.eval.manifest import manifest
+from scripts.eval.stack import SETTLED, running, sign_up, state_of, upload, wait
 
 
 def main() -> None:

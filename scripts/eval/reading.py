@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import resource
 import time
-import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +22,7 @@ from narwhal.encoders import load_text_encoder
 from narwhal.ingest.chunking import chunk
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.limits import Limits, read_in_sandbox
-
-# Files of which no phrase can be expected from a text layer.
-WITHOUT_TEXT = {"no-text-layer", "encrypted", "scanned"}
-INVISIBLE = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0640]")
+from scripts.eval.manifest import WITHOUT_TEXT, fold, manifest, path_of
 
 
 @dataclass
@@ -52,19 +47,12 @@ def main() -> None:
     parser.add_argument("--limit-s", type=float, default=28, help="seconds for one file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    lines = (options.folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
-    entries = [json.loads(line) for line in lines]
+    entries = manifest(options.folder)
     limits = Limits(seconds=options.limit_s)
     if any("expect" in entry for entry in entries):
         _report_outcomes([_outcome(options.folder, e, limits) for e in entries], options.json)
     else:
         _report_tallies(_judge(options, entries, limits), options.json)
-
-
-def _path(folder: Path, entry: dict[str, Any]) -> Path:
-    """Paths are given from the folder, or from its parent."""
-    path = folder / entry["path"]
-    return path if path.exists() else folder.parent / entry["path"]
 
 
 def _judge(
@@ -73,8 +61,8 @@ def _judge(
     encoder = load_text_encoder()
     tallies: dict[str, Tally] = defaultdict(Tally)
     for entry in entries:
-        path = _path(options.folder, entry)
-        if WITHOUT_TEXT & set(entry["tags"]):
+        path = path_of(options.folder, entry)
+        if (WITHOUT_TEXT - {"no-text"}) & set(entry["tags"]):
             continue
         tally = tallies[path.suffix[1:].lower()]
         started = time.monotonic()
@@ -97,9 +85,9 @@ def _judge(
         tally.seconds += time.monotonic() - started
         tally.files += 1
         tally.chunks += len(chunks)
-        folded = [(piece.page, _fold(piece.content)) for piece in chunks]
+        folded = [(piece.page, fold(piece.content)) for piece in chunks]
         for phrase in entry["phrases"]:
-            pages = {page for page, text in folded if _fold(phrase["text"]) in text}
+            pages = {page for page, text in folded if fold(phrase["text"]) in text}
             is_right = bool(pages) and (
                 phrase.get("page") is None or pages & {phrase["page"], None}
             )
@@ -115,13 +103,8 @@ def _judge(
     return tallies
 
 
-def _fold(text: str) -> str:
-    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(text.split())
-
-
 def _outcome(folder: Path, entry: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    path = _path(folder, entry)
+    path = path_of(folder, entry)
     started = time.monotonic()
     try:
         document = read_in_sandbox(path, path.name, None, limits)

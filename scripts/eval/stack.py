@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 from supabase import Client, ClientOptions, create_client
 
 from narwhal.local.state import StackState, read_state
+from scripts.eval.manifest import path_of
 
 PASSWORD = "correct horse battery staple"  # of an account that lives as long as the run
 SETTLED = {"ready", "failed", "skipped", "rejected"}
@@ -47,17 +47,9 @@ def sign_up(home: Path) -> Client:
     return client
 
 
-def manifest(folder: Path) -> list[dict[str, Any]]:
-    """Read a folder's manifest.jsonl."""
-    with (folder / "manifest.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def upload(client: Client, folder: Path, entry: dict[str, Any]) -> str:
     """Upload the file of one line of a manifest; return its file_id."""
-    path = folder / entry["path"]
-    if not path.exists():  # manifests name the folder too
-        path = folder.parent / entry["path"]
+    path = path_of(folder, entry)
     data = path.read_bytes()
     mime = entry.get("mime")
     arguments = {"name": path.name, "size": len(data), "mime": mime, "on_conflict": "rename"}

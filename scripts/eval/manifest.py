@@ -1,0 +1,32 @@
+"""Folders to evaluate: a manifest.jsonl, one file a line, and when a phrase counts as found."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+# tags of files of which no phrase can be expected from a text layer
+WITHOUT_TEXT = frozenset({"no-text", "no-text-layer", "encrypted", "scanned"})
+# invisible in print, so no part of a phrase: soft hyphen, zero-width, bidi marks, tatweel
+INVISIBLE = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0640]")
+
+
+def manifest(folder: Path) -> list[dict[str, Any]]:
+    """Read a folder's manifest.jsonl."""
+    lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def path_of(folder: Path, entry: dict[str, Any]) -> Path:
+    """Return the file of one line: paths are given from the folder, or from its parent."""
+    path = folder / str(entry["path"])
+    return path if path.exists() else folder.parent / str(entry["path"])
+
+
+def fold(text: str) -> str:
+    """Fold what a phrase is compared by: NFKC, case, white space, nothing invisible."""
+    text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(text.split())
