@@ -94,13 +94,17 @@ CREATE TABLE private.blobs (
     size bigint NOT NULL,
     sha256 text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    released_at timestamp with time zone,
     CONSTRAINT blobs_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
     CONSTRAINT blobs_size_check CHECK ((size >= 0))
 );
 
-COMMENT ON TABLE private.blobs IS 'Stored bytes. `key` is the only truth about where they are; nothing parses it.';
+COMMENT ON TABLE private.blobs IS 'Bytes that an owner pays for. `key` is the only truth about where they are; nothing parses it. Two owners may hold the
+same object after a copy or move between them, each with a row of their own; the object goes with the last row.';
 
 COMMENT ON COLUMN private.blobs.sha256 IS 'Computed by a worker from the stored bytes, hex; null until then.';
+
+COMMENT ON COLUMN private.blobs.released_at IS 'Set when only purged files refer to it: its quota is returned already, and nobody may refer to it any more.';
 
 CREATE FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) RETURNS uuid
     LANGUAGE plpgsql
@@ -306,6 +310,21 @@ $$;
 
 COMMENT ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) IS 'The document side of BM25 for some terms of a chunk; k1 = 0.9, b = 0.4.';
 
+CREATE FUNCTION private.can_manage(node_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select exists (
+        select 1
+        from public.nodes as n
+        where n.id = can_manage.node_id
+            and n.purged_at is null
+            and private.level_rank(private.user_level(auth.uid(), n)) >= private.level_rank('manage')
+    );
+$$;
+
+COMMENT ON FUNCTION private.can_manage(node_id uuid) IS 'Whether the caller has the level manage on a node, trashed or not.';
+
 CREATE FUNCTION private.can_read_object(key text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -369,8 +388,13 @@ CREATE TABLE public.nodes (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     trashed_at timestamp with time zone,
+    trash_root_id uuid,
+    trashed_by uuid,
+    purged_at timestamp with time zone,
     CONSTRAINT nodes_check CHECK ((path[cardinality(path)] = id)),
     CONSTRAINT nodes_check1 CHECK (((kind = 'file'::text) OR ((size = 0) AND (status = 'ready'::text) AND (head_version_id IS NULL)))),
+    CONSTRAINT nodes_check2 CHECK (((trashed_at IS NULL) = (trash_root_id IS NULL))),
+    CONSTRAINT nodes_check3 CHECK (((purged_at IS NULL) OR (trashed_at IS NOT NULL))),
     CONSTRAINT nodes_kind_check CHECK ((kind = ANY (ARRAY['file'::text, 'folder'::text]))),
     CONSTRAINT nodes_size_check CHECK ((size >= 0)),
     CONSTRAINT nodes_status_check CHECK ((status = ANY (ARRAY['uploading'::text, 'queued'::text, 'processing'::text, 'ready'::text, 'failed'::text, 'skipped'::text, 'rejected'::text])))
@@ -388,6 +412,10 @@ rejected.';
 COMMENT ON COLUMN public.nodes.head_version_id IS 'The version that is searchable and downloaded; null before the first.';
 
 COMMENT ON COLUMN public.nodes.trashed_at IS 'Set on every node of a trashed subtree; nobody reads it through the API.';
+
+COMMENT ON COLUMN public.nodes.trash_root_id IS 'The node that was trashed and took this one along; itself for that node. null while it lives.';
+
+COMMENT ON COLUMN public.nodes.purged_at IS 'Deleted for good: its quota is returned, a worker removes the rows and bytes. Always trashed as well.';
 
 CREATE FUNCTION private.check_base_version(node public.nodes, base_version uuid) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -790,6 +818,17 @@ CREATE FUNCTION private.default_preferences() RETURNS jsonb
     RETURN jsonb_build_object('theme', 'system', 'language', 'en', 'notifications', jsonb_build_object('email', true, 'push', true, 'desktop', true), 'autoAnalyze', true);
 
 COMMENT ON FUNCTION private.default_preferences() IS 'Preferences of a new profile; also the list of known keys.';
+
+CREATE FUNCTION private.email_of(user_id uuid) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select lower(u.email)
+    from auth.users as u
+    where u.id = email_of.user_id and u.email_confirmed_at is not null;
+$$;
+
+COMMENT ON FUNCTION private.email_of(user_id uuid) IS 'A user''s confirmed e-mail address in lower case, or null.';
 
 CREATE FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint DEFAULT NULL::smallint) RETURNS void
     LANGUAGE plpgsql
@@ -1279,14 +1318,44 @@ CREATE FUNCTION private.granted_roots() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    select coalesce(array_agg(s.node_id), '{}')
-    from public.shares as s
-    where s.grantee_id = auth.uid()
-        and (s.expires_at is null or s.expires_at > now())
-        and private.is_active();
+    select coalesce(array_agg(r.node_id), '{}')
+    from (
+        select s.node_id
+        from private.shares_of(auth.uid()) as s
+        where private.user_has_permission(auth.uid(), 'view_documents')
+        union
+        select l.node_id
+        from private.my_link() as l
+        where l.id is not null and private.is_active()
+    ) as r;
 $$;
 
-COMMENT ON FUNCTION private.granted_roots() IS 'The nodes shared with the caller, expiry checked. Call it as (select private.granted_roots()).';
+COMMENT ON FUNCTION private.granted_roots() IS 'The nodes opened to the caller by shares, or by the link whose grant they send. Call it as
+(select private.granted_roots()).';
+
+CREATE FUNCTION private.group_ids_of(user_id uuid) RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(m.group_id), '{}')
+    from (
+        select g.group_id from public.group_members as g where g.user_id = group_ids_of.user_id
+        union
+        select g.group_id
+        from public.group_members as g
+        where g.user_id is null and g.email = private.email_of(group_ids_of.user_id)
+    ) as m;
+$$;
+
+COMMENT ON FUNCTION private.group_ids_of(user_id uuid) IS 'The groups that a user is in.';
+
+CREATE FUNCTION private.has_permission(permission text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$ select private.user_has_permission(auth.uid(), has_permission.permission); $$;
+
+COMMENT ON FUNCTION private.has_permission(permission text) IS 'Whether the caller''s role has a permission; false for anon and inactive users. Call it as
+(select private.has_permission(...)).';
 
 CREATE FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real DEFAULT NULL::real, pages_done integer DEFAULT NULL::integer, pages_total integer DEFAULT NULL::integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1453,6 +1522,12 @@ $$;
 
 COMMENT ON FUNCTION private.is_active() IS 'False for a deactivated or deleted user whose token is still valid. True for anon and the service.';
 
+CREATE FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (person_id IS NULL) THEN (person_email = user_email) ELSE (person_id = user_id) END;
+
+COMMENT ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) IS 'Whether a row that names somebody, by id or else by address, means this user.';
+
 CREATE FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((trashed_at IS NULL) AND ((owner_id = ANY (owner_ids)) OR (path && roots)));
@@ -1599,41 +1674,100 @@ $$;
 
 COMMENT ON FUNCTION private.lock_statistics(owner_id uuid) IS 'An owner''s statistics, locked until the transaction ends.';
 
+CREATE FUNCTION private.my_group_ids() RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$ select case when private.is_active() then private.group_ids_of(auth.uid()) else '{}' end; $$;
+
+COMMENT ON FUNCTION private.my_group_ids() IS 'The groups that the caller is in; empty for anon and inactive users.';
+
 CREATE FUNCTION private.my_level(node public.nodes, include_trashed boolean DEFAULT false) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    select case
-        when not private.is_readable(
-            (node).owner_id, (node).path, case when not include_trashed then (node).trashed_at end,
-            private.my_owner_ids(), private.granted_roots()
-        ) then null
-        when (node).owner_id = any(private.my_owner_ids()) then 'owner'
-        else (
-            select s.level
-            from public.shares as s
-            where s.grantee_id = auth.uid()
-                and s.node_id = any((node).path)
-                and (s.expires_at is null or s.expires_at > now())
-            order by private.level_rank(s.level) desc
-            limit 1
-        )
-    end;
+    select l.level
+    from (
+        select private.user_level(auth.uid(), my_level.node) as level
+        union all
+        select case when auth.uid() is null then 'view' else k.level end
+        from private.my_link() as k
+        where k.node_id = any((my_level.node).path) and private.is_active()
+    ) as l
+    where l.level is not null
+        and (include_trashed or (my_level.node).trashed_at is null)
+        and (my_level.node).purged_at is null
+    order by private.level_rank(l.level) desc
+    limit 1;
 $$;
 
-COMMENT ON FUNCTION private.my_level(node public.nodes, include_trashed boolean) IS 'The caller''s level on a node; null when it is not readable.';
+COMMENT ON FUNCTION private.my_level(node public.nodes, include_trashed boolean) IS 'The caller''s level on a node; null when it is not readable. Anonymous holders of a link only look.';
+
+CREATE TABLE public.share_links (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    node_id uuid NOT NULL,
+    level text NOT NULL,
+    created_by uuid NOT NULL,
+    has_password boolean DEFAULT false NOT NULL,
+    expires_at timestamp with time zone,
+    max_downloads integer,
+    downloads integer DEFAULT 0 NOT NULL,
+    opens integer DEFAULT 0 NOT NULL,
+    last_opened_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    revoking_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    revoked_by uuid,
+    CONSTRAINT share_links_check CHECK ((downloads <= max_downloads)),
+    CONSTRAINT share_links_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text]))),
+    CONSTRAINT share_links_max_downloads_check CHECK ((max_downloads > 0))
+);
+
+COMMENT ON TABLE public.share_links IS 'Links that open a node, and all below it, to whoever holds the token. Ended ones stay listed.';
+
+COMMENT ON COLUMN public.share_links.level IS 'For signed-in holders; anonymous ones only look.';
+
+COMMENT ON COLUMN public.share_links.downloads IS 'Files read through it; at max_downloads it is used up.';
+
+COMMENT ON COLUMN public.share_links.revoking_at IS 'When it was revoked: it opens nothing from then on.';
+
+COMMENT ON COLUMN public.share_links.revoked_at IS 'When the revocation was complete: at once if soft; if hard, when every object had moved to a new key.';
+
+CREATE FUNCTION private.my_link() RETURNS public.share_links
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select l.*
+    from private.link_grants as g
+    inner join public.share_links as l on l.id = g.link_id
+    inner join public.nodes as n on n.id = l.node_id
+    where g.grant_hash = sha256(convert_to(
+            nullif(current_setting('request.headers', true), '')::json ->> 'x-share-grant', 'UTF8'
+        ))
+        and g.expires_at > now()
+        and l.revoking_at is null
+        and (l.expires_at is null or l.expires_at > now())
+        -- a link is worth what its maker may still give
+        and private.level_rank(private.user_level(l.created_by, n)) >= private.level_rank('manage');
+$$;
+
+COMMENT ON FUNCTION private.my_link() IS 'The link whose grant the caller sends in the header x-share-grant, while it is good; else a null row.';
 
 CREATE FUNCTION private.my_owner_ids() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
+    AS $$ select private.owner_ids_of(auth.uid()); $$;
+
+COMMENT ON FUNCTION private.my_owner_ids() IS 'The owners whose files the caller reads as of right; empty for anon and inactive users. Call it as
+(select private.my_owner_ids()).';
+
+CREATE FUNCTION private.my_share_ids() RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
     AS $$
-    select coalesce(array_agg(o.id), '{}')
-    from public.owners as o
-    where o.id = auth.uid() and private.is_active();
+    select coalesce(array_agg(s.id), '{}') from private.shares_of(auth.uid()) as s where private.is_active();
 $$;
 
-COMMENT ON FUNCTION private.my_owner_ids() IS 'The owners whose files the caller owns; empty for anon and inactive users. Call it as
-(select private.my_owner_ids()).';
+COMMENT ON FUNCTION private.my_share_ids() IS 'The shares that name the caller. Call it as (select private.my_share_ids()).';
 
 CREATE FUNCTION private.name_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1724,6 +1858,44 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.own_query(query text, owner_id uuid) IS 'The query side of BM25, term frequency * idf, with the statistics of one owner; null when none of its terms occurs.';
+
+CREATE FUNCTION private.owner_ids_of(user_id uuid) RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(m.id), '{}')
+    from (
+        select o.id from public.owners as o where o.id = owner_ids_of.user_id
+        union
+        select w.workspace_id from public.workspace_members as w where w.user_id = owner_ids_of.user_id
+        union
+        select w.workspace_id
+        from public.workspace_members as w
+        where w.user_id is null and w.email = private.email_of(owner_ids_of.user_id)
+    ) as m
+    where private.user_has_permission(owner_ids_of.user_id, 'view_documents');
+$$;
+
+COMMENT ON FUNCTION private.owner_ids_of(user_id uuid) IS 'The owners whose files a user reads as of right: their own and their workspaces''; empty while inactive.';
+
+CREATE FUNCTION private.owner_level(user_id uuid, owner_id uuid) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select case
+        when owner_level.user_id = owner_level.owner_id then 'owner'
+        else (
+            select w.level
+            from public.workspace_members as w
+            where w.workspace_id = owner_level.owner_id
+                and private.is_person(w.user_id, w.email, owner_level.user_id, private.email_of(owner_level.user_id))
+            order by private.level_rank(w.level) desc
+            limit 1
+        )
+    end;
+$$;
+
+COMMENT ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) IS 'A user''s level on all that an owner has: owner of their own, the member''s level in a workspace, else null.';
 
 CREATE FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) RETURNS boolean
     LANGUAGE sql STABLE
@@ -2012,7 +2184,7 @@ declare
     v_level text;
 begin
     if level = 'view' then
-        perform private.require_user();
+        perform private.require_reader();
     else
         perform private.require_writer();
     end if;
@@ -2038,6 +2210,20 @@ $$;
 COMMENT ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) IS 'The node, when the caller has at least this level on it. Raises NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN. Every
 writing RPC calls it.';
 
+CREATE FUNCTION private.require_reader() RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    if auth.uid() is null and (private.my_link()).id is not null then
+        return;
+    end if;
+    perform private.require_user();
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_reader() IS 'Passes signed-in, active callers and holders of a good link. Raises NOT_AUTHENTICATED.';
+
 CREATE FUNCTION private.require_user() RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2059,16 +2245,28 @@ CREATE FUNCTION private.require_writer() RETURNS uuid
     SET search_path TO ''
     AS $$
 declare
-    v_user_id uuid := private.require_user();
+    v_user_id uuid;
 begin
-    if exists (select 1 from public.user_profiles as p where p.id = v_user_id and p.role = 'viewer') then
-        perform private.raise_error('FORBIDDEN', 'Viewers cannot change anything.', '{"role": "viewer"}');
+    if auth.uid() is null and (private.my_link()).id is not null then
+        perform private.raise_error(
+            'FORBIDDEN', 'A link only lets you look.', '{"level": "view"}', 'Sign in to change something.'
+        );
+    end if;
+    v_user_id := private.require_user();
+    if not private.has_permission('edit_documents') then
+        perform private.raise_error(
+            'FORBIDDEN', 'Your role cannot change anything.',
+            jsonb_build_object('permission', 'edit_documents', 'role', (
+                select p.role from public.user_profiles as p where p.id = v_user_id
+            ))
+        );
     end if;
     return v_user_id;
 end;
 $$;
 
-COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for the role viewer.';
+COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
+(viewer) and for anonymous holders of a link.';
 
 CREATE FUNCTION private.reserve_quota(owner_id uuid, size bigint) RETURNS void
     LANGUAGE plpgsql
@@ -2551,6 +2749,47 @@ $$;
 COMMENT ON FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) IS 'The query side of BM25, term frequency * idf, with the statistics of some files, and the average length of their
 chunks; terms is null when none of the query occurs.';
 
+CREATE TABLE public.shares (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    node_id uuid NOT NULL,
+    grantee_id uuid,
+    grantee_email text,
+    group_id uuid,
+    level text NOT NULL,
+    granted_by uuid,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT shares_check CHECK (((group_id IS NULL) = (num_nonnulls(grantee_id, grantee_email) > 0))),
+    CONSTRAINT shares_grantee_email_check CHECK ((grantee_email = lower(grantee_email))),
+    CONSTRAINT shares_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text, 'manage'::text])))
+);
+
+COMMENT ON TABLE public.shares IS 'A node, and all below it, opened to one person or one group up to a level.';
+
+COMMENT ON COLUMN public.shares.grantee_id IS 'The grantee, when named by id (or when their address has changed since).';
+
+COMMENT ON COLUMN public.shares.grantee_email IS 'The grantee, when named by address: whoever has confirmed it, now or later. The row never tells whether anybody has.';
+
+CREATE FUNCTION private.shares_of(user_id uuid) RETURNS SETOF public.shares
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 20
+    SET search_path TO ''
+    AS $$
+    select s.* from public.shares as s
+    where s.grantee_id = shares_of.user_id and (s.expires_at is null or s.expires_at > now())
+    union all
+    select s.* from public.shares as s
+    where s.grantee_id is null
+        and s.grantee_email = private.email_of(shares_of.user_id)
+        and (s.expires_at is null or s.expires_at > now())
+    union all
+    select s.* from public.shares as s
+    where s.group_id = any(private.group_ids_of(shares_of.user_id))
+        and (s.expires_at is null or s.expires_at > now());
+$$;
+
+COMMENT ON FUNCTION private.shares_of(user_id uuid) IS 'The shares that open something to a user now, whatever their role.';
+
 CREATE FUNCTION private.snippet(content text, query text, language text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -2891,7 +3130,11 @@ begin
     perform from public.owners as o
     where o.id in (select n.owner_id from public.nodes as n where n.path && ids)
     order by o.id for no key update;
-    update public.nodes as n set trashed_at = now() where n.path && ids and n.trashed_at is null;
+    update public.nodes as n
+    set trashed_at = now(), trashed_by = auth.uid(), trash_root_id = (
+        select r.id from unnest(n.path) with ordinality as r (id, depth) where r.id = any(ids) order by r.depth limit 1
+    )
+    where n.path && ids and n.trashed_at is null;
     get diagnostics v_count = row_count;
     perform private.stop_work(ids);
     return v_count;
@@ -2917,6 +3160,39 @@ CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
 $$;
 
 COMMENT ON FUNCTION private.unserve_version(version_id uuid) IS 'Takes a version out of both legs of search.';
+
+CREATE FUNCTION private.user_has_permission(user_id uuid, permission text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select exists (
+        select 1
+        from public.user_profiles as p
+        inner join private.role_permissions as r on r.role = p.role
+        where p.id = user_has_permission.user_id
+            and p.is_active
+            and r.permission in (user_has_permission.permission, 'admin')
+    );
+$$;
+
+COMMENT ON FUNCTION private.user_has_permission(user_id uuid, permission text) IS 'Whether an active user''s role has a permission; read from the rows, never from the token.';
+
+CREATE FUNCTION private.user_level(user_id uuid, node public.nodes) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select l.level
+    from (
+        select private.owner_level(user_level.user_id, (user_level.node).owner_id) as level
+        union all
+        select s.level from private.shares_of(user_level.user_id) as s where s.node_id = any((user_level.node).path)
+    ) as l
+    where l.level is not null and private.user_has_permission(user_level.user_id, 'view_documents')
+    order by private.level_rank(l.level) desc
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.user_level(user_id uuid, node public.nodes) IS 'A user''s level on a node by ownership, membership and shares, trashed or not; null when they have none.';
 
 CREATE FUNCTION private.vector_table(space_id smallint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3017,7 +3293,7 @@ declare
     v_after jsonb;
     v_rows jsonb;
 begin
-    perform private.require_user();
+    perform private.require_reader();
     v_key := case regexp_replace(sort, '^-', '')
         when 'name' then 'private.name_key(n.name)'
         when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'')'
@@ -3064,7 +3340,7 @@ begin
         case when v_is_descending then '<' else '>' end,
         case when v_is_descending then 'desc' else 'asc' end,
         case
-            when folder is null then 'n.parent_id is null and n.owner_id = any((select private.my_owner_ids())::uuid[])'
+            when folder is null then 'n.parent_id is null and n.owner_id = (select auth.uid())'
             else 'n.parent_id = $1'
         end
     ) into v_rows using folder, v_after, page_size;
@@ -3160,6 +3436,25 @@ CREATE TABLE private.chunk_vectors_1 (
 
 COMMENT ON TABLE private.chunk_vectors_1 IS 'Vectors of the space minilm-l6-v2.';
 
+CREATE TABLE private.link_grants (
+    grant_hash bytea NOT NULL,
+    link_id uuid NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE private.link_grants IS 'What opening a link gives, by sha256: sent back in the header x-share-grant.';
+
+CREATE TABLE private.link_secrets (
+    link_id uuid NOT NULL,
+    token_hash bytea NOT NULL,
+    password_salt bytea,
+    password_hash bytea,
+    failures integer DEFAULT 0 NOT NULL,
+    last_failure_at timestamp with time zone
+);
+
+COMMENT ON TABLE private.link_secrets IS 'What a link is opened with: sha256 of the token, the salted password hash.';
+
 CREATE TABLE private.object_deletions (
     id bigint NOT NULL,
     bucket text NOT NULL,
@@ -3186,6 +3481,15 @@ CREATE TABLE private.owner_terms (
 );
 
 COMMENT ON TABLE private.owner_terms IS 'Document frequency: how many of an owner''s chunks in service have a term.';
+
+CREATE TABLE private.role_permissions (
+    role text NOT NULL,
+    permission text NOT NULL,
+    CONSTRAINT role_permissions_permission_check CHECK ((permission = ANY (ARRAY['query'::text, 'view_documents'::text, 'edit_documents'::text, 'delete_documents'::text, 'view_analytics'::text, 'manage_users'::text, 'admin'::text]))),
+    CONSTRAINT role_permissions_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'user'::text, 'admin'::text])))
+);
+
+COMMENT ON TABLE private.role_permissions IS 'What each role may do at all; levels on nodes decide where. admin implies everything, but nobody''s content.';
 
 CREATE TABLE private.settings (
     key text NOT NULL,
@@ -3282,6 +3586,30 @@ COMMENT ON COLUMN public.file_versions.language IS 'Main language of the text, I
 
 COMMENT ON COLUMN public.file_versions.is_paged IS 'Whether page numbers are real pages, slides or sheets; null until it was read.';
 
+CREATE TABLE public.group_members (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    group_id uuid NOT NULL,
+    user_id uuid,
+    email text,
+    is_manager boolean DEFAULT false NOT NULL,
+    added_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT group_members_check CHECK ((num_nonnulls(user_id, email) > 0)),
+    CONSTRAINT group_members_email_check CHECK ((email = lower(email)))
+);
+
+COMMENT ON TABLE public.group_members IS 'Who is in a group, by user id or by e-mail address.';
+
+CREATE TABLE public.groups (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    created_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT groups_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200)))
+);
+
+COMMENT ON TABLE public.groups IS 'People to share with at once. Members see it; managers change it.';
+
 CREATE TABLE public.owners (
     id uuid NOT NULL,
     kind text NOT NULL,
@@ -3326,19 +3654,6 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
 
-CREATE TABLE public.shares (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    node_id uuid NOT NULL,
-    grantee_id uuid NOT NULL,
-    level text NOT NULL,
-    granted_by uuid,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT shares_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text, 'manage'::text])))
-);
-
-COMMENT ON TABLE public.shares IS 'A node, and all below it, opened to one user up to a level.';
-
 CREATE TABLE public.user_profiles (
     id uuid NOT NULL,
     email text,
@@ -3367,10 +3682,31 @@ COMMENT ON COLUMN public.user_profiles.storage_limit IS 'Copy of owners.storage_
 
 COMMENT ON COLUMN public.user_profiles.is_active IS 'False closes every table, RPC and object at the next statement.';
 
-ALTER TABLE ONLY private.chunk_vectors ATTACH PARTITION private.chunk_vectors_1 FOR VALUES IN ('1');
+CREATE TABLE public.workspace_members (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    workspace_id uuid NOT NULL,
+    user_id uuid,
+    email text,
+    level text NOT NULL,
+    added_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT workspace_members_check CHECK ((num_nonnulls(user_id, email) > 0)),
+    CONSTRAINT workspace_members_email_check CHECK ((email = lower(email))),
+    CONSTRAINT workspace_members_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text, 'manage'::text, 'owner'::text])))
+);
 
-ALTER TABLE ONLY private.blobs
-    ADD CONSTRAINT blobs_key_key UNIQUE (key);
+COMMENT ON TABLE public.workspace_members IS 'Who is in a workspace, and their level on everything in it.';
+
+CREATE TABLE public.workspaces (
+    id uuid NOT NULL,
+    root_id uuid,
+    created_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.workspaces IS 'An owner that several people share. Its files are below its root folder, whose name is the workspace''s.';
+
+ALTER TABLE ONLY private.chunk_vectors ATTACH PARTITION private.chunk_vectors_1 FOR VALUES IN ('1');
 
 ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_pkey PRIMARY KEY (id);
@@ -3384,6 +3720,15 @@ ALTER TABLE ONLY private.chunk_vectors
 ALTER TABLE ONLY private.chunk_vectors_1
     ADD CONSTRAINT chunk_vectors_1_pkey PRIMARY KEY (chunk_id, space_id);
 
+ALTER TABLE ONLY private.link_grants
+    ADD CONSTRAINT link_grants_pkey PRIMARY KEY (grant_hash);
+
+ALTER TABLE ONLY private.link_secrets
+    ADD CONSTRAINT link_secrets_pkey PRIMARY KEY (link_id);
+
+ALTER TABLE ONLY private.link_secrets
+    ADD CONSTRAINT link_secrets_token_hash_key UNIQUE (token_hash);
+
 ALTER TABLE ONLY private.object_deletions
     ADD CONSTRAINT object_deletions_pkey PRIMARY KEY (id);
 
@@ -3392,6 +3737,9 @@ ALTER TABLE ONLY private.owner_statistics
 
 ALTER TABLE ONLY private.owner_terms
     ADD CONSTRAINT owner_terms_pkey PRIMARY KEY (owner_id, term);
+
+ALTER TABLE ONLY private.role_permissions
+    ADD CONSTRAINT role_permissions_pkey PRIMARY KEY (role, permission);
 
 ALTER TABLE ONLY private.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (key);
@@ -3417,6 +3765,15 @@ ALTER TABLE ONLY public.file_versions
 ALTER TABLE ONLY public.file_versions
     ADD CONSTRAINT file_versions_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.group_members
+    ADD CONSTRAINT group_members_group_id_user_id_email_key UNIQUE NULLS NOT DISTINCT (group_id, user_id, email);
+
+ALTER TABLE ONLY public.group_members
+    ADD CONSTRAINT group_members_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.groups
+    ADD CONSTRAINT groups_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_pkey PRIMARY KEY (id);
 
@@ -3435,8 +3792,11 @@ ALTER TABLE ONLY public.pages
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_version_id_page_key UNIQUE (version_id, page);
 
+ALTER TABLE ONLY public.share_links
+    ADD CONSTRAINT share_links_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.shares
-    ADD CONSTRAINT shares_node_id_grantee_id_key UNIQUE (node_id, grantee_id);
+    ADD CONSTRAINT shares_node_id_grantee_id_grantee_email_group_id_key UNIQUE NULLS NOT DISTINCT (node_id, grantee_id, grantee_email, group_id);
 
 ALTER TABLE ONLY public.shares
     ADD CONSTRAINT shares_pkey PRIMARY KEY (id);
@@ -3450,6 +3810,17 @@ ALTER TABLE ONLY public.uploads
 ALTER TABLE ONLY public.user_profiles
     ADD CONSTRAINT user_profiles_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.workspace_members
+    ADD CONSTRAINT workspace_members_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.workspace_members
+    ADD CONSTRAINT workspace_members_workspace_id_user_id_email_key UNIQUE NULLS NOT DISTINCT (workspace_id, user_id, email);
+
+ALTER TABLE ONLY public.workspaces
+    ADD CONSTRAINT workspaces_pkey PRIMARY KEY (id);
+
+CREATE INDEX blobs_key_idx ON private.blobs USING btree (key);
+
 CREATE INDEX blobs_owner_id_sha256_idx ON private.blobs USING btree (owner_id, sha256);
 
 CREATE INDEX chunk_terms_file_id_idx ON private.chunk_terms USING btree (file_id);
@@ -3461,6 +3832,10 @@ CREATE INDEX chunk_vectors_file_id_idx ON ONLY private.chunk_vectors USING btree
 CREATE INDEX chunk_vectors_1_file_id_idx ON private.chunk_vectors_1 USING btree (file_id);
 
 CREATE INDEX chunk_vectors_1_owner_id_file_id_chunk_id_embedding_idx ON private.chunk_vectors_1 USING btree (owner_id, file_id) INCLUDE (chunk_id, embedding);
+
+CREATE INDEX link_grants_expires_at_idx ON private.link_grants USING btree (expires_at);
+
+CREATE INDEX link_grants_link_id_idx ON private.link_grants USING btree (link_id);
 
 CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING btree (run_after);
 
@@ -3475,6 +3850,14 @@ CREATE UNIQUE INDEX embedding_spaces_active_key ON public.embedding_spaces USING
 CREATE INDEX file_versions_blob_id_idx ON public.file_versions USING btree (blob_id);
 
 CREATE INDEX file_versions_created_by_idx ON public.file_versions USING btree (created_by);
+
+CREATE INDEX group_members_added_by_idx ON public.group_members USING btree (added_by);
+
+CREATE INDEX group_members_email_idx ON public.group_members USING btree (email) WHERE (user_id IS NULL);
+
+CREATE INDEX group_members_user_id_idx ON public.group_members USING btree (user_id);
+
+CREATE INDEX groups_created_by_idx ON public.groups USING btree (created_by);
 
 CREATE INDEX ingest_jobs_ended_idx ON public.ingest_jobs USING btree (state) WHERE (state = ANY (ARRAY['failed'::text, 'dead'::text]));
 
@@ -3500,13 +3883,27 @@ CREATE INDEX nodes_pending_idx ON public.nodes USING btree (owner_id, id) WHERE 
 
 CREATE UNIQUE INDEX nodes_sibling_name_key ON public.nodes USING btree (owner_id, parent_id, lower((NORMALIZE(name, NFC) COLLATE pg_c_utf8))) NULLS NOT DISTINCT WHERE (trashed_at IS NULL);
 
+CREATE INDEX nodes_trash_root_id_idx ON public.nodes USING btree (trash_root_id) WHERE (trashed_at IS NOT NULL);
+
+CREATE INDEX nodes_trashed_by_idx ON public.nodes USING btree (trashed_by);
+
 CREATE INDEX nodes_trashed_idx ON public.nodes USING btree (owner_id, id) WHERE (trashed_at IS NOT NULL);
 
 CREATE INDEX pages_file_id_idx ON public.pages USING btree (file_id);
 
+CREATE INDEX share_links_created_by_idx ON public.share_links USING btree (created_by);
+
+CREATE INDEX share_links_node_id_idx ON public.share_links USING btree (node_id);
+
+CREATE INDEX share_links_revoked_by_idx ON public.share_links USING btree (revoked_by);
+
 CREATE INDEX shares_granted_by_idx ON public.shares USING btree (granted_by);
 
+CREATE INDEX shares_grantee_email_idx ON public.shares USING btree (grantee_email) WHERE (grantee_id IS NULL);
+
 CREATE INDEX shares_grantee_id_idx ON public.shares USING btree (grantee_id);
+
+CREATE INDEX shares_group_id_idx ON public.shares USING btree (group_id);
 
 CREATE INDEX uploads_created_by_idx ON public.uploads USING btree (created_by);
 
@@ -3515,6 +3912,16 @@ CREATE INDEX uploads_file_id_idx ON public.uploads USING btree (file_id);
 CREATE INDEX uploads_owner_id_all_idx ON public.uploads USING btree (owner_id);
 
 CREATE INDEX uploads_owner_id_idx ON public.uploads USING btree (owner_id, expires_at) WHERE (state = ANY (ARRAY['open'::text, 'uploading'::text]));
+
+CREATE INDEX workspace_members_added_by_idx ON public.workspace_members USING btree (added_by);
+
+CREATE INDEX workspace_members_email_idx ON public.workspace_members USING btree (email) WHERE (user_id IS NULL);
+
+CREATE INDEX workspace_members_user_id_idx ON public.workspace_members USING btree (user_id);
+
+CREATE INDEX workspaces_created_by_idx ON public.workspaces USING btree (created_by);
+
+CREATE INDEX workspaces_root_id_idx ON public.workspaces USING btree (root_id);
 
 ALTER INDEX private.chunk_vectors_file_id_idx ATTACH PARTITION private.chunk_vectors_1_file_id_idx;
 
@@ -3548,6 +3955,12 @@ ALTER TABLE private.chunk_vectors
 ALTER TABLE private.chunk_vectors
     ADD CONSTRAINT chunk_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.link_grants
+    ADD CONSTRAINT link_grants_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.link_secrets
+    ADD CONSTRAINT link_secrets_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.owner_statistics
     ADD CONSTRAINT owner_statistics_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
@@ -3575,6 +3988,18 @@ ALTER TABLE ONLY public.file_versions
 ALTER TABLE ONLY public.file_versions
     ADD CONSTRAINT file_versions_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.group_members
+    ADD CONSTRAINT group_members_added_by_fkey FOREIGN KEY (added_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.group_members
+    ADD CONSTRAINT group_members_group_id_fkey FOREIGN KEY (group_id) REFERENCES public.groups(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.group_members
+    ADD CONSTRAINT group_members_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.groups
+    ADD CONSTRAINT groups_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
@@ -3596,17 +4021,32 @@ ALTER TABLE ONLY public.nodes
 ALTER TABLE ONLY public.nodes
     ADD CONSTRAINT nodes_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.nodes
+    ADD CONSTRAINT nodes_trashed_by_fkey FOREIGN KEY (trashed_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.share_links
+    ADD CONSTRAINT share_links_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.share_links
+    ADD CONSTRAINT share_links_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.share_links
+    ADD CONSTRAINT share_links_revoked_by_fkey FOREIGN KEY (revoked_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
 ALTER TABLE ONLY public.shares
     ADD CONSTRAINT shares_granted_by_fkey FOREIGN KEY (granted_by) REFERENCES auth.users(id) ON DELETE SET NULL;
 
 ALTER TABLE ONLY public.shares
     ADD CONSTRAINT shares_grantee_id_fkey FOREIGN KEY (grantee_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.shares
+    ADD CONSTRAINT shares_group_id_fkey FOREIGN KEY (group_id) REFERENCES public.groups(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.shares
     ADD CONSTRAINT shares_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
@@ -3623,6 +4063,24 @@ ALTER TABLE ONLY public.uploads
 ALTER TABLE ONLY public.user_profiles
     ADD CONSTRAINT user_profiles_id_fkey FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.workspace_members
+    ADD CONSTRAINT workspace_members_added_by_fkey FOREIGN KEY (added_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.workspace_members
+    ADD CONSTRAINT workspace_members_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.workspace_members
+    ADD CONSTRAINT workspace_members_workspace_id_fkey FOREIGN KEY (workspace_id) REFERENCES public.workspaces(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.workspaces
+    ADD CONSTRAINT workspaces_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.workspaces
+    ADD CONSTRAINT workspaces_id_fkey FOREIGN KEY (id) REFERENCES public.owners(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.workspaces
+    ADD CONSTRAINT workspaces_root_id_fkey FOREIGN KEY (root_id) REFERENCES public.nodes(id) ON DELETE SET NULL;
+
 ALTER TABLE private.blobs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.chunk_terms ENABLE ROW LEVEL SECURITY;
@@ -3631,11 +4089,17 @@ ALTER TABLE private.chunk_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.chunk_vectors_1 ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.link_grants ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.link_secrets ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.object_deletions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.owner_statistics ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.owner_terms ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.settings ENABLE ROW LEVEL SECURITY;
 
@@ -3647,19 +4111,31 @@ ALTER TABLE public.embedding_spaces ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.file_versions ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.group_members ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.groups ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.ingest_jobs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY managers_can_select ON public.share_links FOR SELECT TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR private.can_manage(node_id)));
+
+CREATE POLICY members_can_select ON public.group_members FOR SELECT TO authenticated USING ((group_id = ANY (( SELECT private.my_group_ids() AS my_group_ids)::uuid[])));
+
+CREATE POLICY members_can_select ON public.groups FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_group_ids() AS my_group_ids)::uuid[])));
+
+CREATE POLICY members_can_select ON public.owners FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
+
+CREATE POLICY members_can_select ON public.workspace_members FOR SELECT TO authenticated USING ((workspace_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
+
+CREATE POLICY members_can_select ON public.workspaces FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
 
 ALTER TABLE public.nodes ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.owners ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY owners_can_select ON public.owners FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
-
 ALTER TABLE public.pages ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated USING ((((grantee_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR (EXISTS ( SELECT 1
-   FROM public.nodes n
-  WHERE ((n.id = shares.node_id) AND (n.owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])))))));
+CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated USING (((id = ANY (( SELECT private.my_share_ids() AS my_share_ids)::uuid[])) OR private.can_manage(node_id)));
 
 CREATE POLICY readers_can_select ON public.chunks FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
@@ -3679,6 +4155,8 @@ CREATE POLICY readers_can_select ON public.pages FOR SELECT TO anon, authenticat
    FROM public.nodes n
   WHERE (n.id = pages.file_id))));
 
+ALTER TABLE public.share_links ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.shares ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY uploaders_can_select ON public.uploads FOR SELECT TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR (owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[]))));
@@ -3692,6 +4170,10 @@ CREATE POLICY users_can_select ON public.embedding_spaces FOR SELECT TO authenti
 CREATE POLICY users_can_select ON public.user_profiles FOR SELECT TO authenticated USING (((id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
 
 CREATE POLICY users_can_update ON public.user_profiles FOR UPDATE TO authenticated USING (((id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
+
+ALTER TABLE public.workspace_members ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.workspaces ENABLE ROW LEVEL SECURITY;
 
 GRANT USAGE ON SCHEMA private TO anon;
 GRANT USAGE ON SCHEMA private TO authenticated;
@@ -3718,6 +4200,9 @@ GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigin
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.can_manage(node_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.can_manage(node_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.can_read_object(key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.can_read_object(key text) TO anon;
@@ -3761,6 +4246,8 @@ GRANT ALL ON FUNCTION private.create_folder(parent uuid, name text) TO authentic
 REVOKE ALL ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.default_preferences() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) FROM PUBLIC;
 
@@ -3821,6 +4308,13 @@ GRANT ALL ON FUNCTION private.granted_roots() TO anon;
 GRANT ALL ON FUNCTION private.granted_roots() TO authenticated;
 GRANT ALL ON FUNCTION private.granted_roots() TO service_role;
 
+REVOKE ALL ON FUNCTION private.group_ids_of(user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.has_permission(permission text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.has_permission(permission text) TO anon;
+GRANT ALL ON FUNCTION private.has_permission(permission text) TO authenticated;
+GRANT ALL ON FUNCTION private.has_permission(permission text) TO service_role;
+
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
 
@@ -3837,6 +4331,8 @@ REVOKE ALL ON FUNCTION private.is_active() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_active() TO anon;
 GRANT ALL ON FUNCTION private.is_active() TO authenticated;
 GRANT ALL ON FUNCTION private.is_active() TO service_role;
+
+REVOKE ALL ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO anon;
@@ -3857,12 +4353,23 @@ REVOKE ALL ON FUNCTION private.lexemes(content text, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_statistics(owner_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.my_group_ids() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.my_group_ids() TO authenticated;
+
 REVOKE ALL ON FUNCTION private.my_level(node public.nodes, include_trashed boolean) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.share_links TO authenticated;
+GRANT SELECT ON TABLE public.share_links TO service_role;
+
+REVOKE ALL ON FUNCTION private.my_link() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.my_owner_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_owner_ids() TO anon;
 GRANT ALL ON FUNCTION private.my_owner_ids() TO authenticated;
 GRANT ALL ON FUNCTION private.my_owner_ids() TO service_role;
+
+REVOKE ALL ON FUNCTION private.my_share_ids() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.my_share_ids() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.name_key(name text) TO anon;
@@ -3908,6 +4415,10 @@ REVOKE ALL ON FUNCTION private.own_job(job_id uuid, lease_token uuid) FROM PUBLI
 
 REVOKE ALL ON FUNCTION private.own_query(query text, owner_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.owner_ids_of(user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
@@ -3950,6 +4461,11 @@ REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.require_reader() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.require_reader() TO anon;
+GRANT ALL ON FUNCTION private.require_reader() TO authenticated;
+GRANT ALL ON FUNCTION private.require_reader() TO service_role;
+
 REVOKE ALL ON FUNCTION private.require_user() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.require_user() TO anon;
 GRANT ALL ON FUNCTION private.require_user() TO authenticated;
@@ -3986,6 +4502,11 @@ REVOKE ALL ON FUNCTION private.set_version_status(version_id uuid, status text, 
 REVOKE ALL ON FUNCTION private.setting(key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.shares TO authenticated;
+GRANT SELECT ON TABLE public.shares TO service_role;
+
+REVOKE ALL ON FUNCTION private.shares_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
 
@@ -4029,6 +4550,10 @@ GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.user_has_permission(user_id uuid, permission text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.user_level(user_id uuid, node public.nodes) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.vector_table(space_id smallint) FROM PUBLIC;
 
@@ -4084,15 +4609,18 @@ GRANT SELECT ON TABLE public.file_versions TO anon;
 GRANT SELECT ON TABLE public.file_versions TO authenticated;
 GRANT SELECT ON TABLE public.file_versions TO service_role;
 
+GRANT SELECT ON TABLE public.group_members TO authenticated;
+GRANT SELECT ON TABLE public.group_members TO service_role;
+
+GRANT SELECT ON TABLE public.groups TO authenticated;
+GRANT SELECT ON TABLE public.groups TO service_role;
+
 GRANT SELECT ON TABLE public.owners TO authenticated;
 GRANT SELECT ON TABLE public.owners TO service_role;
 
 GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
-
-GRANT SELECT ON TABLE public.shares TO authenticated;
-GRANT SELECT ON TABLE public.shares TO service_role;
 
 GRANT SELECT ON TABLE public.user_profiles TO anon;
 GRANT SELECT ON TABLE public.user_profiles TO authenticated;
@@ -4103,6 +4631,12 @@ GRANT UPDATE(full_name) ON TABLE public.user_profiles TO authenticated;
 GRANT UPDATE(avatar_url) ON TABLE public.user_profiles TO authenticated;
 
 GRANT UPDATE(preferences) ON TABLE public.user_profiles TO authenticated;
+
+GRANT SELECT ON TABLE public.workspace_members TO authenticated;
+GRANT SELECT ON TABLE public.workspace_members TO service_role;
+
+GRANT SELECT ON TABLE public.workspaces TO authenticated;
+GRANT SELECT ON TABLE public.workspaces TO service_role;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES TO postgres;
 

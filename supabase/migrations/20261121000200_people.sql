@@ -45,6 +45,54 @@ comment on column public.user_profiles.storage_used is 'Copy of owners.storage_u
 comment on column public.user_profiles.storage_limit is 'Copy of owners.storage_limit, in bytes.';
 comment on column public.user_profiles.is_active is 'False closes every table, RPC and object at the next statement.';
 
+-- Roles ----------------------------------------------------------------------------------------
+
+create table private.role_permissions (
+    role text not null check (role in ('viewer', 'user', 'admin')),
+    permission text not null check (permission in (
+        'query', 'view_documents', 'edit_documents', 'delete_documents', 'view_analytics', 'manage_users', 'admin'
+    )),
+    primary key (role, permission)
+);
+comment on table private.role_permissions is
+'What each role may do at all; levels on nodes decide where. admin implies everything, but nobody''s content.';
+alter table private.role_permissions enable row level security;
+
+insert into private.role_permissions (role, permission) values
+('viewer', 'query'),
+('viewer', 'view_documents'),
+('user', 'query'),
+('user', 'view_documents'),
+('user', 'edit_documents'),
+('admin', 'admin');
+
+create function private.user_has_permission(user_id uuid, permission text) returns boolean
+language sql stable
+security definer -- decides what callers may do, so it must not depend on what they may read
+set search_path = ''
+as $$
+    select exists (
+        select 1
+        from public.user_profiles as p
+        inner join private.role_permissions as r on r.role = p.role
+        where p.id = user_has_permission.user_id
+            and p.is_active
+            and r.permission in (user_has_permission.permission, 'admin')
+    );
+$$;
+comment on function private.user_has_permission(uuid, text) is
+'Whether an active user''s role has a permission; read from the rows, never from the token.';
+
+create function private.has_permission(permission text) returns boolean
+language sql stable
+security definer -- reads the caller's profile, whatever they may read
+set search_path = ''
+as $$ select private.user_has_permission(auth.uid(), has_permission.permission); $$;
+comment on function private.has_permission(text) is
+'Whether the caller''s role has a permission; false for anon and inactive users. Call it as
+(select private.has_permission(...)).';
+grant execute on function private.has_permission(text) to anon, authenticated, service_role;
+
 -- Who is asking --------------------------------------------------------------------------------
 
 create function private.is_active() returns boolean
@@ -59,20 +107,6 @@ $$;
 comment on function private.is_active() is
 'False for a deactivated or deleted user whose token is still valid. True for anon and the service.';
 grant execute on function private.is_active() to anon, authenticated, service_role;
-
-create function private.my_owner_ids() returns uuid[]
-language sql stable
-security definer -- decides readability, so it must not depend on what the caller may read
-set search_path = ''
-as $$
-    select coalesce(array_agg(o.id), '{}')
-    from public.owners as o
-    where o.id = auth.uid() and private.is_active();
-$$;
-comment on function private.my_owner_ids() is
-'The owners whose files the caller owns; empty for anon and inactive users. Call it as
-(select private.my_owner_ids()).';
-grant execute on function private.my_owner_ids() to anon, authenticated, service_role;
 
 create function private.require_user() returns uuid
 language plpgsql stable
@@ -90,23 +124,6 @@ end;
 $$;
 comment on function private.require_user() is 'The id of the signed-in, active caller. Raises NOT_AUTHENTICATED.';
 grant execute on function private.require_user() to anon, authenticated, service_role;
-
-create function private.require_writer() returns uuid
-language plpgsql stable
-security definer -- reads the role from the profile row
-set search_path = ''
-as $$
-declare
-    v_user_id uuid := private.require_user();
-begin
-    if exists (select 1 from public.user_profiles as p where p.id = v_user_id and p.role = 'viewer') then
-        perform private.raise_error('FORBIDDEN', 'Viewers cannot change anything.', '{"role": "viewer"}');
-    end if;
-    return v_user_id;
-end;
-$$;
-comment on function private.require_writer() is
-'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for the role viewer.';
 
 create function private.pre_request() returns void
 language plpgsql stable
@@ -137,10 +154,6 @@ $$;
 
 alter table public.owners enable row level security;
 alter table public.user_profiles enable row level security;
-
-create policy owners_can_select on public.owners
-for select to authenticated
-using (id = any((select private.my_owner_ids())::uuid[]));
 
 create policy users_can_select on public.user_profiles
 for select to authenticated

@@ -1,0 +1,339 @@
+-- Access: shares and links, and the one rule of who may read and who may do what.
+--
+-- What is computed once a statement is the caller's few grants (owners, granted roots), never the readable rows.
+
+create table public.shares (
+    id uuid primary key default gen_random_uuid(),
+    node_id uuid not null references public.nodes on delete cascade,
+    grantee_id uuid references auth.users on delete cascade,
+    grantee_email text check (grantee_email = lower(grantee_email)),
+    group_id uuid references public.groups on delete cascade,
+    level text not null check (level in ('view', 'comment', 'edit', 'manage')),
+    granted_by uuid references auth.users on delete set null,
+    expires_at timestamptz,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    unique nulls not distinct (node_id, grantee_id, grantee_email, group_id),
+    check ((group_id is null) = (num_nonnulls(grantee_id, grantee_email) > 0))
+);
+comment on table public.shares is 'A node, and all below it, opened to one person or one group up to a level.';
+comment on column public.shares.grantee_id is
+'The grantee, when named by id (or when their address has changed since).';
+comment on column public.shares.grantee_email is
+'The grantee, when named by address: whoever has confirmed it, now or later. The row never tells whether anybody has.';
+create index shares_grantee_id_idx on public.shares (grantee_id);
+create index shares_grantee_email_idx on public.shares (grantee_email) where grantee_id is null;
+create index shares_group_id_idx on public.shares (group_id);
+create index shares_granted_by_idx on public.shares (granted_by);
+
+create table public.share_links (
+    id uuid primary key default gen_random_uuid(),
+    node_id uuid not null references public.nodes on delete cascade,
+    level text not null check (level in ('view', 'comment', 'edit')),
+    created_by uuid not null references auth.users on delete cascade,
+    has_password boolean not null default false,
+    expires_at timestamptz,
+    max_downloads integer check (max_downloads > 0),
+    downloads integer not null default 0,
+    opens integer not null default 0,
+    last_opened_at timestamptz,
+    created_at timestamptz not null default now(),
+    revoking_at timestamptz,
+    revoked_at timestamptz,
+    revoked_by uuid references auth.users on delete set null,
+    check (downloads <= max_downloads)
+);
+comment on table public.share_links is
+'Links that open a node, and all below it, to whoever holds the token. Ended ones stay listed.';
+comment on column public.share_links.level is 'For signed-in holders; anonymous ones only look.';
+comment on column public.share_links.downloads is 'Files read through it; at max_downloads it is used up.';
+comment on column public.share_links.revoking_at is 'When it was revoked: it opens nothing from then on.';
+comment on column public.share_links.revoked_at is
+'When the revocation was complete: at once if soft; if hard, when every object had moved to a new key.';
+create index share_links_node_id_idx on public.share_links (node_id);
+create index share_links_created_by_idx on public.share_links (created_by);
+create index share_links_revoked_by_idx on public.share_links (revoked_by);
+
+create table private.link_secrets (
+    link_id uuid primary key references public.share_links on delete cascade,
+    token_hash bytea not null unique,
+    password_salt bytea,
+    password_hash bytea,
+    failures integer not null default 0,
+    last_failure_at timestamptz
+);
+comment on table private.link_secrets is 'What a link is opened with: sha256 of the token, the salted password hash.';
+alter table private.link_secrets enable row level security;
+
+create table private.link_grants (
+    grant_hash bytea primary key,
+    link_id uuid not null references public.share_links on delete cascade,
+    expires_at timestamptz not null
+);
+comment on table private.link_grants is 'What opening a link gives, by sha256: sent back in the header x-share-grant.';
+create index link_grants_link_id_idx on private.link_grants (link_id);
+create index link_grants_expires_at_idx on private.link_grants (expires_at);
+alter table private.link_grants enable row level security;
+
+-- Levels ---------------------------------------------------------------------------------------
+
+create function private.shares_of(user_id uuid) returns setof public.shares
+language sql stable rows 20
+security definer -- decides readability, so it must not depend on what the caller may read
+set search_path = ''
+as $$
+    select s.* from public.shares as s
+    where s.grantee_id = shares_of.user_id and (s.expires_at is null or s.expires_at > now())
+    union all
+    select s.* from public.shares as s
+    where s.grantee_id is null
+        and s.grantee_email = private.email_of(shares_of.user_id)
+        and (s.expires_at is null or s.expires_at > now())
+    union all
+    select s.* from public.shares as s
+    where s.group_id = any(private.group_ids_of(shares_of.user_id))
+        and (s.expires_at is null or s.expires_at > now());
+$$;
+comment on function private.shares_of(uuid) is 'The shares that open something to a user now, whatever their role.';
+
+create function private.my_share_ids() returns uuid[]
+language sql stable
+security definer -- policies on shares ask it
+set search_path = ''
+as $$
+    select coalesce(array_agg(s.id), '{}') from private.shares_of(auth.uid()) as s where private.is_active();
+$$;
+comment on function private.my_share_ids() is
+'The shares that name the caller. Call it as (select private.my_share_ids()).';
+grant execute on function private.my_share_ids() to authenticated;
+
+create function private.user_level(user_id uuid, node public.nodes) returns text
+language sql stable
+security definer -- sees the shares of every ancestor
+set search_path = ''
+as $$
+    select l.level
+    from (
+        select private.owner_level(user_level.user_id, (user_level.node).owner_id) as level
+        union all
+        select s.level from private.shares_of(user_level.user_id) as s where s.node_id = any((user_level.node).path)
+    ) as l
+    where l.level is not null and private.user_has_permission(user_level.user_id, 'view_documents')
+    order by private.level_rank(l.level) desc
+    limit 1;
+$$;
+comment on function private.user_level(uuid, public.nodes) is
+'A user''s level on a node by ownership, membership and shares, trashed or not; null when they have none.';
+
+create function private.my_link() returns public.share_links
+language sql stable
+security definer -- grants and links are closed to those who hold them
+set search_path = ''
+as $$
+    select l.*
+    from private.link_grants as g
+    inner join public.share_links as l on l.id = g.link_id
+    inner join public.nodes as n on n.id = l.node_id
+    where g.grant_hash = sha256(convert_to(
+            nullif(current_setting('request.headers', true), '')::json ->> 'x-share-grant', 'UTF8'
+        ))
+        and g.expires_at > now()
+        and l.revoking_at is null
+        and (l.expires_at is null or l.expires_at > now())
+        -- a link is worth what its maker may still give
+        and private.level_rank(private.user_level(l.created_by, n)) >= private.level_rank('manage');
+$$;
+comment on function private.my_link() is
+'The link whose grant the caller sends in the header x-share-grant, while it is good; else a null row.';
+
+create function private.granted_roots() returns uuid[]
+language sql stable
+security definer -- decides readability, so it must not depend on what the caller may read
+set search_path = ''
+as $$
+    select coalesce(array_agg(r.node_id), '{}')
+    from (
+        select s.node_id
+        from private.shares_of(auth.uid()) as s
+        where private.user_has_permission(auth.uid(), 'view_documents')
+        union
+        select l.node_id
+        from private.my_link() as l
+        where l.id is not null and private.is_active()
+    ) as r;
+$$;
+comment on function private.granted_roots() is
+'The nodes opened to the caller by shares, or by the link whose grant they send. Call it as
+(select private.granted_roots()).';
+grant execute on function private.granted_roots() to anon, authenticated, service_role;
+
+create function private.is_readable(
+    owner_id uuid, path uuid[], trashed_at timestamptz, owner_ids uuid[], roots uuid[]
+) returns boolean
+language sql immutable parallel safe
+return trashed_at is null and (owner_id = any(owner_ids) or path && roots);
+comment on function private.is_readable(uuid, uuid[], timestamptz, uuid[], uuid[]) is
+'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
+(select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
+grant execute on function private.is_readable(uuid, uuid[], timestamptz, uuid[], uuid[])
+to anon, authenticated, service_role;
+
+create function private.my_level(node public.nodes, include_trashed boolean default false) returns text
+language sql stable
+security definer -- sees the shares of every ancestor
+set search_path = ''
+as $$
+    select l.level
+    from (
+        select private.user_level(auth.uid(), my_level.node) as level
+        union all
+        select case when auth.uid() is null then 'view' else k.level end
+        from private.my_link() as k
+        where k.node_id = any((my_level.node).path) and private.is_active()
+    ) as l
+    where l.level is not null
+        and (include_trashed or (my_level.node).trashed_at is null)
+        and (my_level.node).purged_at is null
+    order by private.level_rank(l.level) desc
+    limit 1;
+$$;
+comment on function private.my_level(public.nodes, boolean) is
+'The caller''s level on a node; null when it is not readable. Anonymous holders of a link only look.';
+
+create function private.require_reader() returns void
+language plpgsql stable
+security definer -- grants are closed to those who hold them
+set search_path = ''
+as $$
+begin
+    if auth.uid() is null and (private.my_link()).id is not null then
+        return;
+    end if;
+    perform private.require_user();
+end;
+$$;
+comment on function private.require_reader() is
+'Passes signed-in, active callers and holders of a good link. Raises NOT_AUTHENTICATED.';
+grant execute on function private.require_reader() to anon, authenticated, service_role;
+
+create function private.require_writer() returns uuid
+language plpgsql stable
+security definer -- reads the role's rows
+set search_path = ''
+as $$
+declare
+    v_user_id uuid;
+begin
+    if auth.uid() is null and (private.my_link()).id is not null then
+        perform private.raise_error(
+            'FORBIDDEN', 'A link only lets you look.', '{"level": "view"}', 'Sign in to change something.'
+        );
+    end if;
+    v_user_id := private.require_user();
+    if not private.has_permission('edit_documents') then
+        perform private.raise_error(
+            'FORBIDDEN', 'Your role cannot change anything.',
+            jsonb_build_object('permission', 'edit_documents', 'role', (
+                select p.role from public.user_profiles as p where p.id = v_user_id
+            ))
+        );
+    end if;
+    return v_user_id;
+end;
+$$;
+comment on function private.require_writer() is
+'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
+(viewer) and for anonymous holders of a link.';
+
+create function private.require_level(
+    node_id uuid, level text, include_trashed boolean default false
+) returns public.nodes
+language plpgsql stable
+security definer -- tells absent from forbidden only to those who can see the node
+set search_path = ''
+as $$
+declare
+    v_node public.nodes;
+    v_level text;
+begin
+    if level = 'view' then
+        perform private.require_reader();
+    else
+        perform private.require_writer();
+    end if;
+    select n.* into v_node from public.nodes as n where n.id = require_level.node_id;
+    v_level := private.my_level(v_node, include_trashed);
+    if v_level is null then -- absent and not-yours look alike on purpose
+        perform private.raise_error(
+            'NOT_FOUND', 'No such file or folder.', jsonb_build_object('id', node_id), 'List a folder to see valid ids.'
+        );
+    end if;
+    if private.level_rank(v_level) < private.level_rank(level) then
+        perform private.raise_error(
+            'FORBIDDEN',
+            format('This needs the level %s; yours is %s.', level, v_level),
+            jsonb_build_object('id', node_id, 'level', v_level, 'required', level),
+            'Ask the owner for a higher level.'
+        );
+    end if;
+    return v_node;
+end;
+$$;
+comment on function private.require_level(uuid, text, boolean) is
+'The node, when the caller has at least this level on it. Raises NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN. Every
+writing RPC calls it.';
+
+create function private.can_manage(node_id uuid) returns boolean
+language sql stable
+security definer -- policies ask it about nodes that may be trashed
+set search_path = ''
+as $$
+    select exists (
+        select 1
+        from public.nodes as n
+        where n.id = can_manage.node_id
+            and n.purged_at is null
+            and private.level_rank(private.user_level(auth.uid(), n)) >= private.level_rank('manage')
+    );
+$$;
+comment on function private.can_manage(uuid) is 'Whether the caller has the level manage on a node, trashed or not.';
+grant execute on function private.can_manage(uuid) to authenticated;
+
+-- Row security ---------------------------------------------------------------------------------
+
+alter table public.nodes enable row level security;
+alter table public.file_versions enable row level security;
+alter table public.shares enable row level security;
+alter table public.share_links enable row level security;
+
+create policy readers_can_select on public.nodes
+for select to anon, authenticated
+using (
+    private.is_readable(
+        owner_id, path, trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
+    )
+);
+
+create policy readers_can_select on public.file_versions
+for select to anon, authenticated
+using (exists ( -- through the policy of nodes
+    select 1 from public.nodes as n
+    where n.id = file_id
+));
+
+create policy parties_can_select on public.shares
+for select to authenticated
+using (
+    id = any((select private.my_share_ids())::uuid[])
+    or private.can_manage(node_id)
+);
+
+create policy managers_can_select on public.share_links
+for select to authenticated
+using (
+    (created_by = (select auth.uid()) and (select private.is_active()))
+    or private.can_manage(node_id)
+);
+
+grant select on public.nodes, public.file_versions to anon, authenticated, service_role;
+grant select on public.shares, public.share_links to authenticated, service_role;
