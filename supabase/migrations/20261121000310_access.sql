@@ -216,6 +216,24 @@ comment on function private.require_reader() is
 'Passes signed-in, active callers and holders of a good link. Raises NOT_AUTHENTICATED.';
 grant execute on function private.require_reader() to anon, authenticated, service_role;
 
+create function private.require_permission(permission text) returns void
+language plpgsql stable
+security definer -- reads the role's rows
+set search_path = ''
+as $$
+begin
+    perform private.require_reader();
+    if auth.uid() is not null and not private.has_permission(permission) then
+        perform private.raise_error(
+            'FORBIDDEN', 'Your role does not allow this.',
+            jsonb_build_object('permission', require_permission.permission)
+        );
+    end if;
+end;
+$$;
+comment on function private.require_permission(text) is
+'Passes callers whose role has the permission, and holders of a good link. Raises NOT_AUTHENTICATED, FORBIDDEN.';
+
 create function private.require_writer() returns uuid
 language plpgsql stable
 security definer -- reads the role's rows

@@ -109,7 +109,7 @@ security invoker
 set search_path = ''
 as $$
 begin
-    perform private.require_user();
+    perform private.require_reader();
     return to_jsonb(private.find_space(space, kind)) - 'id' - 'created_at';
 end;
 $$;

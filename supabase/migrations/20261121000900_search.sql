@@ -550,7 +550,7 @@ declare
     v_options private.search_options;
     v_hits jsonb;
 begin
-    perform private.require_user();
+    perform private.require_permission('query');
     if v_query is null or char_length(v_query) not between 3 and 1000 then
         perform private.raise_invalid('query', 'A question has 3 to 1000 characters.');
     end if;
