@@ -1399,7 +1399,7 @@ declare
     v_options private.search_options;
     v_hits jsonb;
 begin
-    perform private.require_user();
+    perform private.require_permission('query');
     if v_query is null or char_length(v_query) not between 3 and 1000 then
         perform private.raise_invalid('query', 'A question has 3 to 1000 characters.');
     end if;
@@ -2209,6 +2209,23 @@ $$;
 
 COMMENT ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) IS 'The node, when the caller has at least this level on it. Raises NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN. Every
 writing RPC calls it.';
+
+CREATE FUNCTION private.require_permission(permission text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_reader();
+    if auth.uid() is not null and not private.has_permission(permission) then
+        perform private.raise_error(
+            'FORBIDDEN', 'Your role does not allow this.',
+            jsonb_build_object('permission', require_permission.permission)
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_permission(permission text) IS 'Passes callers whose role has the permission, and holders of a good link. Raises NOT_AUTHENTICATED, FORBIDDEN.';
 
 CREATE FUNCTION private.require_reader() RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3247,7 +3264,7 @@ CREATE FUNCTION public.embedding_space(space text DEFAULT 'active'::text, kind t
     SET search_path TO ''
     AS $$
 begin
-    perform private.require_user();
+    perform private.require_reader();
     return to_jsonb(private.find_space(space, kind)) - 'id' - 'created_at';
 end;
 $$;
@@ -4460,6 +4477,8 @@ GRANT ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) TO narw
 REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_permission(permission text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_reader() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.require_reader() TO anon;
