@@ -74,6 +74,72 @@ create index blobs_key_idx on private.blobs (key);
 create index blobs_owner_id_sha256_idx on private.blobs (owner_id, sha256);
 alter table private.blobs enable row level security;
 
+create function private.tg_blobs__charge() returns trigger
+language plpgsql volatile
+security definer -- runs for whoever stores or deletes
+set search_path = ''
+as $$
+begin
+    -- owners in the order in which everything locks them; what is released weighs nothing
+    if tg_op = 'INSERT' then
+        perform private.charge(c.owner_id, c.used, 0, 'store', case when c.count = 1 then c.ids[1] end)
+        from (
+            select i.owner_id, sum(i.size)::bigint as used, count(*) as count, array_agg(i.id) as ids
+            from inserted as i
+            where i.released_at is null
+            group by i.owner_id
+            order by i.owner_id
+        ) as c;
+    elsif tg_op = 'DELETE' then
+        perform private.charge(c.owner_id, c.used, 0, 'delete', case when c.count = 1 then c.ids[1] end)
+        from (
+            select d.owner_id, -sum(d.size)::bigint as used, count(*) as count, array_agg(d.id) as ids
+            from deleted as d
+            where d.released_at is null
+            group by d.owner_id
+            order by d.owner_id
+        ) as c;
+    else
+        perform private.charge(c.owner_id, c.used, 0, c.reason, case when c.count = 1 then c.ids[1] end)
+        from (
+            select w.owner_id, r.reason, sum(w.used)::bigint as used, count(*) as count, array_agg(i.id) as ids
+            from deleted as d
+            inner join inserted as i on i.id = d.id
+            cross join lateral (values (case
+                when d.owner_id <> i.owner_id then 'transfer'
+                when d.released_at is null and i.released_at is not null then 'purge'
+                when d.released_at is not null and i.released_at is null then 'restore'
+            end)) as r (reason)
+            cross join lateral (values
+                (d.owner_id, case when d.released_at is null then -d.size else 0 end),
+                (i.owner_id, case when i.released_at is null then i.size else 0 end)
+            ) as w (owner_id, used)
+            where r.reason is not null
+            group by w.owner_id, r.reason
+            order by w.owner_id, r.reason
+        ) as c;
+    end if;
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_blobs__charge() is
+'Charges owners for the blobs they have: what an owner has used is the sum over the rows that are not released.';
+
+create trigger _400_charge_inserted
+after insert on private.blobs
+referencing new table as inserted
+for each statement execute function private.tg_blobs__charge();
+
+create trigger _400_charge_deleted
+after delete on private.blobs
+referencing old table as deleted
+for each statement execute function private.tg_blobs__charge();
+
+create trigger _400_charge_updated
+after update on private.blobs
+referencing old table as deleted new table as inserted
+for each statement execute function private.tg_blobs__charge();
+
 create table public.file_versions (
     id uuid primary key default gen_random_uuid(),
     file_id uuid not null references public.nodes on delete cascade,

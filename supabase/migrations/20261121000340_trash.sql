@@ -139,15 +139,11 @@ security definer -- runs for whoever deletes
 set search_path = ''
 as $$
 begin
-    update public.owners as o
-    set storage_used = o.storage_used - freed.size
-    from (select g.owner_id, sum(g.size) as size from gone as g group by g.owner_id) as freed
-    where o.id = freed.owner_id;
     insert into private.object_deletions (bucket, key) select g.bucket, g.key from gone as g;
     return null; -- after trigger
 end;
 $$;
-comment on function private.tg_blobs__release() is 'Returns the quota of deleted blobs and queues their objects.';
+comment on function private.tg_blobs__release() is 'Queues the objects of deleted blobs.';
 
 create trigger _500_release
 after delete on private.blobs

@@ -51,9 +51,10 @@ set search_path = ''
 as $$
 begin
     update public.uploads as u set state = close_upload.state where u.id = (upload).id;
-    update public.owners as o
-    set storage_reserved = o.storage_reserved - (upload).size
-    where o.id = (upload).owner_id;
+    perform private.charge(
+        (upload).owner_id, 0, -(upload).size, case close_upload.state when 'completed' then 'settle' else 'release' end,
+        (upload).id
+    );
     if close_upload.state <> 'completed' then
         -- a file that never got a version was only a place held for this upload
         delete from public.nodes as n
@@ -85,15 +86,14 @@ begin
         and not exists (
             select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
         );
-    update public.owners as o
-    set storage_reserved = o.storage_reserved - freed.size
+    perform private.charge(c.owner_id, 0, c.reserved, 'release', case when c.count = 1 then c.ids[1] end)
     from (
-        select g.owner_id, sum(g.size) as size
+        select g.owner_id, -sum(g.size)::bigint as reserved, count(*) as count, array_agg(g.id) as ids
         from gone as g
         where g.state in ('open', 'uploading')
         group by g.owner_id
-    ) as freed
-    where o.id = freed.owner_id;
+        order by g.owner_id
+    ) as c;
     return null; -- after trigger
 end;
 $$;
@@ -245,32 +245,6 @@ $$;
 comment on function private.check_upload(text, bigint, text, text) is
 'Raises what is wrong with an upload whoever asks: INVALID_ARGUMENT, TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
 
-create function private.reserve_quota(owner_id uuid, size bigint) returns void
-language plpgsql volatile
-security invoker
-set search_path = ''
-as $$
-declare
-    v_owner public.owners;
-begin
-    -- the row lock makes parallel tickets of one owner queue up here, so the sum is exact
-    select o.* into v_owner from public.owners as o where o.id = reserve_quota.owner_id for no key update;
-    if v_owner.storage_used + v_owner.storage_reserved + size > v_owner.storage_limit then
-        perform private.raise_error(
-            'QUOTA_EXCEEDED',
-            'There is not enough space left.',
-            jsonb_build_object(
-                'used', v_owner.storage_used, 'reserved', v_owner.storage_reserved,
-                'limit', v_owner.storage_limit, 'requested', size
-            ),
-            'Delete something, or ask for more space.'
-        );
-    end if;
-    update public.owners as o set storage_reserved = o.storage_reserved + size where o.id = reserve_quota.owner_id;
-end;
-$$;
-comment on function private.reserve_quota(uuid, bigint) is 'Promises bytes to a ticket. Raises QUOTA_EXCEEDED.';
-
 create function private.check_base_version(node public.nodes, base_version uuid) returns void
 language plpgsql stable
 security invoker
@@ -391,7 +365,7 @@ begin
         );
     end if;
 
-    perform private.reserve_quota(v_owner_id, size);
+    perform private.require_quota(v_owner_id, size);
     v_upload.version_id := gen_random_uuid();
     insert into public.uploads (
         owner_id, file_id, version_id, key, mode, size, mime, sha256, created_by, expires_at
@@ -404,6 +378,7 @@ begin
         now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
     )
     returning * into v_upload;
+    perform private.charge(v_owner_id, 0, size, 'reserve', v_upload.id);
 
     return jsonb_build_object(
         'deduplicated', false,
@@ -566,7 +541,6 @@ begin
     update public.uploads as u
     set bytes_received = complete_upload.size, completed_at = now()
     where u.id = v_upload.id;
-    update public.owners as o set storage_used = o.storage_used + complete_upload.size where o.id = v_upload.owner_id;
     perform private.add_version(v_upload.file_id, v_upload.version_id, v_blob, v_upload.mime, v_upload.created_by);
 end;
 $$;

@@ -4,13 +4,20 @@
 UNBALANCED = """
 select 'used', o.id::text from public.owners as o
 where o.storage_used <> (
-    select coalesce(sum(b.size), 0) from private.blobs as b where b.owner_id = o.id
+    select coalesce(sum(b.size), 0) from private.blobs as b
+    where b.owner_id = o.id and b.released_at is null
 )
 union all
 select 'reserved', o.id::text from public.owners as o
 where o.storage_reserved <> (
     select coalesce(sum(u.size), 0) from public.uploads as u
     where u.owner_id = o.id and u.state in ('open', 'uploading')
+)
+union all
+select 'ledger', o.id::text from public.owners as o
+where (o.storage_used, o.storage_reserved) <> (
+    select coalesce(sum(l.used), 0), coalesce(sum(l.reserved), 0)
+    from private.quota_ledger as l where l.owner_id = o.id
 )
 union all
 select 'limit', o.id::text from public.owners as o

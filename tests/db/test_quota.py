@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
 from tests.database import Database
-from tests.db.conftest import Drive, refused, refused_by_storage
+from tests.db.conftest import Drive, denied, refused, refused_by_storage
 from tests.db.invariants import UNBALANCED
 from tests.db.looks import (
     quota_of,
@@ -173,6 +173,86 @@ def test_fifty_tickets_at_once_never_exceed_the_quota(connect: Callable[[], Driv
     assert quota_of(drive.db, owner) == (300, 690, 1000)
     assert drive.db.one("select count(*) from public.uploads where state = 'open'") == 23
     assert drive.ticket(owner, "the last.txt", 10)["upload_id"]
+
+
+# The ledger --------------------------------------------------------------------------------------
+
+
+def ledger(db: Database, owner: uuid.UUID) -> list[tuple[int, int, str]]:
+    """What was charged to an owner, in order."""
+    return db.all(
+        "select used, reserved, reason from private.quota_ledger where owner_id = %s order by id",
+        owner,
+    )
+
+
+def test_the_ledger_tells_the_story_of_every_byte(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    ticket = drive.ticket(owner, "a.txt", 100)
+    drive.store(owner, ticket["key"], 90)
+    drive.rpc(owner, "abort_upload", upload_id=drive.ticket(owner, "b.txt", 50)["upload_id"])
+    assert ledger(db, owner) == [
+        (0, 100, "reserve"),
+        (90, 0, "store"),
+        (0, -100, "settle"),
+        (0, 50, "reserve"),
+        (0, -50, "release"),
+    ]
+    references = db.all("select distinct reference from private.quota_ledger")
+    known = db.all("select id from public.uploads union select id from private.blobs")
+    assert set(references) == set(known)
+
+
+def test_used_follows_the_rows_of_blobs(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    drive.upload(owner, "a.txt", 100)
+    drive.upload(owner, "b.txt", 20)
+    db.all("update private.blobs set released_at = now() where size = 100")
+    assert quota_of(db, owner)[0] == 20
+    db.all("update private.blobs set released_at = now() - interval '1 h' where size = 100")
+    assert quota_of(db, owner)[0] == 20
+    db.all("update private.blobs set released_at = null where size = 100")
+    assert quota_of(db, owner)[0] == 120
+    db.all("update private.blobs set owner_id = %s where size = 20", peer)
+    assert (quota_of(db, owner)[0], quota_of(db, peer)[0]) == (100, 20)
+    db.all(
+        "insert into private.blobs (owner_id, key, size)"
+        " select b.owner_id, b.key || n, b.size from private.blobs as b, generate_series(1, 3) as n"
+    )
+    assert (quota_of(db, owner)[0], quota_of(db, peer)[0]) == (400, 80)
+    db.all("delete from private.blobs")
+    assert (quota_of(db, owner)[0], quota_of(db, peer)[0]) == (0, 0)
+    assert [reason for _, _, reason in ledger(db, owner)][-5:] == [
+        "purge",
+        "restore",
+        "transfer",
+        "store",
+        "delete",
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update private.quota_ledger set used = 0",
+        "delete from private.quota_ledger",
+        "truncate private.quota_ledger",
+    ],
+)
+def test_the_ledger_only_grows(db: Database, drive: Drive, statement: LiteralString) -> None:
+    drive.upload(db.create_user(), size=100)
+    with refused("FORBIDDEN"):
+        db.all(statement)
+
+
+def test_clients_neither_read_nor_write_the_ledger(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    drive.upload(owner, size=100)
+    for user in (owner, None):
+        with denied(), db.as_user(user):
+            db.all("select * from private.quota_ledger")
+        with denied(), db.as_user(user):
+            db.all("select private.charge(%s, -1, 0, 'reconcile')", owner)
 
 
 @pytest.mark.parametrize("seed", range(3))
