@@ -262,7 +262,7 @@ begin
         );
     end if;
 
-    perform private.reserve_quota(v_owner_id, size);
+    perform private.require_quota(v_owner_id, size);
     v_upload.version_id := gen_random_uuid();
     insert into public.uploads (
         owner_id, file_id, version_id, key, mode, size, mime, sha256, created_by, expires_at
@@ -275,6 +275,7 @@ begin
         now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
     )
     returning * into v_upload;
+    perform private.charge(v_owner_id, 0, size, 'reserve', v_upload.id);
 
     return jsonb_build_object(
         'deduplicated', false,
@@ -372,6 +373,31 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.cancel_ingest(file_id uuid) IS 'Behind public.cancel_ingest.';
+
+CREATE FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid DEFAULT NULL::uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if coalesce(used, 0) = 0 and coalesce(reserved, 0) = 0 then
+        return;
+    end if;
+    update public.owners as o
+    set
+        storage_used = o.storage_used + coalesce(charge.used, 0),
+        storage_reserved = o.storage_reserved + coalesce(charge.reserved, 0)
+    where o.id = charge.owner_id;
+    if found then -- an owner who is being deleted takes the account along
+        insert into private.quota_ledger (owner_id, used, reserved, reason, reference)
+        values (
+            charge.owner_id, coalesce(charge.used, 0), coalesce(charge.reserved, 0), charge.reason, charge.reference
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid) IS 'The only way to change what an owner has used or reserved, by these bytes; it writes the ledger. It checks no limit:
+see require_quota.';
 
 CREATE TABLE public.nodes (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -657,9 +683,10 @@ CREATE FUNCTION private.close_upload(upload public.uploads, state text) RETURNS 
     AS $$
 begin
     update public.uploads as u set state = close_upload.state where u.id = (upload).id;
-    update public.owners as o
-    set storage_reserved = o.storage_reserved - (upload).size
-    where o.id = (upload).owner_id;
+    perform private.charge(
+        (upload).owner_id, 0, -(upload).size, case close_upload.state when 'completed' then 'settle' else 'release' end,
+        (upload).id
+    );
     if close_upload.state <> 'completed' then
         -- a file that never got a version was only a place held for this upload
         delete from public.nodes as n
@@ -713,7 +740,6 @@ begin
     update public.uploads as u
     set bytes_received = complete_upload.size, completed_at = now()
     where u.id = v_upload.id;
-    update public.owners as o set storage_used = o.storage_used + complete_upload.size where o.id = v_upload.owner_id;
     perform private.add_version(v_upload.file_id, v_upload.version_id, v_blob, v_upload.mime, v_upload.created_by);
 end;
 $$;
@@ -2227,6 +2253,31 @@ $$;
 
 COMMENT ON FUNCTION private.require_permission(permission text) IS 'Passes callers whose role has the permission, and holders of a good link. Raises NOT_AUTHENTICATED, FORBIDDEN.';
 
+CREATE FUNCTION private.require_quota(owner_id uuid, size bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner public.owners;
+begin
+    -- the row lock makes parallel requests of one owner queue up here, so the sum is exact
+    select o.* into v_owner from public.owners as o where o.id = require_quota.owner_id for no key update;
+    if v_owner.storage_used + v_owner.storage_reserved + size > v_owner.storage_limit then
+        perform private.raise_error(
+            'QUOTA_EXCEEDED',
+            'There is not enough space left.',
+            jsonb_build_object(
+                'used', v_owner.storage_used, 'reserved', v_owner.storage_reserved,
+                'limit', v_owner.storage_limit, 'requested', size
+            ),
+            'Delete something, or ask for more space.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_quota(owner_id uuid, size bigint) IS 'Locks the owner and raises QUOTA_EXCEEDED unless so many more bytes fit.';
+
 CREATE FUNCTION private.require_reader() RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2284,32 +2335,6 @@ $$;
 
 COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
 (viewer) and for anonymous holders of a link.';
-
-CREATE FUNCTION private.reserve_quota(owner_id uuid, size bigint) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-    v_owner public.owners;
-begin
-    -- the row lock makes parallel tickets of one owner queue up here, so the sum is exact
-    select o.* into v_owner from public.owners as o where o.id = reserve_quota.owner_id for no key update;
-    if v_owner.storage_used + v_owner.storage_reserved + size > v_owner.storage_limit then
-        perform private.raise_error(
-            'QUOTA_EXCEEDED',
-            'There is not enough space left.',
-            jsonb_build_object(
-                'used', v_owner.storage_used, 'reserved', v_owner.storage_reserved,
-                'limit', v_owner.storage_limit, 'requested', size
-            ),
-            'Delete something, or ask for more space.'
-        );
-    end if;
-    update public.owners as o set storage_reserved = o.storage_reserved + size where o.id = reserve_quota.owner_id;
-end;
-$$;
-
-COMMENT ON FUNCTION private.reserve_quota(owner_id uuid, size bigint) IS 'Promises bytes to a ticket. Raises QUOTA_EXCEEDED.';
 
 CREATE FUNCTION private.retry_ingest(file_id uuid, from_stage text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2876,21 +2901,67 @@ CREATE FUNCTION private.text_config(language text) RETURNS regconfig
 
 COMMENT ON FUNCTION private.text_config(language text) IS 'PostgreSQL''s own stemmer for a language (ISO 639-1), simple where there is none.';
 
+CREATE FUNCTION private.tg_blobs__charge() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- owners in the order in which everything locks them; what is released weighs nothing
+    if tg_op = 'INSERT' then
+        perform private.charge(c.owner_id, c.used, 0, 'store', case when c.count = 1 then c.ids[1] end)
+        from (
+            select i.owner_id, sum(i.size)::bigint as used, count(*) as count, array_agg(i.id) as ids
+            from inserted as i
+            where i.released_at is null
+            group by i.owner_id
+            order by i.owner_id
+        ) as c;
+    elsif tg_op = 'DELETE' then
+        perform private.charge(c.owner_id, c.used, 0, 'delete', case when c.count = 1 then c.ids[1] end)
+        from (
+            select d.owner_id, -sum(d.size)::bigint as used, count(*) as count, array_agg(d.id) as ids
+            from deleted as d
+            where d.released_at is null
+            group by d.owner_id
+            order by d.owner_id
+        ) as c;
+    else
+        perform private.charge(c.owner_id, c.used, 0, c.reason, case when c.count = 1 then c.ids[1] end)
+        from (
+            select w.owner_id, r.reason, sum(w.used)::bigint as used, count(*) as count, array_agg(i.id) as ids
+            from deleted as d
+            inner join inserted as i on i.id = d.id
+            cross join lateral (values (case
+                when d.owner_id <> i.owner_id then 'transfer'
+                when d.released_at is null and i.released_at is not null then 'purge'
+                when d.released_at is not null and i.released_at is null then 'restore'
+            end)) as r (reason)
+            cross join lateral (values
+                (d.owner_id, case when d.released_at is null then -d.size else 0 end),
+                (i.owner_id, case when i.released_at is null then i.size else 0 end)
+            ) as w (owner_id, used)
+            where r.reason is not null
+            group by w.owner_id, r.reason
+            order by w.owner_id, r.reason
+        ) as c;
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_blobs__charge() IS 'Charges owners for the blobs they have: what an owner has used is the sum over the rows that are not released.';
+
 CREATE FUNCTION private.tg_blobs__release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 begin
-    update public.owners as o
-    set storage_used = o.storage_used - freed.size
-    from (select g.owner_id, sum(g.size) as size from gone as g group by g.owner_id) as freed
-    where o.id = freed.owner_id;
     insert into private.object_deletions (bucket, key) select g.bucket, g.key from gone as g;
     return null; -- after trigger
 end;
 $$;
 
-COMMENT ON FUNCTION private.tg_blobs__release() IS 'Returns the quota of deleted blobs and queues their objects.';
+COMMENT ON FUNCTION private.tg_blobs__release() IS 'Queues the objects of deleted blobs.';
 
 CREATE FUNCTION private.tg_chunk_terms__count() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3017,6 +3088,20 @@ $$;
 
 COMMENT ON FUNCTION private.tg_owners__copy_quota() IS 'Shows the personal owner''s quota in the profile.';
 
+CREATE FUNCTION private.tg_quota_ledger__refuse() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.raise_error(
+        'FORBIDDEN', 'The ledger only grows.', '{}', 'Correct an error with an entry of its own.'
+    );
+    return null;
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_quota_ledger__refuse() IS 'Nobody changes or removes what is in the ledger.';
+
 CREATE FUNCTION private.tg_uploads__release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -3032,15 +3117,14 @@ begin
         and not exists (
             select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
         );
-    update public.owners as o
-    set storage_reserved = o.storage_reserved - freed.size
+    perform private.charge(c.owner_id, 0, c.reserved, 'release', case when c.count = 1 then c.ids[1] end)
     from (
-        select g.owner_id, sum(g.size) as size
+        select g.owner_id, -sum(g.size)::bigint as reserved, count(*) as count, array_agg(g.id) as ids
         from gone as g
         where g.state in ('open', 'uploading')
         group by g.owner_id
-    ) as freed
-    where o.id = freed.owner_id;
+        order by g.owner_id
+    ) as c;
     return null; -- after trigger
 end;
 $$;
@@ -3499,6 +3583,39 @@ CREATE TABLE private.owner_terms (
 
 COMMENT ON TABLE private.owner_terms IS 'Document frequency: how many of an owner''s chunks in service have a term.';
 
+CREATE TABLE private.quota_ledger (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    owner_id uuid NOT NULL,
+    used bigint NOT NULL,
+    reserved bigint NOT NULL,
+    reason text NOT NULL,
+    reference uuid,
+    CONSTRAINT quota_ledger_check CHECK (((used <> 0) OR (reserved <> 0))),
+    CONSTRAINT quota_ledger_reason_check CHECK ((reason = ANY (ARRAY['reserve'::text, 'settle'::text, 'release'::text, 'store'::text, 'delete'::text, 'purge'::text, 'restore'::text, 'transfer'::text, 'reconcile'::text])))
+);
+
+COMMENT ON TABLE private.quota_ledger IS 'Every change of an owner''s used and reserved bytes, never changed itself: its sums are the columns of owners. It
+outlives the owner.';
+
+COMMENT ON COLUMN private.quota_ledger.used IS 'Bytes that blobs took (or, negative, returned).';
+
+COMMENT ON COLUMN private.quota_ledger.reserved IS 'Bytes promised to a ticket (or, negative, returned).';
+
+COMMENT ON COLUMN private.quota_ledger.reason IS 'reserve: a ticket was made; settle: its bytes came; release: it ended without. store, delete: blobs came or went;
+purge: only purged files have them; restore: used again; transfer: they changed hands; reconcile: an error corrected.';
+
+COMMENT ON COLUMN private.quota_ledger.reference IS 'The ticket or the blob; null when one statement changed several.';
+
+ALTER TABLE private.quota_ledger ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.quota_ledger_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE private.role_permissions (
     role text NOT NULL,
     permission text NOT NULL,
@@ -3755,6 +3872,9 @@ ALTER TABLE ONLY private.owner_statistics
 ALTER TABLE ONLY private.owner_terms
     ADD CONSTRAINT owner_terms_pkey PRIMARY KEY (owner_id, term);
 
+ALTER TABLE ONLY private.quota_ledger
+    ADD CONSTRAINT quota_ledger_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY private.role_permissions
     ADD CONSTRAINT role_permissions_pkey PRIMARY KEY (role, permission);
 
@@ -3856,6 +3976,8 @@ CREATE INDEX link_grants_link_id_idx ON private.link_grants USING btree (link_id
 
 CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING btree (run_after);
 
+CREATE INDEX quota_ledger_owner_id_idx ON private.quota_ledger USING btree (owner_id) INCLUDE (used, reserved);
+
 CREATE INDEX text_vectors_space_id_idx ON private.text_vectors USING btree (space_id);
 
 CREATE INDEX chunks_file_id_idx ON public.chunks USING btree (file_id);
@@ -3943,6 +4065,14 @@ CREATE INDEX workspaces_root_id_idx ON public.workspaces USING btree (root_id);
 ALTER INDEX private.chunk_vectors_file_id_idx ATTACH PARTITION private.chunk_vectors_1_file_id_idx;
 
 ALTER INDEX private.chunk_vectors_pkey ATTACH PARTITION private.chunk_vectors_1_pkey;
+
+CREATE TRIGGER _100_refuse BEFORE DELETE OR UPDATE OR TRUNCATE ON private.quota_ledger FOR EACH STATEMENT EXECUTE FUNCTION private.tg_quota_ledger__refuse();
+
+CREATE TRIGGER _400_charge_deleted AFTER DELETE ON private.blobs REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__charge();
+
+CREATE TRIGGER _400_charge_inserted AFTER INSERT ON private.blobs REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__charge();
+
+CREATE TRIGGER _400_charge_updated AFTER UPDATE ON private.blobs REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__charge();
 
 CREATE TRIGGER _500_count_deleted AFTER DELETE ON private.chunk_terms REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_terms__count();
 
@@ -4116,6 +4246,8 @@ ALTER TABLE private.owner_statistics ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.owner_terms ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.quota_ledger ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.settings ENABLE ROW LEVEL SECURITY;
@@ -4228,6 +4360,8 @@ GRANT ALL ON FUNCTION private.can_read_object(key text) TO authenticated;
 REVOKE ALL ON FUNCTION private.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.nodes TO anon;
 GRANT SELECT ON TABLE public.nodes TO authenticated;
@@ -4480,6 +4614,8 @@ REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_t
 
 REVOKE ALL ON FUNCTION private.require_permission(permission text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.require_quota(owner_id uuid, size bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.require_reader() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.require_reader() TO anon;
 GRANT ALL ON FUNCTION private.require_reader() TO authenticated;
@@ -4491,8 +4627,6 @@ GRANT ALL ON FUNCTION private.require_user() TO authenticated;
 GRANT ALL ON FUNCTION private.require_user() TO service_role;
 
 REVOKE ALL ON FUNCTION private.require_writer() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.reserve_quota(owner_id uuid, size bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) TO anon;
@@ -4540,6 +4674,8 @@ REVOKE ALL ON FUNCTION private.term_id(lexeme text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.text_config(language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_blobs__charge() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_blobs__release() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_chunk_terms__count() FROM PUBLIC;
@@ -4553,6 +4689,8 @@ REVOKE ALL ON FUNCTION private.tg_objects__guard_upload() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_objects__guard_version() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
 
