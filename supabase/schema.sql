@@ -170,6 +170,64 @@ $$;
 
 COMMENT ON FUNCTION private.advance_version(version_id uuid) IS 'After a stage: makes the version the head, and ready, when it may be. One transaction, so search never sees half.';
 
+CREATE FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_file public.nodes;
+    v_source public.file_versions;
+    v_version public.file_versions;
+    v_blob private.blobs;
+begin
+    select n.* into v_file from public.nodes as n where n.id = append_version.file_id;
+    select v.* into v_source from public.file_versions as v where v.id = source_version_id;
+    v_blob := private.take_blob(v_source.blob_id, v_file.owner_id);
+
+    if v_source.status not in ('ready', 'skipped') or exists (
+        select 1 from public.ingest_jobs as j
+        where j.version_id = v_source.id and j.space_id is null and j.state <> 'done'
+    ) then
+        return private.add_version(file_id, gen_random_uuid(), v_blob, v_source.mime, append_version.created_by);
+    end if;
+
+    -- texts are not forgotten between the look for their vectors and the chunks that need them
+    perform private.lock_statistics(v_file.owner_id);
+    insert into public.file_versions (
+        file_id, no, blob_id, size, sha256, mime, format, status, error_code, error_message, language, is_paged,
+        page_count, created_by
+    )
+    select
+        append_version.file_id, coalesce(max(v.no), 0) + 1, v_blob.id, v_blob.size, v_source.sha256, v_source.mime,
+        v_source.format, 'processing', v_source.error_code, v_source.error_message, v_source.language,
+        v_source.is_paged, v_source.page_count, append_version.created_by
+    from public.file_versions as v
+    where v.file_id = append_version.file_id
+    returning * into v_version;
+    update public.nodes as n
+    set status = 'processing', size = v_version.size, mime = coalesce(v_version.mime, n.mime), updated_at = now()
+    where n.id = append_version.file_id;
+
+    perform private.copy_index(v_source.id, v_version.id);
+    if v_source.status = 'skipped' then
+        perform private.serve_unread(v_version.id);
+        perform private.set_version_status(v_version.id, 'skipped', v_source.error_code, v_source.error_message);
+    else
+        if v_file.head_version_id is null or not exists (
+            select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state <> 'done'
+        ) then
+            perform private.copy_terms(v_source.id, v_version.id);
+        end if;
+        perform private.advance_version(v_version.id);
+    end if;
+    return v_version.id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) IS 'Gives a file its next version with the bytes and the index of another version, of this or of another file: it becomes
+the head at once, without reading or embedding anything. A source that was never completely read is read again. The
+caller holds the locks on both files and on the owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
+
 CREATE FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -746,6 +804,121 @@ $$;
 
 COMMENT ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) IS 'Turns stored bytes into a version: checks size and quota, settles the reservation, queues ingestion, all in the
 upload''s own transaction. Raises narwhal/NO_TICKET, FILE_TOO_LARGE, QUOTA_EXCEEDED.';
+
+CREATE FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_source_owner_id uuid;
+    v_owner_id uuid;
+begin
+    select n.owner_id into v_source_owner_id
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = source_version_id;
+    select n.owner_id into v_owner_id
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = target_version_id;
+
+    insert into public.pages (file_id, version_id, page, text, width, height, source, layout)
+    select t.file_id, t.id, p.page, p.text, p.width, p.height, p.source, p.layout
+    from public.pages as p cross join public.file_versions as t
+    where p.version_id = source_version_id and t.id = target_version_id;
+
+    insert into public.chunks (
+        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, time_range_ms,
+        boost, text_hash
+    )
+    select
+        t.file_id, t.id, c.idx, c.page, c.content, c.char_start, c.char_end, c.bboxes, c.heading, c.language,
+        c.time_range_ms, c.boost, c.text_hash
+    from public.chunks as c cross join public.file_versions as t
+    where c.version_id = source_version_id and t.id = target_version_id;
+
+    if v_source_owner_id <> v_owner_id then
+        insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
+        select v_owner_id, e.space_id, e.text_hash, e.embedding
+        from private.text_vectors as e
+        inner join public.embedding_spaces as s on s.id = e.space_id and s.state <> 'retiring'
+        where e.owner_id = v_source_owner_id
+            and e.text_hash in (select c.text_hash from public.chunks as c where c.version_id = target_version_id)
+        order by e.text_hash -- as whoever stores vectors
+        on conflict do nothing;
+    end if;
+
+    insert into public.ingest_jobs (
+        file_id, version_id, stage, state, progress, pages_done, pages_total, started_at, finished_at
+    )
+    select t.file_id, t.id, j.stage, 'done', 1, j.pages_done, j.pages_total, now(), now()
+    from public.ingest_jobs as j cross join public.file_versions as t
+    where j.version_id = source_version_id and j.space_id is null and t.id = target_version_id;
+
+    -- a space that came since, or whose vectors are gone, is computed; no other
+    insert into public.ingest_jobs (file_id, version_id, stage, space_id, state, progress, started_at, finished_at)
+    select
+        t.file_id, t.id, 'embed_text', s.id, case when s.is_complete then 'done' else 'queued' end,
+        s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
+    from public.file_versions as t
+    cross join (
+        select e.id, not exists (
+            select 1
+            from public.chunks as c
+            where c.version_id = target_version_id
+                and not exists (
+                    select 1 from private.text_vectors as x
+                    where x.owner_id = v_owner_id and x.space_id = e.id and x.text_hash = c.text_hash
+                )
+        ) as is_complete
+        from public.embedding_spaces as e
+        where e.kind = 'text' and e.state <> 'retiring'
+    ) as s
+    where t.id = target_version_id
+        and exists (select 1 from public.chunks as c where c.version_id = target_version_id);
+    perform pg_notify('narwhal_jobs', '');
+end;
+$$;
+
+COMMENT ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pages, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
+is queued. The caller holds the locks on the statistics of the owner.';
+
+CREATE FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_id uuid;
+    v_average real;
+begin
+    select n.owner_id into v_owner_id
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = target_version_id;
+    -- the average that index_chunks would use
+    select (
+        (coalesce(s.total_length, 0) + t.total_length)::real
+        / nullif(coalesce(s.chunk_count, 0) + t.chunk_count, 0)
+    )::real into v_average
+    from (
+        select count(*) as chunk_count, coalesce(sum(x.length), 0) as total_length
+        from public.chunks as c inner join private.chunk_terms as x on x.chunk_id = c.id and x.part = 0
+        where c.version_id = source_version_id
+    ) as t
+    left join private.owner_statistics as s on s.owner_id = v_owner_id;
+
+    insert into private.chunk_terms (
+        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
+    )
+    select
+        n.id, x.part, v_owner_id, n.file_id, x.language, x.length, x.terms, x.frequencies,
+        private.bm25_weights(x.terms, x.frequencies, x.length, v_average)
+    from public.chunks as o
+    inner join private.chunk_terms as x on x.chunk_id = o.id
+    inner join public.chunks as n on n.version_id = target_version_id and n.idx = o.idx
+    where o.version_id = source_version_id;
+    perform private.renew_weights(v_owner_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) IS 'Puts a version into the keyword index with the terms of another one that is in service, without reading its text.';
 
 CREATE FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) RETURNS void
     LANGUAGE sql
@@ -2889,6 +3062,44 @@ $$;
 
 COMMENT ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) IS 'Keeps vectors [{hash, embedding: [numbers]}]; what is stored survives the worker, so another goes on from here.';
 
+CREATE FUNCTION private.take_blob(blob_id uuid, owner_id uuid) RETURNS private.blobs
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_source private.blobs;
+    v_blob private.blobs;
+begin
+    select b.* into v_source from private.blobs as b where b.id = take_blob.blob_id and b.released_at is null;
+    if v_source.id is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'The bytes of this version are gone.', '{}', 'Choose another version.'
+        );
+    end if;
+    if v_source.owner_id = take_blob.owner_id then
+        return v_source;
+    end if;
+    -- the same bytes are paid for once
+    select b.* into v_blob
+    from private.blobs as b
+    where b.owner_id = take_blob.owner_id
+        and b.released_at is null
+        and (b.key = v_source.key or (b.sha256 = v_source.sha256 and b.size = v_source.size))
+    order by b.key = v_source.key desc, b.created_at, b.id
+    limit 1;
+    if v_blob.id is null then
+        perform private.require_quota(take_blob.owner_id, v_source.size);
+        insert into private.blobs (owner_id, bucket, key, size, sha256)
+        values (take_blob.owner_id, v_source.bucket, v_source.key, v_source.size, v_source.sha256)
+        returning * into v_blob;
+    end if;
+    return v_blob;
+end;
+$$;
+
+COMMENT ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) IS 'The blob itself for its own owner; for another one a row of theirs over the same object, charged to them. The caller
+holds the lock on that owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
+
 CREATE FUNCTION private.term_id(lexeme text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((((('x'::text || "left"(md5(lexeme), 8)))::bit(32))::integer & 536870911) + 1);
@@ -4344,6 +4555,8 @@ REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob p
 
 REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
@@ -4387,6 +4600,10 @@ GRANT SELECT ON TABLE public.uploads TO service_role;
 REVOKE ALL ON FUNCTION private.close_upload(upload public.uploads, state text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) FROM PUBLIC;
 
@@ -4669,6 +4886,8 @@ REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.term_id(lexeme text) FROM PUBLIC;
 
