@@ -127,6 +127,7 @@ $$;
 comment on function private.setting(text) is 'The value of one setting; null when there is none.';
 
 insert into private.settings (key, value, description) values
+('drive.max_depth', '64', 'Most folders and files on one path, the last one included.'),
 ('owners.storage_limit', '5368709120', 'Quota of a new personal owner, in bytes (5 GiB).'),
 ('uploads.max_size', '5368709120', 'Largest file, in bytes (5 GiB).'),
 ('uploads.tus_threshold', '6291456', 'Above this size, in bytes, a ticket says mode tus (6 MiB, also the part size).'),

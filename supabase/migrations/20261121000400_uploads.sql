@@ -211,9 +211,6 @@ security invoker
 set search_path = ''
 as $$
 declare
-    -- as an operating system would see it: without dots, spaces and invisible characters at the end
-    v_extension text := substring(lower(normalize(name, nfkc))
-        from '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$');
     v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
 begin
     perform private.check_name(name);
@@ -226,13 +223,7 @@ begin
     if on_conflict is null or on_conflict not in ('fail', 'rename', 'keep_both', 'version') then
         perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
     end if;
-    if private.setting('uploads.blocked_extensions') ? v_extension then
-        perform private.raise_error(
-            'TYPE_NOT_ALLOWED',
-            format('Files of the type .%s are not accepted.', v_extension),
-            jsonb_build_object('extension', v_extension)
-        );
-    end if;
+    perform private.check_type(name);
     if size > v_max_size then
         perform private.raise_error(
             'FILE_TOO_LARGE',
