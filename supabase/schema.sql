@@ -228,6 +228,22 @@ COMMENT ON FUNCTION private.append_version(file_id uuid, source_version_id uuid,
 the head at once, without reading or embedding anything. A source that was never completely read is read again. The
 caller holds the locks on both files and on the owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
 
+CREATE FUNCTION private.batch_item(id uuid, state text, message text, detail text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if state not like 'PT%' then
+        -- not an answer for the caller, such as a deadlock: the whole statement fails with it
+        raise exception using errcode = state, message = message, detail = detail;
+    end if;
+    return detail::jsonb || jsonb_build_object('id', id, 'message', message);
+end;
+$$;
+
+COMMENT ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) IS 'What went wrong with one id of a batch, for raise_batch: {id, error, message} and the error''s own details. Takes
+sqlstate, sqlerrm and pg_exception_detail of the exception; raises again what is not of the catalogue.';
+
 CREATE FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -519,6 +535,40 @@ $$;
 
 COMMENT ON FUNCTION private.check_base_version(node public.nodes, base_version uuid) IS 'Raises CONFLICT_STATE for a stale base.';
 
+CREATE FUNCTION private.check_conflict_policy(on_conflict text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if on_conflict is null or on_conflict not in ('fail', 'rename', 'keep_both', 'version', 'replace', 'skip') then
+        perform private.raise_invalid(
+            'on_conflict', 'on_conflict must be fail, rename (keep_both), version, replace or skip.'
+        );
+    end if;
+    return case on_conflict when 'keep_both' then 'rename' else on_conflict end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_conflict_policy(on_conflict text) IS 'What to do when a name is taken, the alias keep_both as rename. Raises INVALID_ARGUMENT (field on_conflict).';
+
+CREATE FUNCTION private.check_depth(depth integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_limit integer := (private.setting('drive.max_depth'))::integer;
+begin
+    if depth > v_limit then
+        perform private.raise_invalid(
+            'depth', format('Folders may be at most %s levels deep.', v_limit),
+            jsonb_build_object('depth', depth, 'limit', v_limit)
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_depth(depth integer) IS 'Raises INVALID_ARGUMENT (field depth) when a path would have more nodes than drive.max_depth.';
+
 CREATE FUNCTION private.check_filters(filters jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -568,6 +618,27 @@ $$;
 
 COMMENT ON FUNCTION private.check_filters(filters jsonb) IS 'Raises INVALID_ARGUMENT naming the filter that is unknown or malformed.';
 
+CREATE FUNCTION private.check_ids(ids uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if ids is null or array_position(ids, null) is not null then
+        perform private.raise_invalid('ids', 'ids must be a list of ids, without null.');
+    end if;
+    if cardinality(ids) > 1000 then
+        perform private.raise_invalid(
+            'ids', 'At most 1000 ids at once.', jsonb_build_object('count', cardinality(ids), 'limit', 1000)
+        );
+    end if;
+    return array(
+        select i.id from unnest(ids) with ordinality as i (id, position) group by i.id order by min(i.position)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_ids(ids uuid[]) IS 'The ids of a batch, each once, in the order given. Raises INVALID_ARGUMENT (field ids).';
+
 CREATE FUNCTION private.check_name(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -595,7 +666,7 @@ $$;
 
 COMMENT ON FUNCTION private.check_name(name text) IS 'The name itself, as given. Raises INVALID_ARGUMENT (field name).';
 
-CREATE FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) RETURNS void
+CREATE FUNCTION private.check_type(name text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $_$
@@ -603,6 +674,24 @@ declare
     -- as an operating system would see it: without dots, spaces and invisible characters at the end
     v_extension text := substring(lower(normalize(name, nfkc))
         from '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$');
+begin
+    if private.setting('uploads.blocked_extensions') ? v_extension then
+        perform private.raise_error(
+            'TYPE_NOT_ALLOWED',
+            format('Files of the type .%s are not accepted.', v_extension),
+            jsonb_build_object('extension', v_extension)
+        );
+    end if;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.check_type(name text) IS 'Raises TYPE_NOT_ALLOWED for the name of an executable.';
+
+CREATE FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
     v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
 begin
     perform private.check_name(name);
@@ -615,13 +704,7 @@ begin
     if on_conflict is null or on_conflict not in ('fail', 'rename', 'keep_both', 'version') then
         perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
     end if;
-    if private.setting('uploads.blocked_extensions') ? v_extension then
-        perform private.raise_error(
-            'TYPE_NOT_ALLOWED',
-            format('Files of the type .%s are not accepted.', v_extension),
-            jsonb_build_object('extension', v_extension)
-        );
-    end if;
+    perform private.check_type(name);
     if size > v_max_size then
         perform private.raise_error(
             'FILE_TOO_LARGE',
@@ -958,6 +1041,7 @@ begin
             perform private.raise_invalid('parent', 'Only a folder can contain others.');
         end if;
     end if;
+    perform private.check_depth(coalesce(cardinality(v_parent.path), 0) + 1);
     -- names of one owner are given out one at a time
     perform from public.owners as o where o.id = coalesce(v_parent.owner_id, v_user_id) for no key update;
     v_node.id := gen_random_uuid();
@@ -1183,10 +1267,19 @@ CREATE FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) R
     LANGUAGE sql STABLE
     SET search_path TO ''
     AS $$
+    -- two branches, since `is not distinct from` uses no index
     select n.*
     from public.nodes as n
     where n.owner_id = find_sibling.owner_id
-        and n.parent_id is not distinct from find_sibling.parent_id
+        and n.parent_id = find_sibling.parent_id
+        and lower(normalize(n.name, nfc) collate pg_c_utf8) = private.name_key(find_sibling.name)
+        and n.trashed_at is null
+    union all
+    select n.*
+    from public.nodes as n
+    where find_sibling.parent_id is null
+        and n.owner_id = find_sibling.owner_id
+        and n.parent_id is null
         and lower(normalize(n.name, nfc) collate pg_c_utf8) = private.name_key(find_sibling.name)
         and n.trashed_at is null;
 $$;
@@ -1734,6 +1827,17 @@ CREATE FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at times
 COMMENT ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) IS 'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
 (select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
 
+CREATE FUNCTION private.is_workspace_root(node public.nodes) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select (node).parent_id is null and exists (
+        select 1 from public.owners as o where o.id = (node).owner_id and o.kind = 'workspace'
+    );
+$$;
+
+COMMENT ON FUNCTION private.is_workspace_root(node public.nodes) IS 'Whether a node is the root folder of a workspace.';
+
 CREATE FUNCTION private.job_pages(job_id uuid, lease_token uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1838,6 +1942,72 @@ $$;
 
 COMMENT ON FUNCTION private.lexemes(content text, language text) IS 'The terms of a text and how often each occurs: stems by language, pairs of characters for CJK.';
 
+CREATE FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_ids uuid[];
+    v_in_the_way uuid[];
+    v_owner_ids uuid[];
+begin
+    -- nobody locks what they may not write
+    v_ids := array(
+        select n.id from public.nodes as n
+        where n.id = any(lock_move.ids) and private.level_rank(private.my_level(n)) >= private.level_rank('edit')
+    );
+    v_owner_ids := array(select n.owner_id from public.nodes as n where n.id = any(v_ids)) || target_owner_id;
+    perform private.lock_tree(v_owner_ids);
+    v_in_the_way := private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict);
+    -- the ancestors of the target as they are now, the tree being locked
+    perform private.lock_nodes(
+        v_ids || v_in_the_way, array(select unnest(n.path) from public.nodes as n where n.id = (target).id)
+    );
+    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
+    if exists (
+        select 1 from public.nodes as n
+        where n.id = any(v_ids || (target).id) and n.owner_id <> all(v_owner_ids)
+    ) or not private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict) <@ v_in_the_way then
+        -- locking what came since would be out of order
+        perform private.raise_error('LOCKED', 'Something there was changed at the same time.', '{}', 'Try again.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) IS 'Locks all that moving these nodes into a folder can change: the trees, then the nodes in order of id, then the owners.
+Read again after it. Raises LOCKED.';
+
+CREATE FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_locked uuid[];
+    v_late uuid[];
+begin
+    v_locked := array(
+        select n.id from public.nodes as n
+        where n.path && root_ids or n.id = any(lock_nodes.ids)
+        order by n.id
+        for update
+    );
+    -- what came below them while we waited; waiting for it out of order could deadlock
+    v_late := array(
+        select n.id from public.nodes as n
+        where (n.path && root_ids or n.id = any(lock_nodes.ids)) and n.id <> all(v_locked)
+    );
+    if (
+        select count(*) < cardinality(v_late)
+        from (select n.id from public.nodes as n where n.id = any(v_late) for update skip locked) as l
+    ) then
+        perform private.raise_error('LOCKED', 'Something in there is being changed.', '{}', 'Try again.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) IS 'Locks everything below root_ids, and the nodes ids, in order of id. Raises LOCKED when somebody else is at what came
+there meanwhile. Read again after it.';
+
 CREATE TABLE private.owner_statistics (
     owner_id uuid NOT NULL,
     chunk_count bigint DEFAULT 0 NOT NULL,
@@ -1872,6 +2042,102 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.lock_statistics(owner_id uuid) IS 'An owner''s statistics, locked until the transaction ends.';
+
+CREATE FUNCTION private.lock_tree(owner_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_id uuid;
+begin
+    for v_owner_id in select distinct o.id from unnest(owner_ids) as o (id) where o.id is not null order by o.id loop
+        perform pg_advisory_xact_lock(hashtextextended('tree:' || v_owner_id, 0));
+    end loop;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_tree(owner_ids uuid[]) IS 'Lets one transaction at a time change who is below whom in these owners'' trees; taken before any row.';
+
+CREATE FUNCTION private.move_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes := private.require_level(node_id, 'edit');
+    v_sibling public.nodes;
+    v_name text := v_node.name;
+    v_is_there boolean := v_node.parent_id is not distinct from (target).id and v_node.owner_id = target_owner_id;
+    v_is_skipped boolean := false;
+    v_version_id uuid;
+begin
+    if not v_is_there then
+        perform private.require_move(v_node, target, target_owner_id);
+        v_sibling := private.find_sibling(target_owner_id, (target).id, v_name);
+        if v_sibling.id is null then
+            perform private.place_node(v_node, target, target_owner_id, v_name);
+        elsif on_conflict = 'rename' then
+            v_name := private.free_name(target_owner_id, (target).id, v_name);
+            perform private.place_node(v_node, target, target_owner_id, v_name);
+        elsif on_conflict = 'replace' and not exists ( -- neither is what is moved, nor holds it
+            select 1 from public.nodes as n where n.id = any(ids) and n.path @> array[v_sibling.id]
+        ) then
+            perform private.trash_nodes(array[v_sibling.id]);
+            perform private.place_node(v_node, target, target_owner_id, v_name);
+        elsif on_conflict = 'version' and v_node.kind = 'file' and v_sibling.kind = 'file'
+            and v_sibling.id <> all(ids) then
+            v_version_id := private.append_version(v_sibling.id, private.content_version_id(v_node), auth.uid());
+            perform private.trash_nodes(array[v_node.id]);
+        elsif on_conflict = 'skip' then
+            v_is_skipped := true;
+        else
+            perform private.raise_name_conflict(v_sibling, v_name);
+        end if;
+    end if;
+    return jsonb_build_object(
+        'id', node_id,
+        'name', coalesce(case when v_version_id is not null then v_sibling.name end, v_name),
+        'parent_id', case when v_is_skipped then v_node.parent_id else (target).id end,
+        'skipped', v_is_skipped,
+        'replaced_id', case when on_conflict = 'replace' then v_sibling.id end,
+        'version_of', case when v_version_id is not null then v_sibling.id end,
+        'version_id', v_version_id
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.move_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[]) IS 'Moves one node of the batch ids, everything being locked; the item of the answer.';
+
+CREATE FUNCTION private.move_nodes(ids uuid[], target uuid, on_conflict text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_policy text := private.check_conflict_policy(on_conflict);
+    v_ids uuid[] := private.check_ids(ids);
+    v_target public.nodes := private.require_target(target);
+    v_owner_id uuid := coalesce(v_target.owner_id, v_user_id);
+    v_id uuid;
+    v_items jsonb[] := '{}';
+    v_errors jsonb[] := '{}';
+    v_detail text;
+begin
+    perform private.lock_move(v_ids, v_target, v_owner_id, v_policy);
+    v_target := private.require_target(target);
+    foreach v_id in array v_ids loop
+        begin
+            v_items := v_items || private.move_node(v_id, v_target, v_owner_id, v_policy, v_ids);
+        exception when others then
+            get stacked diagnostics v_detail = pg_exception_detail;
+            v_errors := v_errors || private.batch_item(v_id, sqlstate, sqlerrm, v_detail);
+        end;
+    end loop;
+    perform private.raise_batch(to_jsonb(v_errors));
+    return jsonb_build_object('items', to_jsonb(v_items));
+end;
+$$;
+
+COMMENT ON FUNCTION private.move_nodes(ids uuid[], target uuid, on_conflict text) IS 'Behind public.move_nodes.';
 
 CREATE FUNCTION private.my_group_ids() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1973,6 +2239,20 @@ CREATE FUNCTION private.name_key(name text) RETURNS text
     RETURN lower((NORMALIZE(name, NFC) COLLATE pg_c_utf8));
 
 COMMENT ON FUNCTION private.name_key(name text) IS 'Siblings may not share it: case and Unicode composition folded.';
+
+CREATE FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(s.id), '{}')
+    from public.nodes as n
+    cross join lateral private.find_sibling(target_owner_id, target_id, n.name) as s
+    where on_conflict in ('replace', 'version')
+        and n.id = any(ids)
+        and s.id <> n.id;
+$$;
+
+COMMENT ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) IS 'What a move by this policy would replace, or give a version to.';
 
 CREATE TABLE public.ingest_jobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2125,6 +2405,28 @@ $$;
 
 COMMENT ON FUNCTION private.path_name(node public.nodes) IS 'Names from the highest ancestor that the caller can see, such as /Projects/Plan.pdf.';
 
+CREATE FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if (node).owner_id <> place_node.owner_id then
+        perform private.transfer_nodes((node).id, place_node.owner_id);
+    end if;
+    -- trashed nodes below it too: they return to where their parent is
+    update public.nodes as n
+    set
+        owner_id = place_node.owner_id,
+        path = coalesce((target).path, '{}') || n.path[cardinality((node).path):],
+        parent_id = case when n.id = (node).id then (target).id else n.parent_id end,
+        name = case when n.id = (node).id then place_node.name else n.name end,
+        updated_at = case when n.id = (node).id then now() else n.updated_at end
+    where n.path @> array[(node).id];
+end;
+$$;
+
+COMMENT ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) IS 'Puts a node, and with it all below it, into a folder (a null row: the root) of an owner under a name.';
+
 CREATE FUNCTION private.pre_request() RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2220,6 +2522,25 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) IS 'A JSON array as a vector of a space. Raises INVALID_ARGUMENT (field embedding, expected dimension).';
+
+CREATE FUNCTION private.raise_batch(items jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if jsonb_array_length(items) > 0 then
+        perform private.raise_error(
+            items -> 0 ->> 'error',
+            items -> 0 ->> 'message',
+            (items -> 0) - 'error' - 'message' || jsonb_build_object('items', items),
+            'Nothing was changed. Leave out the items listed, or put them right.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.raise_batch(items jsonb) IS 'Ends a batch in which something went wrong, as [{id, error, message, …}]: raises the first item''s error with its
+details and all of them in details.items. Does nothing when the list is empty.';
 
 CREATE FUNCTION private.raise_error(error text, message text, details jsonb DEFAULT '{}'::jsonb, hint text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -2350,6 +2671,44 @@ $$;
 
 COMMENT ON FUNCTION private.release_job(job_id uuid, lease_token uuid) IS 'A worker that is asked to stop hands its job back; nothing is counted against the job.';
 
+CREATE FUNCTION private.rename_node(id uuid, name text) RETURNS public.nodes
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+    v_sibling public.nodes;
+begin
+    perform private.require_writer();
+    perform private.check_name(name);
+    -- nodes before owners; then look, since it may have been on its way elsewhere
+    perform from public.nodes as n where n.id = rename_node.id for no key update;
+    v_node := private.require_level(id, 'edit');
+    if private.is_workspace_root(v_node) then
+        v_node := private.require_level(id, 'manage');
+    end if;
+    if v_node.kind = 'file' then
+        perform private.check_type(name);
+    end if;
+    if v_node.name = name then
+        return v_node;
+    end if;
+    -- names of one owner are given out one at a time
+    perform from public.owners as o where o.id = v_node.owner_id for no key update;
+    v_sibling := private.find_sibling(v_node.owner_id, v_node.parent_id, name);
+    if v_sibling.id <> v_node.id then
+        perform private.raise_name_conflict(v_sibling, name);
+    end if;
+    update public.nodes as n
+    set name = rename_node.name, updated_at = now()
+    where n.id = rename_node.id
+    returning * into v_node;
+    return v_node;
+end;
+$$;
+
+COMMENT ON FUNCTION private.rename_node(id uuid, name text) IS 'Behind public.rename_node.';
+
 CREATE FUNCTION private.renew_weights(owner_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2409,6 +2768,41 @@ $$;
 COMMENT ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) IS 'The node, when the caller has at least this level on it. Raises NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN. Every
 writing RPC calls it.';
 
+CREATE FUNCTION private.require_move(node public.nodes, target public.nodes, target_owner_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if private.is_workspace_root(node) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'The root folder of a workspace stays where it is.', jsonb_build_object('id', (node).id)
+        );
+    end if;
+    if (target).path @> array[(node).id] then
+        perform private.raise_error(
+            'CYCLE', 'A folder cannot be put into itself.',
+            jsonb_build_object('id', (node).id, 'target', (target).id)
+        );
+    end if;
+    -- who reaches a node through a share, or as a member, may not carry it out of there with edit alone
+    if (node).owner_id <> target_owner_id
+        or not (
+            (node).owner_id = any(private.my_owner_ids())
+            or (target).path && array(
+                select unnest((node).path) intersect select unnest(private.granted_roots())
+            )
+        ) then
+        perform private.require_level((node).id, 'manage');
+    end if;
+    perform private.check_depth(
+        coalesce(cardinality((target).path), 0) + 1 - cardinality((node).path)
+        + (select max(cardinality(n.path)) from public.nodes as n where n.path @> array[(node).id])
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_move(node public.nodes, target public.nodes, target_owner_id uuid) IS 'Raises why a node may not go into a folder, names aside: CONFLICT_STATE, CYCLE, FORBIDDEN, INVALID_ARGUMENT (depth).';
+
 CREATE FUNCTION private.require_permission(permission text) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2464,6 +2858,25 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.require_reader() IS 'Passes signed-in, active callers and holders of a good link. Raises NOT_AUTHENTICATED.';
+
+CREATE FUNCTION private.require_target(target_id uuid) RETURNS public.nodes
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_target public.nodes;
+begin
+    if target_id is not null then
+        v_target := private.require_level(target_id, 'edit');
+        if v_target.kind <> 'folder' then
+            perform private.raise_invalid('target', 'Only a folder can contain others.');
+        end if;
+    end if;
+    return v_target;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_target(target_id uuid) IS 'The folder to put something into, a null row for the caller''s own root. Raises as require_level, or INVALID_ARGUMENT.';
 
 CREATE FUNCTION private.require_user() RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3425,6 +3838,19 @@ $$;
 
 COMMENT ON FUNCTION private.tg_users__create_profile() IS 'Gives a new user a profile and a personal owner.';
 
+CREATE FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.raise_error(
+        'CONFLICT_STATE', 'Files cannot change owners yet.', jsonb_build_object('id', node_id, 'owner_id', owner_id)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) IS 'Gives all below a node to another owner.';
+
 CREATE FUNCTION private.trash_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -3551,8 +3977,8 @@ CREATE FUNCTION public.create_folder(name text, parent uuid DEFAULT NULL::uuid) 
 
 COMMENT ON FUNCTION public.create_folder(name text, parent uuid) IS 'Make a folder and return it.
 
-parent: the folder to put it in (level edit), null for your own root. Raises INVALID_ARGUMENT (field name or parent),
-CONFLICT_NAME with existing_id and suggested, NOT_FOUND, FORBIDDEN.';
+parent: the folder to put it in (level edit), null for your own root. Raises INVALID_ARGUMENT (field name, parent or
+depth), CONFLICT_NAME with existing_id and suggested, NOT_FOUND, FORBIDDEN.';
 
 CREATE FUNCTION public.embedding_space(space text DEFAULT 'active'::text, kind text DEFAULT 'text'::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -3678,6 +4104,23 @@ folder: null for your own root. sort: name, updated_at, created_at, size; "-name
 1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. Raises NOT_FOUND,
 INVALID_ARGUMENT (field sort, page_size or cursor).';
 
+CREATE FUNCTION public.move_nodes(ids uuid[], target uuid DEFAULT NULL::uuid, on_conflict text DEFAULT 'fail'::text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    SET statement_timeout TO '120s'
+    AS $$ select private.move_nodes(ids, target, on_conflict); $$;
+
+COMMENT ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) IS 'Move files and folders, with all below them, into a folder: {items: [{id, name, parent_id, skipped, replaced_id,
+version_of, version_id}]}. All or nothing.
+
+target: a folder, null for your own root. on_conflict, when a name is taken there: fail, rename (keep_both), version
+(the file there gets the content as its next version, version_of and version_id; the source goes to the trash), replace
+(what is there goes to the trash, replaced_id) or skip. What is already there stays. Each id goes to the target itself,
+one below another of them too. Needs level edit on both ends, and manage where the target lies outside of what was
+shared with the caller, or belongs to somebody else. Raises CYCLE, CONFLICT_NAME {existing_id, suggested},
+CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth), QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN,
+LOCKED; details.items has every id that cannot be moved.';
+
 CREATE FUNCTION public.purge_nodes(ids uuid[]) RETURNS integer
     LANGUAGE sql
     SET search_path TO ''
@@ -3687,6 +4130,17 @@ COMMENT ON FUNCTION public.purge_nodes(ids uuid[]) IS 'Delete files and folders 
 
 Rows, text and vectors go and the quota returns in the same transaction; the objects follow through a worker. Needs
 level manage. Raises NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.rename_node(id uuid, name text) RETURNS public.nodes
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.rename_node(id, name); $$;
+
+COMMENT ON FUNCTION public.rename_node(id uuid, name text) IS 'Give a file or folder another name and return it.
+
+Needs level edit; the root folder of a workspace, whose name is the workspace''s, level manage. A change of case alone
+works. Raises INVALID_ARGUMENT (field name), TYPE_NOT_ALLOWED, CONFLICT_NAME with existing_id and suggested, NOT_FOUND,
+FORBIDDEN.';
 
 CREATE FUNCTION public.retry_ingest(file_id uuid, from_stage text DEFAULT NULL::text) RETURNS integer
     LANGUAGE sql
@@ -4557,6 +5011,8 @@ REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
@@ -4582,9 +5038,17 @@ GRANT SELECT ON TABLE public.nodes TO service_role;
 
 REVOKE ALL ON FUNCTION private.check_base_version(node public.nodes, base_version uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_conflict_policy(on_conflict text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_depth(depth integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_filters(filters jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_ids(ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) FROM PUBLIC;
 
@@ -4707,6 +5171,8 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO authenticated;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO service_role;
 
+REVOKE ALL ON FUNCTION private.is_workspace_root(node public.nodes) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) TO narwhal_worker;
 
@@ -4719,7 +5185,19 @@ REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lexemes(content text, language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.lock_statistics(owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.lock_tree(owner_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.move_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.move_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.move_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
+GRANT ALL ON FUNCTION private.move_nodes(ids uuid[], target uuid, on_conflict text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.my_group_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_group_ids() TO authenticated;
@@ -4742,6 +5220,8 @@ GRANT ALL ON FUNCTION private.my_share_ids() TO authenticated;
 REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.name_key(name text) TO anon;
 GRANT ALL ON FUNCTION private.name_key(name text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.ingest_jobs TO service_role;
 
@@ -4791,6 +5271,8 @@ REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private
 
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.pre_request() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.pre_request() TO anon;
 GRANT ALL ON FUNCTION private.pre_request() TO authenticated;
@@ -4803,6 +5285,8 @@ GRANT ALL ON FUNCTION private.purge_nodes(ids uuid[]) TO authenticated;
 REVOKE ALL ON FUNCTION private.query_terms(query text, languages text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.raise_batch(items jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.raise_error(error text, message text, details jsonb, hint text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.raise_error(error text, message text, details jsonb, hint text) TO anon;
@@ -4825,9 +5309,15 @@ REVOKE ALL ON FUNCTION private.reject_version(version_id uuid, error_code text, 
 REVOKE ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.rename_node(id uuid, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO anon;
+GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_move(node public.nodes, target public.nodes, target_owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_permission(permission text) FROM PUBLIC;
 
@@ -4837,6 +5327,8 @@ REVOKE ALL ON FUNCTION private.require_reader() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.require_reader() TO anon;
 GRANT ALL ON FUNCTION private.require_reader() TO authenticated;
 GRANT ALL ON FUNCTION private.require_reader() TO service_role;
+
+REVOKE ALL ON FUNCTION private.require_target(target_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_user() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.require_user() TO anon;
@@ -4921,6 +5413,8 @@ REVOKE ALL ON FUNCTION private.tg_users__copy_email() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__create_profile() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO authenticated;
@@ -4965,9 +5459,17 @@ REVOKE ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size inte
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
+GRANT ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.purge_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.rename_node(id uuid, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO anon;
+GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO anon;
