@@ -301,6 +301,25 @@ comment on function private.require_level(uuid, text, boolean) is
 'The node, when the caller has at least this level on it. Raises NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN. Every
 writing RPC calls it.';
 
+create function private.require_not_root(node public.nodes) returns void
+language plpgsql stable
+security definer -- workspaces are visible to their members only
+set search_path = ''
+as $$
+begin
+    if (node).parent_id is null and exists (select 1 from public.workspaces as w where w.root_id = (node).id) then
+        perform private.raise_error(
+            'CONFLICT_STATE',
+            'The root folder of a workspace stays where it is; it goes only with its workspace.',
+            jsonb_build_object('id', (node).id),
+            'Use delete_workspace to delete the workspace.'
+        );
+    end if;
+end;
+$$;
+comment on function private.require_not_root(public.nodes) is
+'Raises CONFLICT_STATE for the root folder of a workspace, which cannot be trashed, moved or purged.';
+
 create function private.can_manage(node_id uuid) returns boolean
 language sql stable
 security definer -- policies ask it about nodes that may be trashed
