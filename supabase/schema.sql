@@ -2803,6 +2803,24 @@ $$;
 
 COMMENT ON FUNCTION private.require_move(node public.nodes, target public.nodes, target_owner_id uuid) IS 'Raises why a node may not go into a folder, names aside: CONFLICT_STATE, CYCLE, FORBIDDEN, INVALID_ARGUMENT (depth).';
 
+CREATE FUNCTION private.require_not_root(node public.nodes) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    if (node).parent_id is null and exists (select 1 from public.workspaces as w where w.root_id = (node).id) then
+        perform private.raise_error(
+            'CONFLICT_STATE',
+            'The root folder of a workspace stays where it is; it goes only with its workspace.',
+            jsonb_build_object('id', (node).id),
+            'Use delete_workspace to delete the workspace.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_not_root(node public.nodes) IS 'Raises CONFLICT_STATE for the root folder of a workspace, which cannot be trashed, moved or purged.';
+
 CREATE FUNCTION private.require_permission(permission text) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -5318,6 +5336,8 @@ REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_move(node public.nodes, target public.nodes, target_owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_not_root(node public.nodes) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_permission(permission text) FROM PUBLIC;
 
