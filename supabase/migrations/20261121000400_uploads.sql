@@ -105,6 +105,18 @@ after delete on public.uploads
 referencing old table as gone
 for each statement execute function private.tg_uploads__release();
 
+create function private.is_overdue(upload public.uploads) returns boolean
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select (upload).expires_at < now() or exists (
+        select 1 from public.user_profiles as p where p.id = (upload).created_by and not p.is_active
+    );
+$$;
+comment on function private.is_overdue(public.uploads) is
+'Whether an open ticket is good for nothing any more: its time is over, or its holder''s account is closed.';
+
 create function private.expire_uploads(owner_id uuid default null) returns integer
 language plpgsql volatile
 security definer -- called by workers and schedules for every owner
@@ -118,7 +130,8 @@ begin
     for v_owner_id in
         select distinct u.owner_id
         from public.uploads as u
-        where u.state in ('open', 'uploading') and u.expires_at < now()
+        where u.state in ('open', 'uploading')
+            and private.is_overdue(u)
             and (expire_uploads.owner_id is null or u.owner_id = expire_uploads.owner_id)
         order by 1
     loop
@@ -126,7 +139,7 @@ begin
         for v_upload in
             select u.*
             from public.uploads as u inner join public.nodes as n on n.id = u.file_id
-            where u.owner_id = v_owner_id and u.state in ('open', 'uploading') and u.expires_at < now()
+            where u.owner_id = v_owner_id and u.state in ('open', 'uploading') and private.is_overdue(u)
             -- whoever holds the node (trash, purge) will end its tickets; waiting here could deadlock
             for update of u, n skip locked
         loop
@@ -166,6 +179,40 @@ begin
 end;
 $$;
 comment on function private.abort_uploads(uuid[]) is 'Ends the open tickets of all files under these nodes.';
+
+create function private.abort_uploads_of(user_id uuid) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_upload public.uploads;
+begin
+    -- nodes, owners, tickets: the order in which everything locks
+    perform from public.nodes as n
+    where n.id in (
+        select u.file_id from public.uploads as u
+        where u.created_by = abort_uploads_of.user_id and u.state in ('open', 'uploading')
+    )
+    order by n.id for no key update;
+    perform from public.owners as o
+    where o.id in (
+        select u.owner_id from public.uploads as u
+        where u.created_by = abort_uploads_of.user_id and u.state in ('open', 'uploading')
+    )
+    order by o.id for no key update;
+    for v_upload in
+        select u.* from public.uploads as u
+        where u.created_by = abort_uploads_of.user_id and u.state in ('open', 'uploading')
+        order by u.id for update skip locked
+    loop
+        perform private.close_upload(v_upload, 'aborted');
+    end loop;
+end;
+$$;
+comment on function private.abort_uploads_of(uuid) is
+'Ends the open tickets of one user, whose account is closed. One that opens at the same moment opens nothing any more,
+and ends with the next sweep.';
 
 create function private.abort_upload(upload_id uuid) returns void
 language plpgsql volatile

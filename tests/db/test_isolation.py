@@ -85,6 +85,7 @@ CALLS = calls()
 COMMON, PERSONAL, HARMLESS, EMPTY, READING, OPEN, BARE = map(
     gather, ("COMMON", "PERSONAL", "HARMLESS", "EMPTY", "READING", "OPEN", "BARE")
 )
+PRIVILEGED = gather("PRIVILEGED")
 
 
 def _call(drive: Drive, user: uuid.UUID | None, world: World, call: str) -> str:
@@ -115,6 +116,8 @@ def leaks(drive: Drive, world: World) -> Iterator[str]:
             answer = _call(drive, user, world, call)
             if name != "stranger":
                 expected = {"PT401"}
+            elif call in PRIVILEGED:
+                expected = {"PT403"}
             elif call in HARMLESS | EMPTY:
                 expected = {answer} if not any(s in answer for s in world.secrets) else set()
             else:
@@ -191,6 +194,8 @@ def test_the_owner_sees_and_does_all_of_it(db: Database, drive: Drive, world: Wo
             assert answer == "0"
         elif call == "embedding_space":
             assert "minilm" in answer
+        elif call in PRIVILEGED:
+            assert answer == "PT403", call
         else:
             assert answer.startswith(("{", "null", "1", "3")), (call, answer)
         if "search" in call:

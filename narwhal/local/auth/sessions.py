@@ -14,8 +14,9 @@ from psycopg.rows import DictRow
 from narwhal.local.auth import audit
 from narwhal.local.auth.context import Auth
 from narwhal.local.auth.errors import AuthError, OAuthError, banned
+from narwhal.local.auth.hooks import customise_claims
 from narwhal.local.auth.requests import Client
-from narwhal.local.auth.tokens import new_refresh_token, sign_access_token
+from narwhal.local.auth.tokens import access_claims, new_refresh_token, sign_access_token
 from narwhal.local.auth.users import Cursor, User, reload, update
 
 Scope = Literal["global", "local", "others"]
@@ -44,7 +45,7 @@ async def open_session(
     )
     token = await _add_refresh_token(cursor, user.id, session_id, parent=None)
     user = await update(cursor, user.id, last_sign_in_at=datetime.now(UTC))
-    return await _answer(auth, cursor, user, session_id, token)
+    return await _answer(auth, cursor, user, session_id, token, method)
 
 
 async def refresh(auth: Auth, token: str, client: Client) -> dict[str, Any]:
@@ -127,7 +128,7 @@ async def _try_refresh(
         " user_agent = %s, ip = %s where id = %s",
         (client.user_agent, client.ip, session["id"]),
     )
-    return await _answer(auth, cursor, user, session["id"], issued)
+    return await _answer(auth, cursor, user, session["id"], issued, "token_refresh")
 
 
 async def end_sessions(
@@ -186,7 +187,12 @@ async def _revoke_tokens(cursor: Cursor, session_id: uuid.UUID) -> None:
 
 
 async def _answer(
-    auth: Auth, cursor: Cursor, user: User, session_id: uuid.UUID, refresh_token: str
+    auth: Auth,
+    cursor: Cursor,
+    user: User,
+    session_id: uuid.UUID,
+    refresh_token: str,
+    method: str,
 ) -> dict[str, Any]:
     await cursor.execute(
         "select authentication_method, updated_at from auth.mfa_amr_claims"
@@ -200,16 +206,11 @@ async def _answer(
         }
         for claim in await cursor.fetchall()
     ]
-    access_token, expires_at = sign_access_token(
-        user,
-        session_id,
-        amr,
-        secret=auth.config.jwt_secret,
-        issuer=auth.url,
-        lifetime=auth.config.jwt_expiry,
-    )
+    claims = access_claims(user, session_id, amr, issuer=auth.url, lifetime=auth.config.jwt_expiry)
+    expires_at = claims["exp"]
+    claims = await customise_claims(cursor, user.id, claims, method)
     return {
-        "access_token": access_token,
+        "access_token": sign_access_token(claims, auth.config.jwt_secret),
         "token_type": "bearer",
         "expires_in": auth.config.jwt_expiry,
         "expires_at": expires_at,

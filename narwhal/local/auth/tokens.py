@@ -25,22 +25,21 @@ PKCE_PREFIX = "pkce_"
 CODE_CHALLENGE = re.compile(r"[a-zA-Z0-9._~-]+")
 
 
-def sign_access_token(
+def access_claims(
     user: User,
     session_id: uuid.UUID,
     amr: list[dict[str, Any]],
     *,
-    secret: str,
     issuer: str,
     lifetime: int,
     aal: str = "aal1",
-) -> tuple[str, int]:
-    """Return the signed JWT of a session and when it expires (seconds since the epoch).
+) -> dict[str, Any]:
+    """Return what the access token of a session says, before the project's hook has a say.
 
     `lifetime` is in seconds; `amr` lists how the session was opened, `{method, timestamp}`.
     """
     issued_at = int(time.time())
-    claims = {
+    return {
         "iss": issuer,
         "sub": str(user.id),
         "aud": user.aud,
@@ -56,7 +55,11 @@ def sign_access_token(
         "session_id": str(session_id),
         "is_anonymous": user.is_anonymous,
     }
-    return jwt.encode(claims, secret, algorithm=ALGORITHM), issued_at + lifetime
+
+
+def sign_access_token(claims: dict[str, Any], secret: str) -> str:
+    """Return claims as a signed JWT."""
+    return jwt.encode(claims, secret, algorithm=ALGORITHM)
 
 
 def read_access_token(token: str, secret: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ EMPTY     calls that find nothing of what is not visible
 READING   functions that the role viewer may call
 OPEN      functions that somebody with the level view may call, and then sees the owner's text
 BARE      calls that answer somebody with the level view without the owner's text
+PRIVILEGED  calls that need a permission which nobody in these tests has
 """
 
 from __future__ import annotations
