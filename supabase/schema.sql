@@ -86,6 +86,39 @@ $$;
 
 COMMENT ON FUNCTION private.abort_uploads(node_ids uuid[]) IS 'Ends the open tickets of all files under these nodes.';
 
+CREATE FUNCTION private.abort_uploads_of(user_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_upload public.uploads;
+begin
+    -- nodes, owners, tickets: the order in which everything locks
+    perform from public.nodes as n
+    where n.id in (
+        select u.file_id from public.uploads as u
+        where u.created_by = abort_uploads_of.user_id and u.state in ('open', 'uploading')
+    )
+    order by n.id for no key update;
+    perform from public.owners as o
+    where o.id in (
+        select u.owner_id from public.uploads as u
+        where u.created_by = abort_uploads_of.user_id and u.state in ('open', 'uploading')
+    )
+    order by o.id for no key update;
+    for v_upload in
+        select u.* from public.uploads as u
+        where u.created_by = abort_uploads_of.user_id and u.state in ('open', 'uploading')
+        order by u.id for update skip locked
+    loop
+        perform private.close_upload(v_upload, 'aborted');
+    end loop;
+end;
+$$;
+
+COMMENT ON FUNCTION private.abort_uploads_of(user_id uuid) IS 'Ends the open tickets of one user, whose account is closed. One that opens at the same moment opens nothing any more,
+and ends with the next sweep.';
+
 CREATE TABLE private.blobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     owner_id uuid NOT NULL,
@@ -447,6 +480,78 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.cancel_ingest(file_id uuid) IS 'Behind public.cancel_ingest.';
+
+CREATE FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if is_active is null then
+        perform private.raise_invalid('is_active', 'is_active must be true or false.');
+    end if;
+    if not is_active then
+        -- nodes, owners and tickets before profiles, the order in which an upload ends
+        perform private.abort_uploads_of(user_id);
+    end if;
+    perform private.lock_profile(user_id);
+    if is_active then
+        perform private.refuse_self(user_id, changed_by, 'account''s state');
+    end if;
+    update public.user_profiles as p
+    set is_active = change_active.is_active, updated_at = now()
+    where p.id = change_active.user_id;
+    return private.describe_user(user_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) IS 'Closes or opens an account: from the next statement on a closed one reaches nothing. Its open tickets end. Raises
+NOT_FOUND, CONFLICT_STATE for the last active administrator.';
+
+CREATE FUNCTION private.change_quota(user_id uuid, storage_limit bigint, changed_by uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if storage_limit is null or storage_limit < 0 then
+        perform private.raise_invalid('storage_limit', 'The limit must be a number of bytes, 0 or more.');
+    end if;
+    perform private.refuse_self(user_id, changed_by, 'quota');
+    -- the owner before the profile, the order in which an upload ends
+    update public.owners as o
+    set storage_limit = change_quota.storage_limit
+    where o.id = change_quota.user_id and o.kind = 'user';
+    perform private.lock_profile(user_id);
+    return private.describe_user(user_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.change_quota(user_id uuid, storage_limit bigint, changed_by uuid) IS 'Sets how many bytes a user may store. Below what is stored nothing is lost, and nothing more can be uploaded. Raises
+INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN for oneself.';
+
+CREATE FUNCTION private.change_role(user_id uuid, role text, changed_by uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_profile public.user_profiles;
+begin
+    if role is null or role not in ('viewer', 'user', 'admin') then
+        perform private.raise_invalid('role', 'Roles are viewer, user and admin.');
+    end if;
+    v_profile := private.lock_profile(user_id);
+    if v_profile.role = 'admin' and v_profile.is_active and role <> 'admin' then
+        perform private.require_another_admin(user_id); -- the more helpful of two refusals
+    end if;
+    perform private.refuse_self(user_id, changed_by, 'role');
+    update public.user_profiles as p
+    set role = change_role.role, updated_at = now()
+    where p.id = change_role.user_id;
+    return private.describe_user(user_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.change_role(user_id uuid, role text, changed_by uuid) IS 'Gives a user a role; changed_by is null for the command line. Raises INVALID_ARGUMENT, NOT_FOUND, CONFLICT_STATE for
+the last active administrator, FORBIDDEN for oneself.';
 
 CREATE FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE plpgsql
@@ -1096,11 +1201,46 @@ $$;
 
 COMMENT ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) IS 'Registers an embedding space and makes its partition; returns its id.';
 
+CREATE FUNCTION private.custom_access_token_hook(event jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object('claims', (event -> 'claims') || jsonb_build_object('app_role', (
+        select p.role from public.user_profiles as p where p.id = (event ->> 'user_id')::uuid
+    )));
+$$;
+
+COMMENT ON FUNCTION private.custom_access_token_hook(event jsonb) IS 'Auth''s custom access token hook: writes the role of the profile into the claim app_role, for frontends to read. Rules
+never do: they read the profile.';
+
 CREATE FUNCTION private.default_preferences() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN jsonb_build_object('theme', 'system', 'language', 'en', 'notifications', jsonb_build_object('email', true, 'push', true, 'desktop', true), 'autoAnalyze', true);
 
 COMMENT ON FUNCTION private.default_preferences() IS 'Preferences of a new profile; also the list of known keys.';
+
+CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'id', p.id,
+        'email', p.email,
+        'full_name', p.full_name,
+        'role', p.role,
+        'is_active', p.is_active,
+        'plan', p.subscription ->> 'plan',
+        'storage_used', p.storage_used,
+        'storage_limit', p.storage_limit,
+        'created_at', p.created_at,
+        'last_sign_in_at', u.last_sign_in_at
+    )
+    from public.user_profiles as p
+    inner join auth.users as u on u.id = p.id
+    where p.id = describe_user.user_id;
+$$;
+
+COMMENT ON FUNCTION private.describe_user(user_id uuid) IS 'An account as administrators see it; nothing of its content.';
 
 CREATE FUNCTION private.email_of(user_id uuid) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1151,7 +1291,8 @@ begin
     for v_owner_id in
         select distinct u.owner_id
         from public.uploads as u
-        where u.state in ('open', 'uploading') and u.expires_at < now()
+        where u.state in ('open', 'uploading')
+            and private.is_overdue(u)
             and (expire_uploads.owner_id is null or u.owner_id = expire_uploads.owner_id)
         order by 1
     loop
@@ -1159,7 +1300,7 @@ begin
         for v_upload in
             select u.*
             from public.uploads as u inner join public.nodes as n on n.id = u.file_id
-            where u.owner_id = v_owner_id and u.state in ('open', 'uploading') and u.expires_at < now()
+            where u.owner_id = v_owner_id and u.state in ('open', 'uploading') and private.is_overdue(u)
             -- whoever holds the node (trash, purge) will end its tickets; waiting here could deadlock
             for update of u, n skip locked
         loop
@@ -1814,6 +1955,17 @@ $$;
 
 COMMENT ON FUNCTION private.is_active() IS 'False for a deactivated or deleted user whose token is still valid. True for anon and the service.';
 
+CREATE FUNCTION private.is_overdue(upload public.uploads) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select (upload).expires_at < now() or exists (
+        select 1 from public.user_profiles as p where p.id = (upload).created_by and not p.is_active
+    );
+$$;
+
+COMMENT ON FUNCTION private.is_overdue(upload public.uploads) IS 'Whether an open ticket is good for nothing any more: its time is over, or its holder''s account is closed.';
+
 CREATE FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (person_id IS NULL) THEN (person_email = user_email) ELSE (person_id = user_id) END;
@@ -1942,6 +2094,59 @@ $$;
 
 COMMENT ON FUNCTION private.lexemes(content text, language text) IS 'The terms of a text and how often each occurs: stems by language, pairs of characters for CJK.';
 
+CREATE FUNCTION private.list_users(query text, page_size integer, cursor text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_after jsonb;
+    v_pattern text := '%' || regexp_replace(lower(trim(query)), '([\\%_])', '\\\1', 'g') || '%';
+    v_ids uuid[];
+    v_last public.user_profiles;
+begin
+    perform private.require_administrator();
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    begin
+        v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
+        if cursor is not null and num_nulls((v_after ->> 0)::timestamptz, (v_after ->> 1)::uuid) > 0 then
+            raise data_exception;
+        end if;
+    exception when others then
+        perform private.raise_invalid('cursor', 'This cursor is not one that list_users gave.');
+    end;
+
+    -- one more than asked tells whether there is a next page
+    v_ids := array(
+        select p.id
+        from public.user_profiles as p
+        where (query is null or lower(p.email) like v_pattern or lower(p.full_name) like v_pattern)
+            and (
+                v_after is null
+                or (p.created_at, p.id) > ((v_after ->> 0)::timestamptz, (v_after ->> 1)::uuid)
+            )
+        order by p.created_at, p.id
+        limit page_size + 1
+    );
+    if cardinality(v_ids) > page_size then
+        select p.* into v_last from public.user_profiles as p where p.id = v_ids[page_size];
+    end if;
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(private.describe_user(i.id) order by i.position), '[]')
+            from unnest(v_ids) with ordinality as i (id, position)
+            where i.position <= page_size
+        ),
+        'next_cursor', case when v_last.id is not null then replace(encode(convert_to(
+            jsonb_build_array(v_last.created_at, v_last.id)::text, 'UTF8'
+        ), 'base64'), e'\n', '') end
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_users(query text, page_size integer, cursor text) IS 'Behind public.list_users.';
+
 CREATE FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2007,6 +2212,53 @@ $$;
 
 COMMENT ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) IS 'Locks everything below root_ids, and the nodes ids, in order of id. Raises LOCKED when somebody else is at what came
 there meanwhile. Read again after it.';
+
+CREATE TABLE public.user_profiles (
+    id uuid NOT NULL,
+    email text,
+    full_name text,
+    avatar_url text,
+    role text DEFAULT 'user'::text NOT NULL,
+    storage_used bigint DEFAULT 0 NOT NULL,
+    storage_limit bigint DEFAULT 0 NOT NULL,
+    preferences jsonb DEFAULT private.default_preferences() NOT NULL,
+    subscription jsonb DEFAULT '{"plan": "free", "status": "active"}'::jsonb NOT NULL,
+    is_active boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT user_profiles_avatar_url_check CHECK ((char_length(avatar_url) <= 2048)),
+    CONSTRAINT user_profiles_full_name_check CHECK ((char_length(full_name) <= 200)),
+    CONSTRAINT user_profiles_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'user'::text, 'admin'::text])))
+);
+
+COMMENT ON TABLE public.user_profiles IS 'One row a user, made at sign-up. Everyone sees only their own.';
+
+COMMENT ON COLUMN public.user_profiles.role IS 'viewer (never writes), user, admin. Rules read this row, not the token.';
+
+COMMENT ON COLUMN public.user_profiles.storage_used IS 'Copy of owners.storage_used, in bytes.';
+
+COMMENT ON COLUMN public.user_profiles.storage_limit IS 'Copy of owners.storage_limit, in bytes.';
+
+COMMENT ON COLUMN public.user_profiles.is_active IS 'False closes every table, RPC and object at the next statement.';
+
+CREATE FUNCTION private.lock_profile(user_id uuid) RETURNS public.user_profiles
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_profile public.user_profiles;
+begin
+    select p.* into v_profile from public.user_profiles as p where p.id = lock_profile.user_id for no key update;
+    if v_profile.id is null then
+        perform private.raise_error(
+            'NOT_FOUND', 'No such user.', jsonb_build_object('id', user_id), 'List the users to see valid ids.'
+        );
+    end if;
+    return v_profile;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_profile(user_id uuid) IS 'A profile, locked until the transaction ends. Raises NOT_FOUND.';
 
 CREATE TABLE private.owner_statistics (
     owner_id uuid NOT NULL,
@@ -2637,6 +2889,22 @@ $$;
 
 COMMENT ON FUNCTION private.reclaim_jobs() IS 'Queues the jobs of workers that stopped renewing their lease.';
 
+CREATE FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if user_id = changed_by then
+        perform private.raise_error(
+            'FORBIDDEN', format('Nobody changes their own %s.', what), jsonb_build_object('id', user_id),
+            'Ask another administrator.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) IS 'Raises FORBIDDEN when somebody means themselves.';
+
 CREATE FUNCTION private.reject_version(version_id uuid, error_code text, error_message text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2732,6 +3000,46 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.renew_weights(owner_id uuid) IS 'Computes an owner''s weights anew when the average length has moved by more than a fifth since they were computed.';
+
+CREATE FUNCTION private.require_administrator() RETURNS uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_user();
+begin
+    if not private.has_permission('manage_users') then
+        perform private.raise_error(
+            'FORBIDDEN', 'Your role does not allow this.', '{"permission": "manage_users"}', 'Ask an administrator.'
+        );
+    end if;
+    return v_user_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_administrator() IS 'The id of a caller who may manage users. Raises NOT_AUTHENTICATED or FORBIDDEN.';
+
+CREATE FUNCTION private.require_another_admin(user_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- of two administrators who go at the same moment, the second sees that the first has gone
+    perform pg_advisory_xact_lock(hashtextextended('narwhal.administrators', 0));
+    if not exists (
+        select 1
+        from public.user_profiles as p
+        where p.role = 'admin' and p.is_active and p.id <> require_another_admin.user_id
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is the last active administrator.', jsonb_build_object('id', user_id),
+            'Make somebody else an administrator first.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_another_admin(user_id uuid) IS 'Raises CONFLICT_STATE when nobody else is an active administrator; until the transaction ends nobody else goes.';
 
 CREATE FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean DEFAULT false) RETURNS public.nodes
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3326,6 +3634,39 @@ $$;
 
 COMMENT ON FUNCTION private.serve_version(version_id uuid) IS 'Puts a version''s chunks into the keyword index, and its vectors of every finished space into the serving table.';
 
+CREATE FUNCTION private.set_user_active(user_id uuid, is_active boolean) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    return private.change_active(user_id, is_active, private.require_administrator());
+end;
+$$;
+
+COMMENT ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) IS 'Behind public.set_user_active.';
+
+CREATE FUNCTION private.set_user_quota(user_id uuid, storage_limit bigint) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    return private.change_quota(user_id, storage_limit, private.require_administrator());
+end;
+$$;
+
+COMMENT ON FUNCTION private.set_user_quota(user_id uuid, storage_limit bigint) IS 'Behind public.set_user_quota.';
+
+CREATE FUNCTION private.set_user_role(user_id uuid, role text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    return private.change_role(user_id, role, private.require_administrator());
+end;
+$$;
+
+COMMENT ON FUNCTION private.set_user_role(user_id uuid, role text) IS 'Behind public.set_user_role.';
+
 CREATE FUNCTION private.set_version_status(version_id uuid, status text, error_code text DEFAULT NULL::text, error_message text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -3822,6 +4163,18 @@ $$;
 
 COMMENT ON FUNCTION private.tg_user_profiles__delete_owner() IS 'A deleted account leaves no files behind.';
 
+CREATE FUNCTION private.tg_user_profiles__keep_admin() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_another_admin(old.id);
+    return case tg_op when 'DELETE' then old else new end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_user_profiles__keep_admin() IS 'Refuses, whoever asks, what would leave nobody to administrate.';
+
 CREATE FUNCTION private.tg_users__copy_email() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -4122,6 +4475,17 @@ folder: null for your own root. sort: name, updated_at, created_at, size; "-name
 1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. Raises NOT_FOUND,
 INVALID_ARGUMENT (field sort, page_size or cursor).';
 
+CREATE FUNCTION public.list_users(query text DEFAULT NULL::text, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_users(query, page_size, cursor); $$;
+
+COMMENT ON FUNCTION public.list_users(query text, page_size integer, cursor text) IS 'List accounts, the oldest first: {items, next_cursor}; an item is {id, email, full_name, role, is_active, plan,
+storage_used, storage_limit, created_at, last_sign_in_at}.
+
+query: part of the address or the name. page_size: 1 to 1000. cursor: the next_cursor of the page before. Shows nothing
+of what is stored. Needs the permission manage_users. Raises FORBIDDEN, INVALID_ARGUMENT (field page_size or cursor).';
+
 CREATE FUNCTION public.move_nodes(ids uuid[], target uuid DEFAULT NULL::uuid, on_conflict text DEFAULT 'fail'::text) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -4167,6 +4531,37 @@ CREATE FUNCTION public.retry_ingest(file_id uuid, from_stage text DEFAULT NULL::
 
 COMMENT ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) IS 'Run the failed, dead or cancelled jobs of a file''s newest version again, or everything from one stage on; returns how
 many jobs were queued. Needs level edit. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT, CONFLICT_STATE while running.';
+
+CREATE FUNCTION public.set_user_active(user_id uuid, is_active boolean) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.set_user_active(user_id, is_active); $$;
+
+COMMENT ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) IS 'Close an account, or open it again; returns it as list_users shows it.
+
+From the next statement on a closed account reaches no table, function or object, and its uploads under way end; its
+files stay. Needs the permission manage_users. Raises FORBIDDEN, NOT_FOUND, INVALID_ARGUMENT (field is_active),
+CONFLICT_STATE for the last active administrator.';
+
+CREATE FUNCTION public.set_user_quota(user_id uuid, storage_limit bigint) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.set_user_quota(user_id, storage_limit); $$;
+
+COMMENT ON FUNCTION public.set_user_quota(user_id uuid, storage_limit bigint) IS 'Set how many bytes a user may store; returns the account as list_users shows it.
+
+Below what is stored already nothing is lost, and nothing more can be uploaded. Needs the permission manage_users.
+Raises FORBIDDEN (also for your own quota), NOT_FOUND, INVALID_ARGUMENT (field storage_limit).';
+
+CREATE FUNCTION public.set_user_role(user_id uuid, role text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.set_user_role(user_id, role); $$;
+
+COMMENT ON FUNCTION public.set_user_role(user_id uuid, role text) IS 'Give a user the role viewer, user or admin; returns the account as list_users shows it.
+
+Takes effect at the user''s next statement. Needs the permission manage_users. Raises FORBIDDEN (also for your own
+role), NOT_FOUND, INVALID_ARGUMENT (field role), CONFLICT_STATE for the last active administrator.';
 
 CREATE FUNCTION public.trash_nodes(ids uuid[]) RETURNS integer
     LANGUAGE sql
@@ -4471,34 +4866,6 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
 
-CREATE TABLE public.user_profiles (
-    id uuid NOT NULL,
-    email text,
-    full_name text,
-    avatar_url text,
-    role text DEFAULT 'user'::text NOT NULL,
-    storage_used bigint DEFAULT 0 NOT NULL,
-    storage_limit bigint DEFAULT 0 NOT NULL,
-    preferences jsonb DEFAULT private.default_preferences() NOT NULL,
-    subscription jsonb DEFAULT '{"plan": "free", "status": "active"}'::jsonb NOT NULL,
-    is_active boolean DEFAULT true NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT user_profiles_avatar_url_check CHECK ((char_length(avatar_url) <= 2048)),
-    CONSTRAINT user_profiles_full_name_check CHECK ((char_length(full_name) <= 200)),
-    CONSTRAINT user_profiles_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'user'::text, 'admin'::text])))
-);
-
-COMMENT ON TABLE public.user_profiles IS 'One row a user, made at sign-up. Everyone sees only their own.';
-
-COMMENT ON COLUMN public.user_profiles.role IS 'viewer (never writes), user, admin. Rules read this row, not the token.';
-
-COMMENT ON COLUMN public.user_profiles.storage_used IS 'Copy of owners.storage_used, in bytes.';
-
-COMMENT ON COLUMN public.user_profiles.storage_limit IS 'Copy of owners.storage_limit, in bytes.';
-
-COMMENT ON COLUMN public.user_profiles.is_active IS 'False closes every table, RPC and object at the next statement.';
-
 CREATE TABLE public.workspace_members (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     workspace_id uuid NOT NULL,
@@ -4735,6 +5102,10 @@ CREATE INDEX uploads_owner_id_all_idx ON public.uploads USING btree (owner_id);
 
 CREATE INDEX uploads_owner_id_idx ON public.uploads USING btree (owner_id, expires_at) WHERE (state = ANY (ARRAY['open'::text, 'uploading'::text]));
 
+CREATE INDEX user_profiles_created_at_id_idx ON public.user_profiles USING btree (created_at, id);
+
+CREATE INDEX user_profiles_role_idx ON public.user_profiles USING btree (role) WHERE (role = 'admin'::text);
+
 CREATE INDEX workspace_members_added_by_idx ON public.workspace_members USING btree (added_by);
 
 CREATE INDEX workspace_members_email_idx ON public.workspace_members USING btree (email) WHERE (user_id IS NULL);
@@ -4764,6 +5135,10 @@ CREATE TRIGGER _500_count_inserted AFTER INSERT ON private.chunk_terms REFERENCI
 CREATE TRIGGER _500_release AFTER DELETE ON private.blobs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__release();
 
 CREATE TRIGGER _100_check_preferences BEFORE UPDATE OF preferences, full_name, avatar_url ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__check_preferences();
+
+CREATE TRIGGER _100_keep_admin BEFORE UPDATE OF role, is_active ON public.user_profiles FOR EACH ROW WHEN (((old.role = 'admin'::text) AND old.is_active AND (NOT ((new.role = 'admin'::text) AND new.is_active)))) EXECUTE FUNCTION private.tg_user_profiles__keep_admin();
+
+CREATE TRIGGER _110_keep_admin BEFORE DELETE ON public.user_profiles FOR EACH ROW WHEN (((old.role = 'admin'::text) AND old.is_active)) EXECUTE FUNCTION private.tg_user_profiles__keep_admin();
 
 CREATE TRIGGER _500_copy_quota AFTER UPDATE OF storage_used, storage_limit ON public.owners FOR EACH ROW WHEN (((old.storage_used IS DISTINCT FROM new.storage_used) OR (old.storage_limit IS DISTINCT FROM new.storage_limit))) EXECUTE FUNCTION private.tg_owners__copy_quota();
 
@@ -5011,6 +5386,7 @@ GRANT USAGE ON SCHEMA private TO anon;
 GRANT USAGE ON SCHEMA private TO authenticated;
 GRANT USAGE ON SCHEMA private TO service_role;
 GRANT USAGE ON SCHEMA private TO narwhal_worker;
+GRANT USAGE ON SCHEMA private TO supabase_auth_admin;
 
 GRANT USAGE ON SCHEMA public TO anon;
 GRANT USAGE ON SCHEMA public TO authenticated;
@@ -5022,6 +5398,8 @@ GRANT ALL ON FUNCTION private.abort_upload(upload_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.abort_upload(upload_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.abort_uploads(node_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.abort_uploads_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) FROM PUBLIC;
 
@@ -5047,6 +5425,12 @@ GRANT ALL ON FUNCTION private.can_read_object(key text) TO authenticated;
 REVOKE ALL ON FUNCTION private.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.change_quota(user_id uuid, storage_limit bigint, changed_by uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.change_role(user_id uuid, role text, changed_by uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid) FROM PUBLIC;
 
@@ -5095,7 +5479,12 @@ GRANT ALL ON FUNCTION private.create_folder(parent uuid, name text) TO authentic
 
 REVOKE ALL ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.custom_access_token_hook(event jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.custom_access_token_hook(event jsonb) TO supabase_auth_admin;
+
 REVOKE ALL ON FUNCTION private.default_preferences() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
 
@@ -5182,6 +5571,8 @@ GRANT ALL ON FUNCTION private.is_active() TO anon;
 GRANT ALL ON FUNCTION private.is_active() TO authenticated;
 GRANT ALL ON FUNCTION private.is_active() TO service_role;
 
+REVOKE ALL ON FUNCTION private.is_overdue(upload public.uploads) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
@@ -5203,9 +5594,25 @@ REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lexemes(content text, language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.user_profiles TO anon;
+GRANT SELECT ON TABLE public.user_profiles TO authenticated;
+GRANT SELECT ON TABLE public.user_profiles TO service_role;
+
+GRANT UPDATE(full_name) ON TABLE public.user_profiles TO authenticated;
+
+GRANT UPDATE(avatar_url) ON TABLE public.user_profiles TO authenticated;
+
+GRANT UPDATE(preferences) ON TABLE public.user_profiles TO authenticated;
+
+REVOKE ALL ON FUNCTION private.lock_profile(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_statistics(owner_id uuid) FROM PUBLIC;
 
@@ -5322,6 +5729,8 @@ REVOKE ALL ON FUNCTION private.raise_storage_error(error text, message text) FRO
 
 REVOKE ALL ON FUNCTION private.reclaim_jobs() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.reject_version(version_id uuid, error_code text, error_message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) FROM PUBLIC;
@@ -5332,6 +5741,10 @@ GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_administrator() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_another_admin(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
 
@@ -5378,6 +5791,18 @@ REVOKE ALL ON FUNCTION private.search_scope(filters jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.serve_unread(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.serve_version(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) TO anon;
+GRANT ALL ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.set_user_quota(user_id uuid, storage_limit bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.set_user_quota(user_id uuid, storage_limit bigint) TO anon;
+GRANT ALL ON FUNCTION private.set_user_quota(user_id uuid, storage_limit bigint) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.set_user_role(user_id uuid, role text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.set_user_role(user_id uuid, role text) TO anon;
+GRANT ALL ON FUNCTION private.set_user_role(user_id uuid, role text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.set_version_status(version_id uuid, status text, error_code text, error_message text) FROM PUBLIC;
 
@@ -5429,6 +5854,8 @@ REVOKE ALL ON FUNCTION private.tg_user_profiles__check_preferences() FROM PUBLIC
 
 REVOKE ALL ON FUNCTION private.tg_user_profiles__delete_owner() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_user_profiles__keep_admin() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_users__copy_email() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__create_profile() FROM PUBLIC;
@@ -5479,6 +5906,10 @@ REVOKE ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size inte
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
 GRANT ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) TO authenticated;
@@ -5494,6 +5925,18 @@ GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO authenticated;
 REVOKE ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO anon;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) TO anon;
+GRANT ALL ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.set_user_quota(user_id uuid, storage_limit bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.set_user_quota(user_id uuid, storage_limit bigint) TO anon;
+GRANT ALL ON FUNCTION public.set_user_quota(user_id uuid, storage_limit bigint) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.set_user_role(user_id uuid, role text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO anon;
+GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.trash_nodes(ids uuid[]) TO anon;
@@ -5519,16 +5962,6 @@ GRANT SELECT ON TABLE public.owners TO service_role;
 GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
-
-GRANT SELECT ON TABLE public.user_profiles TO anon;
-GRANT SELECT ON TABLE public.user_profiles TO authenticated;
-GRANT SELECT ON TABLE public.user_profiles TO service_role;
-
-GRANT UPDATE(full_name) ON TABLE public.user_profiles TO authenticated;
-
-GRANT UPDATE(avatar_url) ON TABLE public.user_profiles TO authenticated;
-
-GRANT UPDATE(preferences) ON TABLE public.user_profiles TO authenticated;
 
 GRANT SELECT ON TABLE public.workspace_members TO authenticated;
 GRANT SELECT ON TABLE public.workspace_members TO service_role;
