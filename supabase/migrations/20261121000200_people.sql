@@ -24,6 +24,18 @@ return jsonb_build_object(
 );
 comment on function private.default_preferences() is 'Preferences of a new profile; also the list of known keys.';
 
+create function private.notification_kinds() returns text[]
+language sql immutable parallel safe
+return array[
+    'share_given', 'share_changed', 'share_revoked',
+    'group_added', 'group_removed',
+    'workspace_added', 'workspace_changed', 'workspace_removed',
+    'comment_added', 'comment_replied', 'comment_mentioned',
+    'version_added'
+];
+comment on function private.notification_kinds() is 'What people are notified of; preferences can mute each kind.';
+grant execute on function private.notification_kinds() to authenticated; -- their preferences are checked with it
+
 create table public.user_profiles (
     id uuid primary key references auth.users on delete cascade,
     email text,
@@ -278,6 +290,14 @@ begin
             );
         end if;
     end loop;
+    if jsonb_typeof(coalesce(new.preferences #> '{notifications,muted}', '[]')) <> 'array'
+        or not coalesce(new.preferences #> '{notifications,muted}', '[]') <@ to_jsonb(private.notification_kinds()) then
+        perform private.raise_invalid(
+            'preferences.notifications.muted',
+            'notifications.muted must be a list of kinds of notifications.',
+            jsonb_build_object('expected', private.notification_kinds())
+        );
+    end if;
     new.updated_at := now();
     return new;
 end;

@@ -92,9 +92,10 @@ declare
     v_folder_id uuid := (filters ->> 'folder_id')::uuid;
     v_date_from timestamptz := (filters ->> 'date_from')::timestamptz;
     v_date_to timestamptz := (filters ->> 'date_to')::timestamptz;
-    -- no file carries tags, a source or metadata so far, and all that is searched is text
-    v_asks_for_more boolean := coalesce(jsonb_array_length(nullif(filters -> 'tags', 'null')), 0) > 0
-        or filters ->> 'source' is not null
+    v_tags text[] := nullif(private.json_texts(filters -> 'tags'), '{}');
+    v_tagged_ids uuid[];
+    -- no file carries a source or metadata so far, and all that is searched is text
+    v_asks_for_more boolean := filters ->> 'source' is not null
         or coalesce(nullif(filters -> 'metadata', 'null'), '{}') <> '{}'
         or not coalesce(nullif(filters -> 'kinds', 'null') ? 'text', true);
 begin
@@ -117,7 +118,10 @@ begin
     if v_folder_id is not null then
         perform private.require_level(v_folder_id, 'view');
     end if;
-    if num_nonnulls(v_types, v_file_ids, v_owner_ids, v_folder_id, v_date_from, v_date_to) > 0
+    if v_tags is not null then -- any of them
+        v_tagged_ids := private.tagged_ids(v_tags, v_scope.owner_ids, v_scope.shared_file_ids);
+    end if;
+    if num_nonnulls(v_types, v_file_ids, v_owner_ids, v_folder_id, v_date_from, v_date_to, v_tags) > 0
         or v_asks_for_more then
         v_scope.file_ids := array(
             select n.id from public.nodes as n
@@ -125,6 +129,7 @@ begin
                 and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
                 and (v_folder_id is null or n.path && array[v_folder_id])
                 and (v_file_ids is null or n.id = any(v_file_ids))
+                and (v_tags is null or n.id = any(v_tagged_ids))
                 and (v_owner_ids is null or n.owner_id = any(v_owner_ids))
                 and (v_types is null or lower(substring(n.name from '\.([^.]+)$')) = any(v_types))
                 and (v_date_from is null or n.updated_at >= v_date_from)

@@ -148,6 +148,7 @@ WRITES = {
     "upload into another bucket": (
         "insert into storage.objects (bucket_id, name) values ('other', 'x.txt')"
     ),
+    "remove a notification": "delete from public.notifications",
     "make a bucket": "insert into storage.buckets (id, name, public) values ('x', 'x', true)",
     "open a bucket": "update storage.buckets set public = true",
 }
