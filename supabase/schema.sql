@@ -119,6 +119,64 @@ $$;
 COMMENT ON FUNCTION private.abort_uploads_of(user_id uuid) IS 'Ends the open tickets of one user, whose account is closed. One that opens at the same moment opens nothing any more,
 and ends with the next sweep.';
 
+CREATE TABLE public.comments (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    node_id uuid NOT NULL,
+    author_id uuid,
+    body text,
+    parent_id uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    edited_at timestamp with time zone,
+    deleted_at timestamp with time zone,
+    resolved_at timestamp with time zone,
+    resolved_by uuid,
+    CONSTRAINT comments_body_check CHECK (((char_length(body) >= 1) AND (char_length(body) <= 10000))),
+    CONSTRAINT comments_check CHECK (((body IS NULL) = (deleted_at IS NOT NULL))),
+    CONSTRAINT comments_check1 CHECK (((parent_id IS NULL) OR (resolved_at IS NULL)))
+);
+
+COMMENT ON TABLE public.comments IS 'What people say about a file or folder. All with an account who can read the node read them; level comment writes.';
+
+COMMENT ON COLUMN public.comments.author_id IS 'Who wrote it; null once that account is deleted.';
+
+COMMENT ON COLUMN public.comments.parent_id IS 'The comment that it answers; answers are one level deep.';
+
+COMMENT ON COLUMN public.comments.deleted_at IS 'Set, and the body taken, when a comment with answers was deleted.';
+
+COMMENT ON COLUMN public.comments.resolved_at IS 'When somebody said that it is settled; never on an answer.';
+
+CREATE FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) RETURNS public.comments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_answered public.comments;
+    v_comment public.comments;
+begin
+    -- it may be on its way out: wait for that, then look
+    perform from public.nodes as n where n.id = node for key share;
+    perform private.require_level(node, 'comment');
+    perform private.check_body(body);
+    if cardinality(mentions) > 50 then
+        perform private.raise_invalid('mentions', 'A comment mentions at most 50 people.', '{"limit": 50}');
+    end if;
+    if reply_to is not null then
+        v_answered := private.require_comment(reply_to, 'comment');
+        if v_answered.node_id <> node then
+            perform private.raise_invalid('reply_to', 'That comment is about something else.');
+        end if;
+    end if;
+    insert into public.comments (node_id, author_id, body, parent_id)
+    -- an answer to an answer joins the others
+    values (node, auth.uid(), add_comment.body, coalesce(v_answered.parent_id, v_answered.id))
+    returning * into v_comment;
+    perform private.notify_of_comment(v_comment, v_answered.author_id, mentions);
+    return v_comment;
+end;
+$$;
+
+COMMENT ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) IS 'Behind public.add_comment.';
+
 CREATE TABLE private.blobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     owner_id uuid NOT NULL,
@@ -276,6 +334,64 @@ $$;
 
 COMMENT ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) IS 'What went wrong with one id of a batch, for raise_batch: {id, error, message} and the error''s own details. Takes
 sqlstate, sqlerrm and pg_exception_detail of the exception; raises again what is not of the catalogue.';
+
+CREATE FUNCTION private.begin_download(file_id uuid, version_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_file public.nodes;
+    v_version public.file_versions;
+    v_blob private.blobs;
+begin
+    -- it may be on its way out: wait for that, then look
+    perform from public.nodes as n where n.id = begin_download.file_id for key share;
+    v_file := private.require_level(file_id, 'view');
+    if v_file.kind <> 'file' then
+        perform private.raise_invalid('file_id', 'A folder has no bytes of its own; download the files in it.');
+    end if;
+    -- the head; before there is one, what was uploaded
+    select v.* into v_version
+    from public.file_versions as v
+    where v.file_id = v_file.id
+        and v.id = coalesce(begin_download.version_id, v_file.head_version_id, v.id)
+    order by v.no desc
+    limit 1;
+    if v_version.id is null and begin_download.version_id is not null then
+        perform private.raise_error(
+            'NOT_FOUND', 'This file has no such version.',
+            jsonb_build_object('id', file_id, 'version_id', begin_download.version_id)
+        );
+    end if;
+    select b.* into v_blob from private.blobs as b where b.id = v_version.blob_id and b.released_at is null;
+    if v_blob.id is null then
+        perform private.raise_error(
+            'CONFLICT_STATE',
+            case when v_version.id is null then 'Nothing has been uploaded yet.' else 'The bytes are gone.' end,
+            jsonb_build_object(
+                'id', file_id, 'version_id', v_version.id, 'status', coalesce(v_version.status, v_file.status)
+            )
+        );
+    end if;
+    perform private.count_access(v_file.id, 0, 1);
+    if to_regproc('private.write_audit') is not null then
+        perform private.write_audit(
+            'download', v_file.id, null, null, jsonb_build_object('version_id', v_version.id)
+        );
+    end if;
+    return jsonb_build_object(
+        'bucket', v_blob.bucket,
+        'key', v_blob.key,
+        'name', v_file.name,
+        'size', v_blob.size,
+        'mime', v_version.mime,
+        'sha256', v_version.sha256,
+        'version_id', v_version.id
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.begin_download(file_id uuid, version_id uuid) IS 'Behind public.begin_download.';
 
 CREATE FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -704,6 +820,23 @@ $$;
 
 COMMENT ON FUNCTION private.check_base_version(node public.nodes, base_version uuid) IS 'Raises CONFLICT_STATE for a stale base.';
 
+CREATE FUNCTION private.check_body(body text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if body is null or body !~ '[^\s\u00a0\u1680\u2000-\u200f\u202f\u205f-\u2064\u3000\ufeff]' then
+        perform private.raise_invalid('body', 'A comment cannot be empty.');
+    end if;
+    if char_length(body) > 10000 then
+        perform private.raise_invalid('body', 'A comment has at most 10000 characters.', '{"limit": 10000}');
+    end if;
+    return body;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_body(body text) IS 'The body itself, as given. Raises INVALID_ARGUMENT (field body).';
+
 CREATE FUNCTION private.check_conflict_policy(on_conflict text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -983,6 +1116,34 @@ $$;
 
 COMMENT ON FUNCTION private.claim_object_deletions(max_objects integer) IS 'Objects to remove now; each comes again, later and later, until finish_object_deletions is called.';
 
+CREATE FUNCTION private.clean_tags(field text, tags text[]) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+    v_tag text;
+    v_tags text[] := '{}';
+begin
+    foreach v_tag in array coalesce(tags, '{}') loop
+        v_tag := normalize(regexp_replace(
+            v_tag, '^[\s\u00a0\u1680\u2000-\u200f\u3000\ufeff]+|[\s\u00a0\u1680\u2000-\u200f\u3000\ufeff]+$', '', 'g'
+        ), nfc);
+        if v_tag is null or char_length(v_tag) not between 1 and 64 then
+            perform private.raise_invalid(field, 'A tag has 1 to 64 characters.');
+        end if;
+        if v_tag ~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]' then
+            perform private.raise_invalid(
+                field, 'A tag cannot contain control characters or direction overrides.'
+            );
+        end if;
+        v_tags := v_tags || v_tag;
+    end loop;
+    return v_tags;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.clean_tags(field text, tags text[]) IS 'Tags as they are stored: trimmed, composed. Raises INVALID_ARGUMENT naming the field.';
+
 CREATE TABLE public.uploads (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     owner_id uuid NOT NULL,
@@ -1200,6 +1361,46 @@ $$;
 
 COMMENT ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) IS 'Puts a version into the keyword index with the terms of another one that is in service, without reading its text.';
 
+CREATE TABLE public.node_user_state (
+    user_id uuid NOT NULL,
+    node_id uuid NOT NULL,
+    favourited_at timestamp with time zone,
+    is_favourite boolean GENERATED ALWAYS AS ((favourited_at IS NOT NULL)) STORED NOT NULL,
+    last_opened_at timestamp with time zone
+);
+
+COMMENT ON TABLE public.node_user_state IS 'What a file or folder is to one person. It stays while the node is in the trash, and goes when that is purged.';
+
+COMMENT ON COLUMN public.node_user_state.last_opened_at IS 'When this person last looked at it or downloaded it.';
+
+CREATE FUNCTION private.count_access(node_id uuid, views integer, downloads integer) RETURNS public.node_user_state
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_state public.node_user_state;
+begin
+    if auth.uid() is not null then
+        insert into public.node_user_state as s (user_id, node_id, last_opened_at)
+        values (auth.uid(), count_access.node_id, now())
+        on conflict on constraint node_user_state_pkey do update
+        set last_opened_at = greatest(s.last_opened_at, now())
+        returning * into v_state;
+    end if;
+    -- last, because everybody who opens it at this moment waits here
+    insert into public.node_stats as s (node_id, views, downloads, last_accessed_at)
+    values (count_access.node_id, count_access.views, count_access.downloads, now())
+    on conflict on constraint node_stats_pkey do update
+    set views = s.views + excluded.views,
+        downloads = s.downloads + excluded.downloads,
+        last_accessed_at = greatest(s.last_accessed_at, now());
+    return v_state;
+end;
+$$;
+
+COMMENT ON FUNCTION private.count_access(node_id uuid, views integer, downloads integer) IS 'Adds to the counters of a node, which the caller has locked, and remembers that the user opened it; returns their state
+of it, null for anonymous holders of a link.';
+
 CREATE FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -1311,6 +1512,32 @@ CREATE FUNCTION private.default_preferences() RETURNS jsonb
 
 COMMENT ON FUNCTION private.default_preferences() IS 'Preferences of a new profile; also the list of known keys.';
 
+CREATE FUNCTION private.delete_comment(id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_comment public.comments := private.require_comment(id, 'view');
+begin
+    if v_comment.author_id is distinct from auth.uid() then
+        perform private.require_level(v_comment.node_id, 'manage');
+    end if;
+    if exists (select 1 from public.comments as c where c.parent_id = v_comment.id) then
+        update public.comments as c set body = null, deleted_at = now() where c.id = v_comment.id;
+        return;
+    end if;
+    delete from public.comments as c where c.id = v_comment.id;
+    -- what stayed only for its answers goes with the last of them
+    perform from public.comments as c where c.id = v_comment.parent_id for update;
+    delete from public.comments as c
+    where c.id = v_comment.parent_id
+        and c.deleted_at is not null
+        and not exists (select 1 from public.comments as r where r.parent_id = c.id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.delete_comment(id uuid) IS 'Behind public.delete_comment.';
+
 CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1333,6 +1560,29 @@ CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.describe_user(user_id uuid) IS 'An account as administrators see it; nothing of its content.';
+
+CREATE FUNCTION private.edit_comment(id uuid, body text) RETURNS public.comments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_comment public.comments := private.require_comment(id, 'comment');
+begin
+    if v_comment.author_id is distinct from auth.uid() then
+        perform private.raise_error(
+            'FORBIDDEN', 'Only its author can change a comment.', jsonb_build_object('id', v_comment.id)
+        );
+    end if;
+    perform private.check_body(body);
+    update public.comments as c
+    set body = edit_comment.body, edited_at = now()
+    where c.id = v_comment.id
+    returning * into v_comment;
+    return v_comment;
+end;
+$$;
+
+COMMENT ON FUNCTION private.edit_comment(id uuid, body text) IS 'Behind public.edit_comment.';
 
 CREATE FUNCTION private.email_of(user_id uuid) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1370,6 +1620,27 @@ CREATE FUNCTION private.error_status(error text) RETURNS integer
     RETURN CASE error WHEN 'NOT_AUTHENTICATED'::text THEN 401 WHEN 'FORBIDDEN'::text THEN 403 WHEN 'NOT_FOUND'::text THEN 404 WHEN 'CONFLICT_NAME'::text THEN 409 WHEN 'CONFLICT_STATE'::text THEN 409 WHEN 'CYCLE'::text THEN 409 WHEN 'GONE'::text THEN 410 WHEN 'QUOTA_EXCEEDED'::text THEN 413 WHEN 'FILE_TOO_LARGE'::text THEN 413 WHEN 'TYPE_NOT_ALLOWED'::text THEN 415 WHEN 'INVALID_ARGUMENT'::text THEN 422 WHEN 'LOCKED'::text THEN 423 WHEN 'RATE_LIMITED'::text THEN 429 WHEN 'SERVICE_UNAVAILABLE'::text THEN 503 ELSE NULL::integer END;
 
 COMMENT ON FUNCTION private.error_status(error text) IS 'The error catalogue: stable code to HTTP status; null for a code that is not in it.';
+
+CREATE FUNCTION private.expire_notifications() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_count integer;
+begin
+    delete from public.notifications as n
+    where n.id in (
+        select o.id
+        from public.notifications as o
+        where o.created_at < now() - make_interval(days => (private.setting('notifications.keep_days'))::integer)
+        for update skip locked
+    );
+    get diagnostics v_count = row_count;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.expire_notifications() IS 'Deletes notifications older than the setting notifications.keep_days; how many.';
 
 CREATE FUNCTION private.expire_uploads(owner_id uuid DEFAULT NULL::uuid) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2193,6 +2464,92 @@ $$;
 
 COMMENT ON FUNCTION private.lexemes(content text, language text) IS 'The terms of a text and how often each occurs: stems by language, pairs of characters for CJK.';
 
+CREATE FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+    v_after record;
+    v_rows jsonb;
+    v_last jsonb;
+begin
+    perform private.require_user();
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    v_after := private.read_cursor(cursor, list);
+    -- one row more than asked tells whether there is a next page
+    execute format(
+        $query$
+        select coalesce(jsonb_agg(p.item order by p.at desc, p.id desc), '[]')
+        from (
+            select s.%1$I as at, n.id, to_jsonb(n) - 'path' || jsonb_build_object(
+                'is_favourite', s.is_favourite,
+                'favourited_at', s.favourited_at,
+                'last_opened_at', s.last_opened_at
+            ) as item
+            from public.node_user_state as s inner join public.nodes as n on n.id = s.node_id
+            where s.user_id = (select auth.uid())
+                and s.%1$I is not null
+                and ($1 is null or (s.%1$I, s.node_id) < ($1, $2))
+            order by s.%1$I desc, s.node_id desc
+            limit $3 + 1
+        ) as p
+        $query$, ordered_by
+    ) into v_rows using v_after.at, v_after.id, page_size;
+    if jsonb_array_length(v_rows) > page_size then
+        v_rows := v_rows - page_size;
+        v_last := v_rows -> -1;
+    end if;
+    return jsonb_build_object(
+        'items', v_rows,
+        'next_cursor', case when v_last is not null then
+            private.make_cursor(list, (v_last ->> ordered_by)::timestamptz, (v_last ->> 'id')::uuid)
+        end
+    );
+end;
+$_$;
+
+COMMENT ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) IS 'Behind public.list_favourites and list_recent: nodes by one of the times in the caller''s state, newest first.';
+
+CREATE FUNCTION private.list_tags() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_ids uuid[] := private.my_owner_ids();
+    v_roots uuid[] := private.granted_roots();
+begin
+    perform private.require_user();
+    return jsonb_build_object('items', (
+        select coalesce(
+            jsonb_agg(jsonb_build_object('tag', g.tag, 'count', g.count) order by g.count desc, g.tag_key), '[]'
+        )
+        from (
+            -- the spelling that most have
+            select r.tag_key, mode() within group (order by r.tag) as tag, count(*) as count
+            from (
+                select t.tag_key, t.tag
+                from public.node_tags as t inner join public.nodes as n on n.id = t.node_id
+                where t.owner_id = any(v_owner_ids)
+                    and private.is_readable(n.owner_id, n.path, n.trashed_at, v_owner_ids, v_roots)
+                union all
+                select t.tag_key, t.tag
+                from public.nodes as n inner join public.node_tags as t on t.node_id = n.id
+                where n.path && v_roots
+                    and not n.owner_id = any(v_owner_ids)
+                    and private.is_readable(n.owner_id, n.path, n.trashed_at, v_owner_ids, v_roots)
+            ) as r
+            group by r.tag_key
+            order by count desc, r.tag_key
+            limit 1000
+        ) as g
+    ), 'next_cursor', null);
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_tags() IS 'Behind public.list_tags.';
+
 CREATE FUNCTION private.list_users(query text, page_size integer, cursor text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2409,6 +2766,46 @@ $$;
 
 COMMENT ON FUNCTION private.lock_tree(owner_ids uuid[]) IS 'Lets one transaction at a time change who is below whom in these owners'' trees; taken before any row.';
 
+CREATE FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select replace(encode(convert_to(jsonb_build_array(list, at, id)::text, 'UTF8'), 'base64'), e'\n', '');
+$$;
+
+COMMENT ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) IS 'The cursor after a row of a list that is ordered by a time and an id.';
+
+CREATE FUNCTION private.mark_notifications_read(ids uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_user();
+    v_marked integer;
+begin
+    with unread as (
+        select n.id
+        from public.notifications as n
+        where n.user_id = v_user_id
+            and n.read_at is null
+            and (mark_notifications_read.ids is null or n.id = any(mark_notifications_read.ids))
+        order by n.id
+        for update
+    )
+
+    update public.notifications as n
+    set read_at = now()
+    from unread as u
+    where n.id = u.id;
+    get diagnostics v_marked = row_count;
+    return jsonb_build_object('marked', v_marked, 'unread', (
+        select count(*) from public.notifications as n where n.user_id = v_user_id and n.read_at is null
+    ));
+end;
+$$;
+
+COMMENT ON FUNCTION private.mark_notifications_read(ids uuid[]) IS 'Behind public.mark_notifications_read.';
+
 CREATE FUNCTION private.move_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2605,6 +3002,77 @@ $$;
 
 COMMENT ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) IS 'What a move by this policy would replace, or give a version to.';
 
+CREATE FUNCTION private.notification_kinds() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY['share_given'::text, 'share_changed'::text, 'share_revoked'::text, 'group_added'::text, 'group_removed'::text, 'workspace_added'::text, 'workspace_changed'::text, 'workspace_removed'::text, 'comment_added'::text, 'comment_replied'::text, 'comment_mentioned'::text, 'version_added'::text];
+
+COMMENT ON FUNCTION private.notification_kinds() IS 'What people are notified of; preferences can mute each kind.';
+
+CREATE FUNCTION private.notify(user_ids uuid[], kind text, actor_id uuid, node_id uuid, data jsonb) RETURNS uuid[]
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    with people as (
+        select p.id, p.preferences -> 'notifications' as wishes
+        from public.user_profiles as p
+        where p.id = any(notify.user_ids)
+            and p.id is distinct from notify.actor_id -- nobody is told what they did themselves
+        order by p.id
+        -- an account that is being deleted needs none, and waiting for it could deadlock
+        for key share skip locked
+    ),
+
+    made as (
+        insert into public.notifications (user_id, kind, node_id, actor_id, data, channels)
+        select
+            p.id, notify.kind, notify.node_id, notify.actor_id, notify.data,
+            array(
+                select c.channel
+                from unnest(array['email', 'push', 'desktop']) with ordinality as c (channel, position)
+                where p.wishes -> c.channel is distinct from 'false'
+                order by c.position
+            )
+        from people as p
+        where not coalesce(p.wishes -> 'muted' ? notify.kind, false)
+        returning user_id
+    )
+
+    select coalesce(array_agg(m.user_id), '{}') from made as m;
+$$;
+
+COMMENT ON FUNCTION private.notify(user_ids uuid[], kind text, actor_id uuid, node_id uuid, data jsonb) IS 'Notifies people of what somebody (null: nobody in particular) did, as far as their preferences go; who got a row.';
+
+CREATE FUNCTION private.notify_of_comment(comment public.comments, answered_id uuid, mentioned_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+    v_data jsonb := jsonb_strip_nulls(jsonb_build_object(
+        'comment_id', (comment).id, 'parent_id', (comment).parent_id
+    ));
+    v_told uuid[] := '{}';
+    v_people uuid[];
+    v_kind text;
+begin
+    select n.* into v_node from public.nodes as n where n.id = (comment).node_id;
+    -- one row for each person, of the kind that concerns them most among those they have not muted
+    foreach v_kind in array array['comment_mentioned', 'comment_replied', 'comment_added'] loop
+        v_people := case v_kind
+            when 'comment_mentioned' then mentioned_ids
+            when 'comment_replied' then answered_id || array(
+                select c.author_id from public.comments as c where c.id = (comment).parent_id
+            )
+            else array[private.responsible_for(v_node)]
+        end;
+        v_people := array(select unnest(private.readers_among(v_people, v_node)) except select unnest(v_told));
+        v_told := v_told || private.notify(v_people, v_kind, (comment).author_id, v_node.id, v_data);
+    end loop;
+end;
+$$;
+
+COMMENT ON FUNCTION private.notify_of_comment(comment public.comments, answered_id uuid, mentioned_ids uuid[]) IS 'Tells who is mentioned, who is answered and whose node it is of a comment, once each, as far as they can read it.';
+
 CREATE TABLE public.ingest_jobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     file_id uuid NOT NULL,
@@ -2755,6 +3223,29 @@ CREATE FUNCTION private.path_name(node public.nodes) RETURNS text
 $$;
 
 COMMENT ON FUNCTION private.path_name(node public.nodes) IS 'Names from the highest ancestor that the caller can see, such as /Projects/Plan.pdf.';
+
+CREATE FUNCTION private.people_named(user_id uuid, email text, group_id uuid DEFAULT NULL::uuid) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    with named as (
+        select people_named.user_id, people_named.email
+        where people_named.group_id is null
+        union all
+        select m.user_id, m.email from public.group_members as m where m.group_id = people_named.group_id
+    )
+
+    select coalesce(array_agg(distinct a.id), '{}')
+    from (
+        select n.user_id as id from named as n where n.user_id is not null
+        union all
+        select p.id
+        from named as n inner join public.user_profiles as p on lower(p.email) = n.email
+        where n.user_id is null and private.email_of(p.id) = n.email -- whoever has confirmed it
+    ) as a;
+$$;
+
+COMMENT ON FUNCTION private.people_named(user_id uuid, email text, group_id uuid) IS 'The accounts that a row means which names a person, by id or else by address, or a group.';
 
 CREATE FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) RETURNS void
     LANGUAGE plpgsql
@@ -2989,6 +3480,44 @@ $$;
 
 COMMENT ON FUNCTION private.raise_storage_error(error text, message text) IS 'Raises an error from a trigger that the Storage API fires; clients see the text `narwhal/CODE: sentence`.';
 
+CREATE FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_parts jsonb;
+begin
+    if cursor is null then
+        return;
+    end if;
+    begin
+        v_parts := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
+        at := (v_parts ->> 1)::timestamptz;
+        id := (v_parts ->> 2)::uuid;
+    exception when data_exception then
+        v_parts := null;
+    end;
+    if v_parts ->> 0 is distinct from list or num_nulls(at, id) > 0 then
+        perform private.raise_invalid('cursor', format('This cursor is not one that %s gave.', list));
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) IS 'What make_cursor put into a cursor of this list. Raises INVALID_ARGUMENT (field cursor).';
+
+CREATE FUNCTION private.readers_among(user_ids uuid[], node public.nodes) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(distinct u.id), '{}')
+    from unnest(readers_among.user_ids) as u (id)
+    where u.id is not null
+        and (readers_among.node).trashed_at is null
+        and private.user_level(u.id, readers_among.node) is not null;
+$$;
+
+COMMENT ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) IS 'Those of some people who can read a node.';
+
 CREATE FUNCTION private.reclaim_jobs() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -3053,6 +3582,20 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.record_usage(max_owners integer) IS 'Writes the day''s row of usage_daily for owners who have none yet; how many it wrote.';
+
+CREATE FUNCTION private.record_view(node uuid) RETURNS public.node_user_state
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- it may be on its way out: wait for that, then look
+    perform from public.nodes as n where n.id = node for key share;
+    perform private.require_level(node, 'view');
+    return private.count_access(node, 1, 0);
+end;
+$$;
+
+COMMENT ON FUNCTION private.record_view(node uuid) IS 'Behind public.record_view.';
 
 CREATE FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -3205,6 +3748,34 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.require_another_admin(user_id uuid) IS 'Raises CONFLICT_STATE when nobody else is an active administrator; until the transaction ends nobody else goes.';
+
+CREATE FUNCTION private.require_comment(id uuid, level text) RETURNS public.comments
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_comment public.comments;
+    v_node public.nodes;
+begin
+    perform private.require_writer();
+    select c.* into v_comment from public.comments as c where c.id = require_comment.id;
+    -- it may be on its way out: wait for that, then look
+    perform from public.nodes as n where n.id = v_comment.node_id for key share;
+    select n.* into v_node from public.nodes as n where n.id = v_comment.node_id;
+    if private.my_level(v_node) is not null then
+        perform private.require_level(v_node.id, level);
+        select c.* into v_comment from public.comments as c where c.id = require_comment.id for update;
+        if v_comment.deleted_at is null and v_comment.id is not null then
+            return v_comment;
+        end if;
+    end if;
+    -- absent, deleted and not-yours look alike on purpose
+    perform private.raise_error('NOT_FOUND', 'No such comment.', jsonb_build_object('id', require_comment.id));
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_comment(id uuid, level text) IS 'A comment that stands, locked, when the caller may write and has this level on its node. Raises NOT_AUTHENTICATED,
+NOT_FOUND or FORBIDDEN.';
 
 CREATE FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean DEFAULT false) RETURNS public.nodes
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3412,6 +3983,41 @@ $$;
 
 COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
 (viewer) and for anonymous holders of a link.';
+
+CREATE FUNCTION private.resolve_comment(id uuid, is_resolved boolean) RETURNS public.comments
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_comment public.comments := private.require_comment(id, 'comment');
+begin
+    if v_comment.parent_id is not null then
+        perform private.raise_invalid('id', 'An answer is settled with the comment that it answers.');
+    end if;
+    if is_resolved is null then
+        perform private.raise_invalid('is_resolved', 'is_resolved must be true or false.');
+    end if;
+    update public.comments as c
+    set resolved_at = case when is_resolved then coalesce(c.resolved_at, now()) end,
+        resolved_by = case when is_resolved then coalesce(c.resolved_by, auth.uid()) end
+    where c.id = v_comment.id
+    returning * into v_comment;
+    return v_comment;
+end;
+$$;
+
+COMMENT ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) IS 'Behind public.resolve_comment.';
+
+CREATE FUNCTION private.responsible_for(node public.nodes) RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select case o.kind when 'user' then o.id else (responsible_for.node).created_by end
+    from public.owners as o
+    where o.id = (responsible_for.node).owner_id;
+$$;
+
+COMMENT ON FUNCTION private.responsible_for(node public.nodes) IS 'Who hears of what happens to a node: its owner; in a workspace, who made it.';
 
 CREATE FUNCTION private.retry_ingest(file_id uuid, from_stage text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3703,9 +4309,10 @@ declare
     v_folder_id uuid := (filters ->> 'folder_id')::uuid;
     v_date_from timestamptz := (filters ->> 'date_from')::timestamptz;
     v_date_to timestamptz := (filters ->> 'date_to')::timestamptz;
-    -- no file carries tags, a source or metadata so far, and all that is searched is text
-    v_asks_for_more boolean := coalesce(jsonb_array_length(nullif(filters -> 'tags', 'null')), 0) > 0
-        or filters ->> 'source' is not null
+    v_tags text[] := nullif(private.json_texts(filters -> 'tags'), '{}');
+    v_tagged_ids uuid[];
+    -- no file carries a source or metadata so far, and all that is searched is text
+    v_asks_for_more boolean := filters ->> 'source' is not null
         or coalesce(nullif(filters -> 'metadata', 'null'), '{}') <> '{}'
         or not coalesce(nullif(filters -> 'kinds', 'null') ? 'text', true);
 begin
@@ -3728,7 +4335,10 @@ begin
     if v_folder_id is not null then
         perform private.require_level(v_folder_id, 'view');
     end if;
-    if num_nonnulls(v_types, v_file_ids, v_owner_ids, v_folder_id, v_date_from, v_date_to) > 0
+    if v_tags is not null then -- any of them
+        v_tagged_ids := private.tagged_ids(v_tags, v_scope.owner_ids, v_scope.shared_file_ids);
+    end if;
+    if num_nonnulls(v_types, v_file_ids, v_owner_ids, v_folder_id, v_date_from, v_date_to, v_tags) > 0
         or v_asks_for_more then
         v_scope.file_ids := array(
             select n.id from public.nodes as n
@@ -3736,6 +4346,7 @@ begin
                 and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
                 and (v_folder_id is null or n.path && array[v_folder_id])
                 and (v_file_ids is null or n.id = any(v_file_ids))
+                and (v_tags is null or n.id = any(v_tagged_ids))
                 and (v_owner_ids is null or n.owner_id = any(v_owner_ids))
                 and (v_types is null or lower(substring(n.name from '\.([^.]+)$')) = any(v_types))
                 and (v_date_from is null or n.updated_at >= v_date_from)
@@ -3798,6 +4409,31 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.serve_version(version_id uuid) IS 'Puts a version''s chunks into the keyword index, and its vectors of every finished space into the serving table.';
+
+CREATE FUNCTION private.set_favourite(node uuid, is_favourite boolean) RETURNS public.node_user_state
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_user();
+    v_state public.node_user_state;
+begin
+    if is_favourite is null then
+        perform private.raise_invalid('is_favourite', 'is_favourite must be true or false.');
+    end if;
+    -- it may be on its way out: wait for that, then look
+    perform from public.nodes as n where n.id = node for key share;
+    perform private.require_level(node, 'view');
+    insert into public.node_user_state as s (user_id, node_id, favourited_at)
+    values (v_user_id, node, case when set_favourite.is_favourite then now() end)
+    on conflict (user_id, node_id) do update
+    set favourited_at = case when set_favourite.is_favourite then coalesce(s.favourited_at, now()) end
+    returning * into v_state;
+    return v_state;
+end;
+$$;
+
+COMMENT ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) IS 'Behind public.set_favourite.';
 
 CREATE FUNCTION private.set_user_active(user_id uuid, is_active boolean) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4025,6 +4661,95 @@ $$;
 
 COMMENT ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) IS 'Keeps vectors [{hash, embedding: [numbers]}]; what is stored survives the worker, so another goes on from here.';
 
+CREATE FUNCTION private.tag_keys(tags text[]) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(private.name_key(btrim(t.tag))), '{}') from unnest(tag_keys.tags) as t (tag);
+$$;
+
+COMMENT ON FUNCTION private.tag_keys(tags text[]) IS 'What to compare node_tags.tag_key with.';
+
+CREATE FUNCTION private.tag_node(node_id uuid, add text[], remove text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes := private.require_level(tag_node.node_id, 'edit');
+begin
+    delete from public.node_tags as t
+    where t.node_id = v_node.id and t.tag_key = any(private.tag_keys(remove));
+    insert into public.node_tags (node_id, tag, owner_id, created_by)
+    select v_node.id, a.tag, v_node.owner_id, auth.uid()
+    from unnest(add) as a (tag)
+    on conflict do nothing;
+    if (select count(*) from public.node_tags as t where t.node_id = v_node.id) > 50 then
+        perform private.raise_invalid('add', 'A file or folder has at most 50 tags.', '{"limit": 50}');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.tag_node(node_id uuid, add text[], remove text[]) IS 'Takes tags from one node, then gives it others. The caller holds the lock on the node.';
+
+CREATE FUNCTION private.tag_nodes(ids uuid[], add text[], remove text[]) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_id uuid;
+    v_add text[];
+    v_remove text[];
+    v_detail text;
+    v_problems jsonb := '[]';
+begin
+    perform private.require_writer();
+    if ids is null or cardinality(ids) not between 1 and 1000 then
+        perform private.raise_invalid('ids', 'Name 1 to 1000 files or folders.');
+    end if;
+    v_add := private.clean_tags('add', add);
+    v_remove := private.clean_tags('remove', remove);
+    -- one change at a time for a node, so that its tags can be counted
+    perform from public.nodes as n where n.id = any(ids) order by n.id for no key update;
+    for v_id in select distinct i.id from unnest(ids) as i (id) order by i.id loop
+        begin
+            perform private.tag_node(v_id, v_add, v_remove);
+        exception when others then
+            get stacked diagnostics v_detail = pg_exception_detail;
+            v_problems := v_problems || private.batch_item(v_id, sqlstate, sqlerrm, v_detail);
+        end;
+    end loop;
+    perform private.raise_batch(v_problems);
+    return jsonb_build_object('items', (
+        select jsonb_agg(
+            jsonb_build_object('id', i.id, 'tags', array(
+                select t.tag from public.node_tags as t where t.node_id = i.id order by t.tag_key
+            )) order by i.id
+        )
+        from (select distinct u.id from unnest(ids) as u (id)) as i
+    ));
+end;
+$$;
+
+COMMENT ON FUNCTION private.tag_nodes(ids uuid[], add text[], remove text[]) IS 'Behind public.tag_nodes.';
+
+CREATE FUNCTION private.tagged_ids(tags text[], owner_ids uuid[], shared_ids uuid[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(f.node_id), '{}')
+    from (
+        select t.node_id
+        from public.node_tags as t
+        where t.owner_id = any(tagged_ids.owner_ids) and t.tag_key = any(private.tag_keys(tagged_ids.tags))
+        union
+        select t.node_id
+        from public.node_tags as t
+        where t.node_id = any(tagged_ids.shared_ids) and t.tag_key = any(private.tag_keys(tagged_ids.tags))
+    ) as f;
+$$;
+
+COMMENT ON FUNCTION private.tagged_ids(tags text[], owner_ids uuid[], shared_ids uuid[]) IS 'The nodes of these owners, and those of some others, that have any of the tags.';
+
 CREATE FUNCTION private.take_blob(blob_id uuid, owner_id uuid) RETURNS private.blobs
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -4191,6 +4916,66 @@ $$;
 
 COMMENT ON FUNCTION private.tg_file_versions__delete_blobs() IS 'Deletes blobs whose last version went.';
 
+CREATE FUNCTION private.tg_file_versions__notify() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+begin
+    select n.* into v_node from public.nodes as n where n.id = new.file_id;
+    perform private.notify(
+        private.readers_among(
+            private.responsible_for(v_node) || array(
+                select s.user_id from public.node_user_state as s
+                where s.node_id = new.file_id and s.favourited_at is not null
+            ), v_node
+        ),
+        'version_added',
+        new.created_by,
+        new.file_id,
+        jsonb_build_object('version_id', new.id, 'no', new.no)
+    );
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_file_versions__notify() IS 'Tells whose file it is, and whose favourite, that somebody else gave it a new version.';
+
+CREATE FUNCTION private.tg_group_members__notify() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.group_members := case when tg_op = 'DELETE' then old else new end;
+begin
+    if exists (select 1 from public.groups as g where g.id = v_member.group_id) then
+        perform private.notify(
+            private.people_named(v_member.user_id, v_member.email),
+            case when tg_op = 'DELETE' then 'group_removed' else 'group_added' end,
+            coalesce(auth.uid(), case when tg_op = 'INSERT' then new.added_by end),
+            null,
+            jsonb_build_object('group_id', v_member.group_id)
+        );
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_group_members__notify() IS 'Tells people that they are in a group, or no longer; not when the whole group goes.';
+
+CREATE FUNCTION private.tg_nodes__move_tags() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    update public.node_tags as t set owner_id = new.owner_id where t.node_id = new.id;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_nodes__move_tags() IS 'Takes the tags along when a node gets another owner.';
+
 CREATE FUNCTION private.tg_objects__complete_upload() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -4276,6 +5061,43 @@ $$;
 
 COMMENT ON FUNCTION private.tg_quota_ledger__refuse() IS 'Nobody changes or removes what is in the ledger.';
 
+CREATE FUNCTION private.tg_shares__notify() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_share public.shares := case when tg_op = 'DELETE' then old else new end;
+    v_was_open boolean := tg_op <> 'INSERT' and coalesce(old.expires_at > now(), true);
+    v_is_open boolean := tg_op <> 'DELETE' and coalesce(new.expires_at > now(), true);
+    v_kind text := case
+        when v_is_open and not v_was_open then 'share_given'
+        when v_was_open and not v_is_open and tg_op = 'DELETE' then 'share_revoked'
+        when v_was_open and v_is_open and new.level <> old.level then 'share_changed'
+    end;
+begin
+    -- what goes with its node, or with its group, is nobody's decision about the share
+    if v_kind is null
+        or not exists (select 1 from public.nodes as n where n.id = v_share.node_id and n.purged_at is null)
+        or (v_share.group_id is not null and not exists (
+            select 1 from public.groups as g where g.id = v_share.group_id
+        )) then
+        return null; -- after trigger
+    end if;
+    perform private.notify(
+        private.people_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id),
+        v_kind,
+        coalesce(auth.uid(), case when tg_op = 'INSERT' then new.granted_by end),
+        v_share.node_id,
+        jsonb_strip_nulls(jsonb_build_object(
+            'share_id', v_share.id, 'level', v_share.level, 'group_id', v_share.group_id
+        ))
+    );
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_shares__notify() IS 'Tells people what was shared with them, up to another level, or no longer; members, when it is a group.';
+
 CREATE FUNCTION private.tg_uploads__release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -4352,6 +5174,14 @@ begin
             );
         end if;
     end loop;
+    if jsonb_typeof(coalesce(new.preferences #> '{notifications,muted}', '[]')) <> 'array'
+        or not coalesce(new.preferences #> '{notifications,muted}', '[]') <@ to_jsonb(private.notification_kinds()) then
+        perform private.raise_invalid(
+            'preferences.notifications.muted',
+            'notifications.muted must be a list of kinds of notifications.',
+            jsonb_build_object('expected', private.notification_kinds())
+        );
+    end if;
     new.updated_at := now();
     return new;
 end;
@@ -4417,6 +5247,71 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_users__create_profile() IS 'Gives a new user a profile and a personal owner.';
+
+CREATE FUNCTION private.tg_users__notify_of_waiting() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_email text := lower(new.email);
+begin
+    perform private.notify(
+        array[new.id], 'share_given', s.granted_by, s.node_id,
+        jsonb_build_object('share_id', s.id, 'level', s.level)
+    )
+    from public.shares as s inner join public.nodes as n on n.id = s.node_id
+    where s.grantee_id is null
+        and s.grantee_email = v_email
+        and coalesce(s.expires_at > now(), true)
+        and n.trashed_at is null
+    order by s.created_at;
+    perform private.notify(
+        array[new.id], 'group_added', m.added_by, null, jsonb_build_object('group_id', m.group_id)
+    )
+    from public.group_members as m
+    where m.user_id is null and m.email = v_email
+    order by m.created_at;
+    perform private.notify(
+        array[new.id], 'workspace_added', m.added_by, w.root_id,
+        jsonb_build_object('workspace_id', m.workspace_id, 'level', m.level)
+    )
+    from public.workspace_members as m inner join public.workspaces as w on w.id = m.workspace_id
+    where m.user_id is null and m.email = v_email
+    order by m.created_at;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_users__notify_of_waiting() IS 'Tells whoever confirms an address what was shared with it before.';
+
+CREATE FUNCTION private.tg_workspace_members__notify() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.workspace_members := case when tg_op = 'DELETE' then old else new end;
+    v_workspace public.workspaces;
+begin
+    select w.* into v_workspace from public.workspaces as w where w.id = v_member.workspace_id;
+    if v_workspace.id is null or (tg_op = 'UPDATE' and new.level = old.level) then
+        return null; -- after trigger
+    end if;
+    perform private.notify(
+        private.people_named(v_member.user_id, v_member.email),
+        case tg_op
+            when 'INSERT' then 'workspace_added'
+            when 'UPDATE' then 'workspace_changed'
+            else 'workspace_removed'
+        end,
+        coalesce(auth.uid(), case when tg_op = 'INSERT' then new.added_by end),
+        v_workspace.root_id,
+        jsonb_build_object('workspace_id', v_member.workspace_id, 'level', v_member.level)
+    );
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_workspace_members__notify() IS 'Tells people that they are in a workspace, up to another level, or no longer; not when the whole workspace goes.';
 
 CREATE FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -4561,6 +5456,28 @@ CREATE FUNCTION public.abort_upload(upload_id uuid) RETURNS void
 
 COMMENT ON FUNCTION public.abort_upload(upload_id uuid) IS 'Give up an upload of your own: its reservation returns at once. Raises NOT_FOUND, CONFLICT_STATE.';
 
+CREATE FUNCTION public.add_comment(node uuid, body text, reply_to uuid DEFAULT NULL::uuid, mentions uuid[] DEFAULT '{}'::uuid[]) RETURNS public.comments
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.add_comment(node, body, reply_to, mentions); $$;
+
+COMMENT ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) IS 'Say something about a file or folder; returns the comment.
+
+body: 1 to 10000 characters. reply_to: the comment that it answers. mentions: ids of people to notify, at most 50; who
+cannot read the node is passed over in silence. Needs level comment. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT
+(field body, reply_to or mentions).';
+
+CREATE FUNCTION public.begin_download(file_id uuid, version_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.begin_download(file_id, version_id); $$;
+
+COMMENT ON FUNCTION public.begin_download(file_id uuid, version_id uuid) IS 'Where the bytes of a file are, to download or sign: {bucket, key, name, size, mime, sha256, version_id}.
+
+version_id: null for the current one. Counts a download and writes it to the audit log. Holders of a link may call it
+without an account. Ask each time: a key may change. Raises NOT_FOUND, INVALID_ARGUMENT for a folder, CONFLICT_STATE
+while nothing is uploaded, or when the bytes are gone.';
+
 CREATE FUNCTION public.begin_upload(name text DEFAULT NULL::text, folder_id uuid DEFAULT NULL::uuid, size bigint DEFAULT NULL::bigint, mime text DEFAULT NULL::text, sha256 text DEFAULT NULL::text, on_conflict text DEFAULT 'fail'::text, file_id uuid DEFAULT NULL::uuid, base_version uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -4595,6 +5512,25 @@ COMMENT ON FUNCTION public.create_folder(name text, parent uuid) IS 'Make a fold
 
 parent: the folder to put it in (level edit), null for your own root. Raises INVALID_ARGUMENT (field name, parent or
 depth), CONFLICT_NAME with existing_id and suggested, NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.delete_comment(id uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.delete_comment(id); $$;
+
+COMMENT ON FUNCTION public.delete_comment(id uuid) IS 'Take back a comment of your own, or, with level manage, remove anybody''s.
+
+One that has answers stays without its body, with deleted_at, until they are deleted as well. Raises NOT_FOUND,
+FORBIDDEN.';
+
+CREATE FUNCTION public.edit_comment(id uuid, body text) RETURNS public.comments
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.edit_comment(id, body); $$;
+
+COMMENT ON FUNCTION public.edit_comment(id uuid, body text) IS 'Change a comment of your own; returns it, with edited_at.
+
+Needs level comment, still. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field body).';
 
 CREATE FUNCTION public.embedding_space(space text DEFAULT 'active'::text, kind text DEFAULT 'text'::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -4636,6 +5572,17 @@ languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100. candida
 threshold (least cosine). explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
 page, bboxes, heading, time_range_ms, snippet, score, parts. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a
 folder that is not visible, NOT_AUTHENTICATED.';
+
+CREATE FUNCTION public.list_favourites(page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_states('list_favourites', 'favourited_at', page_size, cursor); $$;
+
+COMMENT ON FUNCTION public.list_favourites(page_size integer, cursor text) IS 'List your favourites, the newest first: {items, next_cursor}.
+
+Items are nodes with is_favourite, favourited_at and last_opened_at. What is in the trash, or no longer shared with you,
+is left out, and comes back with it. page_size: 1 to 1000. cursor: the next_cursor of the page before. Raises
+INVALID_ARGUMENT (field page_size or cursor).';
 
 CREATE FUNCTION public.list_folder(folder uuid DEFAULT NULL::uuid, sort text DEFAULT 'name'::text, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -4720,6 +5667,26 @@ folder: null for your own root. sort: name, updated_at, created_at, size; "-name
 1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. Raises NOT_FOUND,
 INVALID_ARGUMENT (field sort, page_size or cursor).';
 
+CREATE FUNCTION public.list_recent(page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_states('list_recent', 'last_opened_at', page_size, cursor); $$;
+
+COMMENT ON FUNCTION public.list_recent(page_size integer, cursor text) IS 'List what you looked at or downloaded, the latest first: {items, next_cursor}.
+
+Items are nodes with is_favourite, favourited_at and last_opened_at. What is opened again while you turn pages moves to
+the front. page_size: 1 to 1000. cursor: the next_cursor of the page before. Raises INVALID_ARGUMENT (field page_size or
+cursor).';
+
+CREATE FUNCTION public.list_tags() RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_tags(); $$;
+
+COMMENT ON FUNCTION public.list_tags() IS 'The tags of all that you can read, the most used first: {items: [{tag, count}], next_cursor}.
+
+At most 1000, in one page. Tags in the trash do not count.';
+
 CREATE FUNCTION public.list_users(query text DEFAULT NULL::text, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -4730,6 +5697,15 @@ storage_used, storage_limit, created_at, last_sign_in_at}.
 
 query: part of the address or the name. page_size: 1 to 1000. cursor: the next_cursor of the page before. Shows nothing
 of what is stored. Needs the permission manage_users. Raises FORBIDDEN, INVALID_ARGUMENT (field page_size or cursor).';
+
+CREATE FUNCTION public.mark_notifications_read(ids uuid[] DEFAULT NULL::uuid[]) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.mark_notifications_read(ids); $$;
+
+COMMENT ON FUNCTION public.mark_notifications_read(ids uuid[]) IS 'Mark some of your notifications as read, or all of them: {marked, unread}, unread being what is left.
+
+ids: null for all; those that are not yours are passed over. Any role may.';
 
 CREATE FUNCTION public.move_nodes(ids uuid[], target uuid DEFAULT NULL::uuid, on_conflict text DEFAULT 'fail'::text) RETURNS jsonb
     LANGUAGE sql
@@ -4758,6 +5734,15 @@ COMMENT ON FUNCTION public.purge_nodes(ids uuid[]) IS 'Delete files and folders 
 Rows, text and vectors go and the quota returns in the same transaction; the objects follow through a worker. Needs
 level manage. Raises NOT_FOUND, FORBIDDEN.';
 
+CREATE FUNCTION public.record_view(node uuid) RETURNS public.node_user_state
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.record_view(node); $$;
+
+COMMENT ON FUNCTION public.record_view(node uuid) IS 'Say that a file or folder was opened: counts a view, and puts it first in list_recent; returns your state of it.
+
+Holders of a link may call it without an account; they get null. Raises NOT_FOUND.';
+
 CREATE FUNCTION public.rename_node(id uuid, name text) RETURNS public.nodes
     LANGUAGE sql
     SET search_path TO ''
@@ -4769,6 +5754,15 @@ Needs level edit; the root folder of a workspace, whose name is the workspace''s
 works. Raises INVALID_ARGUMENT (field name), TYPE_NOT_ALLOWED, CONFLICT_NAME with existing_id and suggested, NOT_FOUND,
 FORBIDDEN.';
 
+CREATE FUNCTION public.resolve_comment(id uuid, is_resolved boolean DEFAULT true) RETURNS public.comments
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.resolve_comment(id, is_resolved); $$;
+
+COMMENT ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) IS 'Say that the matter of a comment is settled, or open again; returns the comment.
+
+Needs level comment. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field id) for an answer.';
+
 CREATE FUNCTION public.retry_ingest(file_id uuid, from_stage text DEFAULT NULL::text) RETURNS integer
     LANGUAGE sql
     SET search_path TO ''
@@ -4776,6 +5770,15 @@ CREATE FUNCTION public.retry_ingest(file_id uuid, from_stage text DEFAULT NULL::
 
 COMMENT ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) IS 'Run the failed, dead or cancelled jobs of a file''s newest version again, or everything from one stage on; returns how
 many jobs were queued. Needs level edit. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT, CONFLICT_STATE while running.';
+
+CREATE FUNCTION public.set_favourite(node uuid, is_favourite boolean DEFAULT true) RETURNS public.node_user_state
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.set_favourite(node, is_favourite); $$;
+
+COMMENT ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) IS 'Mark a file or folder as a favourite of your own, or no longer; returns your state of it.
+
+Needs level view only, and any role, since nobody else sees it. Raises NOT_FOUND, INVALID_ARGUMENT.';
 
 CREATE FUNCTION public.set_user_active(user_id uuid, is_active boolean) RETURNS jsonb
     LANGUAGE sql
@@ -4818,6 +5821,17 @@ COMMENT ON FUNCTION public.storage_usage(owner uuid) IS 'How much is stored, and
 owner: null for yourself, or a workspace of yours. live, versions (earlier ones of living files), trash and derived
 (pictures and the like made from files) add up to used; bytes that several versions share count once. reserved is
 promised to uploads under way. Raises NOT_FOUND.';
+
+CREATE FUNCTION public.tag_nodes(ids uuid[], add text[] DEFAULT '{}'::text[], remove text[] DEFAULT '{}'::text[]) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.tag_nodes(ids, add, remove); $$;
+
+COMMENT ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) IS 'Put tags on files and folders, take others off: {items: [{id, tags}]}. All or nothing.
+
+A tag has 1 to 64 characters and is kept as it was first written; case and composition make no difference. A node has at
+most 50. `remove` comes before `add`, so both together change the spelling. Needs level edit. Raises INVALID_ARGUMENT
+(field ids, add or remove), NOT_FOUND or FORBIDDEN with details.items.';
 
 CREATE FUNCTION public.trash_nodes(ids uuid[]) RETURNS integer
     LANGUAGE sql
@@ -5069,6 +6083,54 @@ CREATE TABLE public.groups (
 
 COMMENT ON TABLE public.groups IS 'People to share with at once. Members see it; managers change it.';
 
+CREATE TABLE public.node_stats (
+    node_id uuid NOT NULL,
+    views bigint DEFAULT 0 NOT NULL,
+    downloads bigint DEFAULT 0 NOT NULL,
+    last_accessed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.node_stats IS 'How often a file or folder was looked at and downloaded, by anybody. No row: never.';
+
+CREATE TABLE public.node_tags (
+    node_id uuid NOT NULL,
+    tag text NOT NULL,
+    tag_key text GENERATED ALWAYS AS (private.name_key(tag)) STORED NOT NULL,
+    owner_id uuid NOT NULL,
+    created_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT node_tags_tag_check CHECK (((char_length(tag) >= 1) AND (char_length(tag) <= 64)))
+);
+
+COMMENT ON TABLE public.node_tags IS 'Words that people put on files and folders. Each counts for its own node, not for what is below a folder.';
+
+COMMENT ON COLUMN public.node_tags.tag_key IS 'Two spellings of one tag share it: case and Unicode composition folded.';
+
+COMMENT ON COLUMN public.node_tags.owner_id IS 'The node''s owner, so that nobody''s search reads other owners'' tags.';
+
+CREATE TABLE public.notifications (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    user_id uuid NOT NULL,
+    kind text NOT NULL,
+    node_id uuid,
+    actor_id uuid,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    channels text[] DEFAULT '{}'::text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    read_at timestamp with time zone,
+    CONSTRAINT notifications_kind_check CHECK ((kind = ANY (private.notification_kinds())))
+);
+
+COMMENT ON TABLE public.notifications IS 'What others did that concerns somebody. Everyone sees and deletes only their own, and calls mark_notifications_read.';
+
+COMMENT ON COLUMN public.notifications.node_id IS 'What it is about; the row stays when that is no longer readable.';
+
+COMMENT ON COLUMN public.notifications.actor_id IS 'Who did it; null when unknown, or their account is deleted.';
+
+COMMENT ON COLUMN public.notifications.data IS 'Ids and states that belong to the kind, such as share_id and level.';
+
+COMMENT ON COLUMN public.notifications.channels IS 'Where else its user wants to hear of it: of email, push, desktop, those that their preferences do not turn off.';
+
 CREATE TABLE public.owners (
     id uuid NOT NULL,
     kind text NOT NULL,
@@ -5201,6 +6263,9 @@ ALTER TABLE ONLY public.chunks
 ALTER TABLE ONLY public.chunks
     ADD CONSTRAINT chunks_version_id_idx_key UNIQUE (version_id, idx);
 
+ALTER TABLE ONLY public.comments
+    ADD CONSTRAINT comments_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.embedding_spaces
     ADD CONSTRAINT embedding_spaces_name_key UNIQUE (name);
 
@@ -5228,8 +6293,20 @@ ALTER TABLE ONLY public.ingest_jobs
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_version_id_stage_space_id_key UNIQUE NULLS NOT DISTINCT (version_id, stage, space_id);
 
+ALTER TABLE ONLY public.node_stats
+    ADD CONSTRAINT node_stats_pkey PRIMARY KEY (node_id);
+
+ALTER TABLE ONLY public.node_tags
+    ADD CONSTRAINT node_tags_pkey PRIMARY KEY (node_id, tag_key);
+
+ALTER TABLE ONLY public.node_user_state
+    ADD CONSTRAINT node_user_state_pkey PRIMARY KEY (user_id, node_id);
+
 ALTER TABLE ONLY public.nodes
     ADD CONSTRAINT nodes_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.notifications
+    ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.owners
     ADD CONSTRAINT owners_pkey PRIMARY KEY (id);
@@ -5301,6 +6378,14 @@ CREATE INDEX chunks_file_id_idx ON public.chunks USING btree (file_id);
 
 CREATE INDEX chunks_text_hash_idx ON public.chunks USING btree (text_hash);
 
+CREATE INDEX comments_author_id_idx ON public.comments USING btree (author_id);
+
+CREATE INDEX comments_node_id_idx ON public.comments USING btree (node_id, created_at);
+
+CREATE INDEX comments_parent_id_idx ON public.comments USING btree (parent_id);
+
+CREATE INDEX comments_resolved_by_idx ON public.comments USING btree (resolved_by);
+
 CREATE UNIQUE INDEX embedding_spaces_active_key ON public.embedding_spaces USING btree (kind) WHERE (state = 'active'::text);
 
 CREATE INDEX file_versions_blob_id_idx ON public.file_versions USING btree (blob_id);
@@ -5325,6 +6410,16 @@ CREATE INDEX ingest_jobs_running_idx ON public.ingest_jobs USING btree (lease_ex
 
 CREATE INDEX ingest_jobs_space_id_idx ON public.ingest_jobs USING btree (space_id);
 
+CREATE INDEX node_tags_created_by_idx ON public.node_tags USING btree (created_by);
+
+CREATE INDEX node_tags_owner_id_idx ON public.node_tags USING btree (owner_id, tag_key, node_id);
+
+CREATE INDEX node_user_state_favourites_idx ON public.node_user_state USING btree (user_id, favourited_at, node_id) WHERE (favourited_at IS NOT NULL);
+
+CREATE INDEX node_user_state_node_id_idx ON public.node_user_state USING btree (node_id);
+
+CREATE INDEX node_user_state_recent_idx ON public.node_user_state USING btree (user_id, last_opened_at, node_id) WHERE (last_opened_at IS NOT NULL);
+
 CREATE INDEX nodes_created_by_idx ON public.nodes USING btree (created_by);
 
 CREATE INDEX nodes_head_version_id_idx ON public.nodes USING btree (head_version_id);
@@ -5344,6 +6439,16 @@ CREATE INDEX nodes_trash_root_id_idx ON public.nodes USING btree (trash_root_id)
 CREATE INDEX nodes_trashed_by_idx ON public.nodes USING btree (trashed_by);
 
 CREATE INDEX nodes_trashed_idx ON public.nodes USING btree (owner_id, id) WHERE (trashed_at IS NOT NULL);
+
+CREATE INDEX notifications_actor_id_idx ON public.notifications USING btree (actor_id);
+
+CREATE INDEX notifications_created_at_idx ON public.notifications USING btree (created_at);
+
+CREATE INDEX notifications_node_id_idx ON public.notifications USING btree (node_id);
+
+CREATE INDEX notifications_unread_idx ON public.notifications USING btree (user_id, id) WHERE (read_at IS NULL);
+
+CREATE INDEX notifications_user_id_idx ON public.notifications USING btree (user_id, created_at, id);
 
 CREATE INDEX pages_file_id_idx ON public.pages USING btree (file_id);
 
@@ -5370,6 +6475,8 @@ CREATE INDEX uploads_owner_id_all_idx ON public.uploads USING btree (owner_id);
 CREATE INDEX uploads_owner_id_idx ON public.uploads USING btree (owner_id, expires_at) WHERE (state = ANY (ARRAY['open'::text, 'uploading'::text]));
 
 CREATE INDEX user_profiles_created_at_id_idx ON public.user_profiles USING btree (created_at, id);
+
+CREATE INDEX user_profiles_email_idx ON public.user_profiles USING btree (lower(email));
 
 CREATE INDEX user_profiles_role_idx ON public.user_profiles USING btree (role) WHERE (role = 'admin'::text);
 
@@ -5419,6 +6526,16 @@ CREATE TRIGGER _500_delete_owner AFTER DELETE ON public.user_profiles FOR EACH R
 
 CREATE TRIGGER _500_release AFTER DELETE ON public.uploads REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_uploads__release();
 
+CREATE TRIGGER _510_move_tags AFTER UPDATE OF owner_id ON public.nodes FOR EACH ROW WHEN ((old.owner_id IS DISTINCT FROM new.owner_id)) EXECUTE FUNCTION private.tg_nodes__move_tags();
+
+CREATE TRIGGER _600_notify AFTER INSERT ON public.file_versions FOR EACH ROW WHEN ((new.no > 1)) EXECUTE FUNCTION private.tg_file_versions__notify();
+
+CREATE TRIGGER _600_notify AFTER INSERT OR DELETE ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg_group_members__notify();
+
+CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level, expires_at ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg_shares__notify();
+
+CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg_workspace_members__notify();
+
 ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
@@ -5455,6 +6572,18 @@ ALTER TABLE ONLY public.chunks
 ALTER TABLE ONLY public.chunks
     ADD CONSTRAINT chunks_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.comments
+    ADD CONSTRAINT comments_author_id_fkey FOREIGN KEY (author_id) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.comments
+    ADD CONSTRAINT comments_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.comments
+    ADD CONSTRAINT comments_parent_id_fkey FOREIGN KEY (parent_id) REFERENCES public.comments(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.comments
+    ADD CONSTRAINT comments_resolved_by_fkey FOREIGN KEY (resolved_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
 ALTER TABLE ONLY public.file_versions
     ADD CONSTRAINT file_versions_blob_id_fkey FOREIGN KEY (blob_id) REFERENCES private.blobs(id) ON DELETE SET NULL;
 
@@ -5485,6 +6614,24 @@ ALTER TABLE ONLY public.ingest_jobs
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.node_stats
+    ADD CONSTRAINT node_stats_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.node_tags
+    ADD CONSTRAINT node_tags_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.node_tags
+    ADD CONSTRAINT node_tags_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.node_tags
+    ADD CONSTRAINT node_tags_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.node_user_state
+    ADD CONSTRAINT node_user_state_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.node_user_state
+    ADD CONSTRAINT node_user_state_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.nodes
     ADD CONSTRAINT nodes_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE SET NULL;
 
@@ -5499,6 +6646,15 @@ ALTER TABLE ONLY public.nodes
 
 ALTER TABLE ONLY public.nodes
     ADD CONSTRAINT nodes_trashed_by_fkey FOREIGN KEY (trashed_by) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.notifications
+    ADD CONSTRAINT notifications_actor_id_fkey FOREIGN KEY (actor_id) REFERENCES auth.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY public.notifications
+    ADD CONSTRAINT notifications_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.notifications
+    ADD CONSTRAINT notifications_user_id_fkey FOREIGN KEY (user_id) REFERENCES public.user_profiles(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
@@ -5588,6 +6744,8 @@ ALTER TABLE private.text_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.chunks ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.comments ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.embedding_spaces ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.file_versions ENABLE ROW LEVEL SECURITY;
@@ -5612,7 +6770,15 @@ CREATE POLICY members_can_select ON public.workspace_members FOR SELECT TO authe
 
 CREATE POLICY members_can_select ON public.workspaces FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
 
+ALTER TABLE public.node_stats ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.node_tags ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.node_user_state ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.nodes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.notifications ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.owners ENABLE ROW LEVEL SECURITY;
 
@@ -5626,6 +6792,10 @@ CREATE POLICY readers_can_select ON public.chunks FOR SELECT TO anon, authentica
    FROM public.nodes n
   WHERE (n.id = chunks.file_id))));
 
+CREATE POLICY readers_can_select ON public.comments FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = comments.node_id))));
+
 CREATE POLICY readers_can_select ON public.file_versions FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
   WHERE (n.id = file_versions.file_id))));
@@ -5633,6 +6803,14 @@ CREATE POLICY readers_can_select ON public.file_versions FOR SELECT TO anon, aut
 CREATE POLICY readers_can_select ON public.ingest_jobs FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
   WHERE (n.id = ingest_jobs.file_id))));
+
+CREATE POLICY readers_can_select ON public.node_stats FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = node_stats.node_id))));
+
+CREATE POLICY readers_can_select ON public.node_tags FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = node_tags.node_id))));
 
 CREATE POLICY readers_can_select ON public.nodes FOR SELECT TO anon, authenticated USING (private.is_readable(owner_id, path, trashed_at, ( SELECT private.my_owner_ids() AS my_owner_ids), ( SELECT private.granted_roots() AS granted_roots)));
 
@@ -5652,7 +6830,15 @@ ALTER TABLE public.usage_daily ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.user_profiles ENABLE ROW LEVEL SECURITY;
 
+CREATE POLICY users_can_delete ON public.notifications FOR DELETE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
+
 CREATE POLICY users_can_select ON public.embedding_spaces FOR SELECT TO authenticated USING (( SELECT private.is_active() AS is_active));
+
+CREATE POLICY users_can_select ON public.node_user_state FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND (EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = node_user_state.node_id)))));
+
+CREATE POLICY users_can_select ON public.notifications FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
 
 CREATE POLICY users_can_select ON public.plans FOR SELECT TO authenticated USING (( SELECT private.is_active() AS is_active));
 
@@ -5683,6 +6869,13 @@ REVOKE ALL ON FUNCTION private.abort_uploads(node_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.abort_uploads_of(user_id uuid) FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.comments TO authenticated;
+GRANT SELECT ON TABLE public.comments TO service_role;
+
+REVOKE ALL ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO anon;
+GRANT ALL ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
@@ -5690,6 +6883,10 @@ REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
@@ -5726,6 +6923,8 @@ GRANT SELECT ON TABLE public.nodes TO service_role;
 
 REVOKE ALL ON FUNCTION private.check_base_version(node public.nodes, base_version uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_body(body text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_conflict_policy(on_conflict text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_depth(depth integer) FROM PUBLIC;
@@ -5748,6 +6947,8 @@ GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) TO narwh
 REVOKE ALL ON FUNCTION private.claim_object_deletions(max_objects integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_object_deletions(max_objects integer) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.clean_tags(field text, tags text[]) FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.uploads TO authenticated;
 GRANT SELECT ON TABLE public.uploads TO service_role;
 
@@ -5758,6 +6959,11 @@ REVOKE ALL ON FUNCTION private.complete_upload(object_key text, user_id text, si
 REVOKE ALL ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.node_user_state TO authenticated;
+GRANT SELECT ON TABLE public.node_user_state TO service_role;
+
+REVOKE ALL ON FUNCTION private.count_access(node_id uuid, views integer, downloads integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) FROM PUBLIC;
 
@@ -5772,7 +6978,15 @@ GRANT ALL ON FUNCTION private.custom_access_token_hook(event jsonb) TO supabase_
 
 REVOKE ALL ON FUNCTION private.default_preferences() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.delete_comment(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.delete_comment(id uuid) TO anon;
+GRANT ALL ON FUNCTION private.delete_comment(id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.edit_comment(id uuid, body text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO anon;
+GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
 
@@ -5782,6 +6996,9 @@ REVOKE ALL ON FUNCTION private.error_status(error text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.error_status(error text) TO anon;
 GRANT ALL ON FUNCTION private.error_status(error text) TO authenticated;
 GRANT ALL ON FUNCTION private.error_status(error text) TO service_role;
+
+REVOKE ALL ON FUNCTION private.expire_notifications() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.expire_notifications() TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.expire_uploads(owner_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.expire_uploads(owner_id uuid) TO narwhal_worker;
@@ -5884,6 +7101,14 @@ REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lexemes(content text, language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.list_tags() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_tags() TO anon;
+GRANT ALL ON FUNCTION private.list_tags() TO authenticated;
+
 REVOKE ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO authenticated;
@@ -5907,6 +7132,13 @@ REVOKE ALL ON FUNCTION private.lock_profile(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.lock_statistics(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_tree(owner_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO anon;
+GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.move_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[]) FROM PUBLIC;
 
@@ -5937,6 +7169,13 @@ GRANT ALL ON FUNCTION private.name_key(name text) TO anon;
 GRANT ALL ON FUNCTION private.name_key(name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.notification_kinds() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.notification_kinds() TO authenticated;
+
+REVOKE ALL ON FUNCTION private.notify(user_ids uuid[], kind text, actor_id uuid, node_id uuid, data jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.notify_of_comment(comment public.comments, answered_id uuid, mentioned_ids uuid[]) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.ingest_jobs TO service_role;
 
@@ -5986,6 +7225,8 @@ REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private
 
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.people_named(user_id uuid, email text, group_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.plans TO authenticated;
@@ -6022,9 +7263,18 @@ REVOKE ALL ON FUNCTION private.raise_name_conflict(sibling public.nodes, name te
 
 REVOKE ALL ON FUNCTION private.raise_storage_error(error text, message text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.reclaim_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.record_usage(max_owners integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.record_view(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.record_view(node uuid) TO anon;
+GRANT ALL ON FUNCTION private.record_view(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) FROM PUBLIC;
 
@@ -6042,6 +7292,8 @@ REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.require_administrator() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_another_admin(user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_comment(id uuid, level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
 
@@ -6067,6 +7319,12 @@ GRANT ALL ON FUNCTION private.require_user() TO service_role;
 
 REVOKE ALL ON FUNCTION private.require_writer() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) TO anon;
+GRANT ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.responsible_for(node public.nodes) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) TO anon;
 GRANT ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) TO authenticated;
@@ -6088,6 +7346,10 @@ REVOKE ALL ON FUNCTION private.search_scope(filters jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.serve_unread(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.serve_version(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) TO anon;
+GRANT ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) TO anon;
@@ -6125,6 +7387,16 @@ GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
 REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.tag_keys(tags text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tag_node(node_id uuid, add text[], remove text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tag_nodes(ids uuid[], add text[], remove text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.tag_nodes(ids uuid[], add text[], remove text[]) TO anon;
+GRANT ALL ON FUNCTION private.tag_nodes(ids uuid[], add text[], remove text[]) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.tagged_ids(tags text[], owner_ids uuid[], shared_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.term_id(lexeme text) FROM PUBLIC;
@@ -6139,6 +7411,12 @@ REVOKE ALL ON FUNCTION private.tg_chunk_terms__count() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_file_versions__delete_blobs() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_file_versions__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_group_members__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_nodes__move_tags() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_objects__complete_upload() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_objects__guard_upload() FROM PUBLIC;
@@ -6148,6 +7426,8 @@ REVOKE ALL ON FUNCTION private.tg_objects__guard_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
 
@@ -6162,6 +7442,10 @@ REVOKE ALL ON FUNCTION private.tg_user_profiles__keep_admin() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_users__copy_email() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__create_profile() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_users__notify_of_waiting() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_workspace_members__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) FROM PUBLIC;
 
@@ -6183,6 +7467,14 @@ REVOKE ALL ON FUNCTION public.abort_upload(upload_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.abort_upload(upload_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.abort_upload(upload_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO anon;
+GRANT ALL ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
 GRANT ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
@@ -6194,6 +7486,14 @@ GRANT ALL ON FUNCTION public.cancel_ingest(file_id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION public.create_folder(name text, parent uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.create_folder(name text, parent uuid) TO anon;
 GRANT ALL ON FUNCTION public.create_folder(name text, parent uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.delete_comment(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delete_comment(id uuid) TO anon;
+GRANT ALL ON FUNCTION public.delete_comment(id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.edit_comment(id uuid, body text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.edit_comment(id uuid, body text) TO anon;
+GRANT ALL ON FUNCTION public.edit_comment(id uuid, body text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.embedding_space(space text, kind text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.embedding_space(space text, kind text) TO anon;
@@ -6207,13 +7507,29 @@ REVOKE ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space t
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO anon;
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.list_recent(page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_recent(page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.list_recent(page_size integer, cursor text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.list_tags() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_tags() TO anon;
+GRANT ALL ON FUNCTION public.list_tags() TO authenticated;
+
 REVOKE ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.mark_notifications_read(ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.mark_notifications_read(ids uuid[]) TO anon;
+GRANT ALL ON FUNCTION public.mark_notifications_read(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
@@ -6223,13 +7539,25 @@ REVOKE ALL ON FUNCTION public.purge_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.record_view(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.record_view(node uuid) TO anon;
+GRANT ALL ON FUNCTION public.record_view(node uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.rename_node(id uuid, name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) TO anon;
+GRANT ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO anon;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) TO anon;
+GRANT ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) TO anon;
@@ -6246,6 +7574,10 @@ GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO authentic
 REVOKE ALL ON FUNCTION public.storage_usage(owner uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO anon;
 GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) TO anon;
+GRANT ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.trash_nodes(ids uuid[]) TO anon;
@@ -6264,6 +7596,15 @@ GRANT SELECT ON TABLE public.group_members TO service_role;
 
 GRANT SELECT ON TABLE public.groups TO authenticated;
 GRANT SELECT ON TABLE public.groups TO service_role;
+
+GRANT SELECT ON TABLE public.node_stats TO authenticated;
+GRANT SELECT ON TABLE public.node_stats TO service_role;
+
+GRANT SELECT ON TABLE public.node_tags TO authenticated;
+GRANT SELECT ON TABLE public.node_tags TO service_role;
+
+GRANT SELECT,DELETE ON TABLE public.notifications TO authenticated;
+GRANT SELECT ON TABLE public.notifications TO service_role;
 
 GRANT SELECT ON TABLE public.owners TO authenticated;
 GRANT SELECT ON TABLE public.owners TO service_role;
@@ -6310,6 +7651,10 @@ with check (((bucket_id = 'files'::text) AND private.holds_ticket(name)));
 CREATE TRIGGER _500_create_profile AFTER INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION private.tg_users__create_profile();
 
 CREATE TRIGGER _510_copy_email AFTER UPDATE OF email ON auth.users FOR EACH ROW WHEN (old.email::text IS DISTINCT FROM new.email::text) EXECUTE FUNCTION private.tg_users__copy_email();
+
+CREATE TRIGGER _600_notify_of_waiting AFTER INSERT ON auth.users FOR EACH ROW WHEN (new.email_confirmed_at IS NOT NULL) EXECUTE FUNCTION private.tg_users__notify_of_waiting();
+
+CREATE TRIGGER _610_notify_of_waiting AFTER UPDATE OF email, email_confirmed_at ON auth.users FOR EACH ROW WHEN (new.email_confirmed_at IS NOT NULL AND (old.email_confirmed_at IS NULL OR lower(old.email::text) IS DISTINCT FROM lower(new.email::text))) EXECUTE FUNCTION private.tg_users__notify_of_waiting();
 
 CREATE TRIGGER narwhal_100_guard_upload BEFORE INSERT ON storage.objects FOR EACH ROW WHEN (new.bucket_id = 'files'::text) EXECUTE FUNCTION private.tg_objects__guard_upload();
 
