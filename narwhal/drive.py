@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 import time
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +16,14 @@ from supabase import Client
 
 from narwhal.errors import NarwhalError
 from narwhal.failures import as_narwhal_error
+from narwhal.places import SHARED, Places, as_id, is_shared_root, not_there, split_path
 from narwhal.resumable import send_resumable
 from narwhal.settings import Settings
 from narwhal.uploads import Ledger
 
 Json = dict[str, Any]
 SETTLED = frozenset({"ready", "failed", "skipped", "rejected"})
-PAGE_SIZE = 500
+PAGE_SIZE = 1000
 HASH_BLOCK = 1024 * 1024
 
 
@@ -48,89 +48,125 @@ class Drive:
         self.client = client
         self.settings = settings
         self.ledger = Ledger(settings.home / "uploads.json")
-        self._folders: dict[tuple[str | None, str], str] = {}
+        self._places = Places(self.children, self.shared, self.details)
 
-    # -- reading ---------------------------------------------------------------------------
+    # -- calling -----------------------------------------------------------------------------
+
+    def rpc(self, function: str, arguments: Json) -> Any:
+        """Call an RPC; what it answers, as it is."""
+        return self.client.rpc(function, arguments).execute().data
 
     def call(self, function: str, arguments: Json) -> Json:
         """Call an RPC that returns one object."""
-        data: Any = self.client.rpc(function, arguments).execute().data
+        data = self.rpc(function, arguments)
         if isinstance(data, list) and len(data) == 1:
             data = data[0]
         if not isinstance(data, dict):
             raise NarwhalError(f"{function} answered in an unknown shape", "Update narwhal.")
         return data
 
-    def children(self, folder_id: str | None) -> Iterator[Json]:
-        """Yield everything in a folder by name; None is the top level."""
+    def pages(self, function: str, arguments: Json) -> Iterator[Json]:
+        """Yield every item of an RPC that lists, page by page."""
         cursor = None
         while True:
-            page = self.call(
-                "list_folder",
-                {"folder": folder_id, "sort": "name", "page_size": PAGE_SIZE, "cursor": cursor},
-            )
+            page = self.call(function, arguments | {"page_size": PAGE_SIZE, "cursor": cursor})
             yield from page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
                 return
 
+    # -- reading -----------------------------------------------------------------------------
+
+    def children(self, folder_id: str | None, **more: Any) -> Iterator[Json]:
+        """Yield everything in a folder by name; None is the top level."""
+        return self.pages("list_folder", {"folder": folder_id, "sort": "name"} | more)
+
+    def shared(self) -> Iterator[Json]:
+        """Yield what others have shared with the user."""
+        return self.pages("shared_with_me", {})
+
     def details(self, file_id: str) -> Json:
         """Return file_details of one node."""
         return self.call("file_details", {"file_id": file_id})
 
-    def find(self, path: str) -> Json | None:
-        """Return the node at a path like 'Projects/2026'; None for the top level itself."""
-        node: Json | None = None
-        for name in split_path(path):
-            parent = node["id"] if node else None
-            node = self._child(parent, name)
-            if node is None:
-                raise NarwhalError(
-                    f"there is no {path!r} in the drive",
-                    "List what is there: narwhal ls",
-                    error="NOT_FOUND",
-                    status=404,
-                )
+    def find(self, place: str) -> Json | None:
+        """Return the node at a path like 'Projects/2026', or of an id; None for the top level."""
+        return self._places.find(place)
+
+    def child(self, folder_id: str | None, name: str) -> Json | None:
+        """Return what has this name in a folder, None when nothing has."""
+        return self._places.child(folder_id, name)
+
+    def node(self, place: str) -> Json:
+        """Return the node at a place; the top level itself is not one."""
+        node = self.find(place)
+        if node is None:
+            raise NarwhalError(
+                "the top level of the drive is no file or folder of its own",
+                "Name what is in it: narwhal ls",
+                error="INVALID_ARGUMENT",
+                status=422,
+            )
         return node
 
-    def folder_id(self, path: str, *, create: bool = False) -> str | None:
-        """Return the id of the folder at a path, None for the top level."""
-        parent: str | None = None
-        for name in split_path(path):
-            parent = self._subfolder(parent, name, create=create)
+    def ids(self, places: Iterable[str]) -> list[str]:
+        """Return the ids of the nodes at some places."""
+        return [str(self.node(place)["id"]) for place in places]
+
+    def listing(self, place: str, **more: Any) -> Iterator[Json]:
+        """Yield what is in the folder at a place, or the file that is there."""
+        if is_shared_root(place) and self.child(None, SHARED) is None:
+            return self.shared()
+        node = self.find(place)
+        if node is not None and node["kind"] == "file":
+            return iter([node])
+        return self.children(str(node["id"]) if node else None, **more)
+
+    def shares(self, node_id: str) -> list[Json]:
+        """Return who a node is shared with, also through the folders above it."""
+        return list(self.rpc("list_shares", {"node": node_id})["items"])
+
+    def links(self, node_id: str) -> list[Json]:
+        """Return the links to a node, ended ones included."""
+        return list(self.rpc("list_share_links", {"node": node_id})["items"])
+
+    # -- folders -----------------------------------------------------------------------------
+
+    def folder_id(self, place: str, *, create: bool = False) -> str | None:
+        """Return the id of the folder at a place, None for the top level."""
+        if as_id(place):
+            node, missing = self.find(place), list[str]()
+        else:
+            node, missing = self._places.walk(split_path(place))
+        if node is not None and node["kind"] != "folder":
+            raise not_there(f"this is a file, not a folder: {node['name']!r}")
+        parent = str(node["id"]) if node else None
+        for name in missing:
+            if not create:
+                raise not_there(f"there is no folder {name!r}")
+            parent = self._create_folder(parent, name)
         return parent
 
-    def _child(self, parent: str | None, name: str) -> Json | None:
-        wanted = _same_name(name)
-        for item in self.children(parent):
-            if _same_name(str(item["name"])) == wanted:
-                return item
-        return None
+    def make_folder(self, place: str, *, parents: bool = False) -> Json:
+        """Create the folder at a path; with `parents`, those above it too, where missing."""
+        if parents:
+            return self.details(self.folder_id(place, create=True) or "")
+        *above, name = split_path(place) or [""]
+        parent = self.folder_id("/".join(above))
+        return self.call("create_folder", {"parent": parent, "name": name})
 
-    def _subfolder(self, parent: str | None, name: str, *, create: bool) -> str:
-        known = self._folders.get((parent, _same_name(name)))
-        if known is not None:
-            return known
-        item = self._child(parent, name)
-        if item is None and create:
-            item = self._create_folder(parent, name)
-        if item is None or item["kind"] != "folder":
-            what = "there is no folder" if item is None else "this is a file, not a folder:"
-            raise NarwhalError(
-                f"{what} {name!r}", "List what is there: narwhal ls", error="NOT_FOUND", status=404
-            )
-        self._folders[(parent, _same_name(name))] = str(item["id"])
-        return str(item["id"])
-
-    def _create_folder(self, parent: str | None, name: str) -> Json:
+    def _create_folder(self, parent: str | None, name: str) -> str:
         try:
-            return self.call("create_folder", {"parent": parent, "name": name})
+            made = self.call("create_folder", {"parent": parent, "name": name})
         except APIError as error:
             failure = as_narwhal_error(error)
             existing = failure.details.get("existing_id") if failure else None
             if failure is None or failure.error != "CONFLICT_NAME" or existing is None:
                 raise
-            return self.details(str(existing))  # another process created it in between
+            made = self.details(str(existing))  # another process created it in between
+        if made["kind"] != "folder":
+            raise not_there(f"this is a file, not a folder: {name!r}")
+        return str(made["id"])
 
     # -- uploading -------------------------------------------------------------------------
 
@@ -272,16 +308,6 @@ class Drive:
 
 def _silent(done: int) -> None:
     pass
-
-
-def split_path(path: str) -> list[str]:
-    """Split 'a/b/c' into names; empty parts count for nothing."""
-    return [part for part in path.split("/") if part]
-
-
-def _same_name(name: str) -> str:
-    """Fold a name for comparing; Postgres decides, this only saves it a refused call."""
-    return unicodedata.normalize("NFC", name).lower()
 
 
 def _sha256(path: Path) -> str:

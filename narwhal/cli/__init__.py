@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from narwhal import __version__
-from narwhal.cli import drive, jobs, search, users, worker
+from narwhal.cli import (
+    download,
+    drive,
+    jobs,
+    search,
+    sharing,
+    trash,
+    tree,
+    users,
+    versions,
+    worker,
+)
 from narwhal.output import report, say
 
 app = typer.Typer(
@@ -28,7 +39,7 @@ for name in ("stack", "db"):
         # without the `local` extra there is no local stack to command
         if (error.name or "").startswith("narwhal"):
             raise
-for module in (users, drive, search, worker, jobs):
+for module in (users, drive, tree, trash, versions, sharing, download, search, worker, jobs):
     module.register(app)
 
 

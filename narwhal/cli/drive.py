@@ -1,4 +1,4 @@
-"""The drive: `narwhal upload` and `narwhal ls`."""
+"""`narwhal upload`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from narwhal.cli.options import AsJson, AsUser, Home
+from narwhal.cli.options import AsJson, AsUser, Conflict, Home, OnConflict, open_drive
 from narwhal.errors import NarwhalError
 from narwhal.output import Progress, human_size, report, say, show
-from narwhal.settings import load_settings
 
 if TYPE_CHECKING:
     from narwhal.drive import Drive, Sent
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the app."""
+    """Add this command to the app."""
     app.command("upload")(upload)
-    app.command("ls")(ls)
 
 
 def upload(
@@ -35,10 +33,7 @@ def upload(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with uploads that were interrupted.")
     ] = False,
-    on_conflict: Annotated[
-        str,
-        typer.Option(metavar="POLICY", help="When the name is taken: fail, rename or version."),
-    ] = "fail",
+    on_conflict: OnConflict = Conflict.fail,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the files can be searched.")
     ] = False,
@@ -57,17 +52,12 @@ def upload(
     Example: narwhal upload report.pdf talks/ --recursive --folder Projects/2026 --wait
     """
     files = list(_files(paths, recursive))
-    settings = load_settings(home)
-    from narwhal.drive import Drive
-    from narwhal.session import user_client
-
     rows: list[dict[str, Any]] = []
-    with user_client(settings, as_user) as client:
-        drive = Drive(client, settings)
+    with open_drive(home, as_user) as drive:
         sent: list[Sent] = []
         for path, subfolder in files:
             place = "/".join(part for part in (folder.strip("/"), str(subfolder)) if part != ".")
-            done = _upload_one(drive, path, place, on_conflict, resume, rows)
+            done = _upload_one(drive, path, place, on_conflict.value, resume, rows)
             if done is not None:
                 sent.append(done)
         for one in sent:
@@ -85,39 +75,6 @@ def upload(
     show(rows, ["path", "name", "size", "mode", "status", "file_id"], as_json=as_json)
     if failed:
         raise typer.Exit(1)
-
-
-def ls(
-    path: Annotated[str, typer.Argument(help="A folder or a file of the drive.")] = "",
-    as_user: AsUser = None,
-    as_json: AsJson = False,
-    home: Home = None,
-) -> None:
-    """List a folder of the drive, the top level when no path is given.
-
-    Example: narwhal ls Projects/2026 --json | jq -r '.[] | select(.status=="failed").name'
-    """
-    settings = load_settings(home)
-    from narwhal.drive import Drive
-    from narwhal.session import user_client
-
-    with user_client(settings, as_user) as client:
-        drive = Drive(client, settings)
-        node = drive.find(path)
-        if node is not None and node["kind"] == "file":
-            rows = [node]
-        else:
-            rows = list(drive.children(node["id"] if node else None))
-    if not as_json:
-        rows = [
-            {
-                **row,
-                "size": human_size(row.get("size")) if row["kind"] == "file" else "",
-                "updated_at": str(row["updated_at"])[:16].replace("T", " "),
-            }
-            for row in rows
-        ]
-    show(rows, ["kind", "name", "size", "status", "updated_at", "id"], as_json=as_json)
 
 
 def _files(paths: list[Path], recursive: bool) -> Iterator[tuple[Path, PurePosixPath]]:
