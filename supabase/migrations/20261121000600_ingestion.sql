@@ -619,6 +619,7 @@ begin
         loop
             perform private.set_version_status(v_version_id, 'failed', 'cancelled', 'Cancelled by a user.');
         end loop;
+        perform private.write_audit('cancel_ingest', file_id, null, null, jsonb_build_object('jobs', v_count));
     end if;
     return v_count;
 end;
@@ -680,6 +681,7 @@ set search_path = ''
 as $$
 declare
     v_version public.file_versions;
+    v_count integer;
 begin
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
@@ -698,7 +700,13 @@ begin
             'CONFLICT_STATE', 'There is nothing to retry now.', jsonb_build_object('status', v_version.status)
         );
     end if;
-    return private.retry_version(v_version.id, from_stage);
+    v_count := private.retry_version(v_version.id, from_stage);
+    if v_count > 0 then
+        perform private.write_audit(
+            'retry_ingest', file_id, null, null, jsonb_build_object('version_id', v_version.id, 'jobs', v_count)
+        );
+    end if;
+    return v_count;
 end;
 $$;
 comment on function private.retry_ingest(uuid, text) is 'Behind public.retry_ingest.';

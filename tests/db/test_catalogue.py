@@ -26,6 +26,7 @@ HELPERS = {
     "has_permission": "the caller's own role only",
     "my_owner_ids": "the caller's own ids only",
     "my_group_ids": "the caller's own groups only",
+    "my_managed_owner_ids": "the caller's own and their workspaces' ids only",
     "my_share_ids": "the shares that name the caller only",
     "granted_roots": "the caller's own grants only",
     "can_manage": "yes or no about the caller and one node",
