@@ -319,6 +319,49 @@ COMMENT ON FUNCTION private.append_version(file_id uuid, source_version_id uuid,
 the head at once, without reading or embedding anything. A source that was never completely read is read again. The
 caller holds the locks on both files and on the owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
 
+CREATE FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+    v_role text := coalesce(v_claims ->> 'role', 'none');
+    -- RFC 8693: the token is the user's, `act` says who uses it
+    v_agent text := substring(v_claims #>> '{act,sub}' from '^agent:([0-9a-f-]{36})$');
+begin
+    if v_role in ('service_role', 'none') then
+        actor := case session_user when 'narwhal_worker' then 'worker' else 'service' end;
+        on_behalf_of := auth.uid();
+    elsif auth.uid() is null then
+        actor_id := (private.my_link()).id;
+        actor := coalesce('link:' || actor_id, 'anonymous');
+    elsif pg_input_is_valid(v_agent, 'uuid') then
+        actor_id := v_agent::uuid;
+        actor := 'agent:' || actor_id;
+        on_behalf_of := auth.uid();
+    else
+        actor_id := auth.uid();
+        actor := 'user:' || actor_id;
+    end if;
+    ip := private.client_ip();
+    user_agent := private.request_header('user-agent', 500);
+    request_id := private.request_header('x-request-id', 200);
+end;
+$_$;
+
+COMMENT ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) IS 'Who is acting, for whom and from where, by the token and the headers of the request.';
+
+CREATE FUNCTION private.audit_keep_from() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- the floor holds for whoever may change settings, too
+    select now() - make_interval(days => greatest((private.setting('audit.keep_days'))::integer, 30))
+    where jsonb_typeof(private.setting('audit.keep_days')) = 'number';
+$$;
+
+COMMENT ON FUNCTION private.audit_keep_from() IS 'Audit rows from then on are kept; null when all of them are.';
+
 CREATE FUNCTION private.batch_item(id uuid, state text, message text, detail text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -426,8 +469,6 @@ begin
         end if;
         v_sibling_id := (private.find_sibling(v_owner_id, folder_id, v_name)).id;
     end if;
-
-    perform private.check_plan(v_owner_id, v_name, size);
 
     -- nodes before owners, the order in which everything locks
     perform from public.nodes as n
@@ -592,6 +633,7 @@ begin
         loop
             perform private.set_version_status(v_version_id, 'failed', 'cancelled', 'Cancelled by a user.');
         end loop;
+        perform private.write_audit('cancel_ingest', file_id, null, null, jsonb_build_object('jobs', v_count));
     end if;
     return v_count;
 end;
@@ -624,29 +666,6 @@ $$;
 
 COMMENT ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) IS 'Closes or opens an account: from the next statement on a closed one reaches nothing. Its open tickets end. Raises
 NOT_FOUND, CONFLICT_STATE for the last active administrator.';
-
-CREATE FUNCTION private.change_plan(user_id uuid, plan text) RETURNS jsonb
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-begin
-    if not exists (select 1 from public.plans as p where p.name = change_plan.plan) then
-        perform private.raise_invalid(
-            'plan', format('There is no plan "%s".', plan),
-            jsonb_build_object('expected', (select jsonb_agg(p.name order by p.name) from public.plans as p))
-        );
-    end if;
-    -- the owner before the profile, the order in which an upload ends
-    perform from public.owners as o where o.id = user_id for no key update;
-    perform private.lock_profile(user_id);
-    update public.user_profiles as p
-    set subscription = p.subscription || jsonb_build_object('plan', change_plan.plan), updated_at = now()
-    where p.id = user_id;
-    return private.describe_user(user_id);
-end;
-$$;
-
-COMMENT ON FUNCTION private.change_plan(user_id uuid, plan text) IS 'Gives a user a plan, and its limit. Raises INVALID_ARGUMENT (field plan), NOT_FOUND.';
 
 CREATE FUNCTION private.change_quota(user_id uuid, storage_limit bigint, changed_by uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql
@@ -693,45 +712,6 @@ $$;
 
 COMMENT ON FUNCTION private.change_role(user_id uuid, role text, changed_by uuid) IS 'Gives a user a role; changed_by is null for the command line. Raises INVALID_ARGUMENT, NOT_FOUND, CONFLICT_STATE for
 the last active administrator, FORBIDDEN for oneself.';
-
-CREATE TABLE private.settings (
-    key text NOT NULL,
-    value jsonb NOT NULL,
-    description text NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE private.settings IS 'Limits, rates, defaults: configuration that hosted projects cannot keep in a GUC. Never secrets.';
-
-CREATE FUNCTION private.change_setting(key text, value jsonb) RETURNS private.settings
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-    v_setting private.settings;
-begin
-    select s.* into v_setting from private.settings as s where s.key = change_setting.key for update;
-    if v_setting.key is null then
-        perform private.raise_error(
-            'NOT_FOUND', format('There is no setting "%s".', key), jsonb_build_object('key', key),
-            'List the settings to see their names.'
-        );
-    end if;
-    if value is null or jsonb_typeof(value) <> jsonb_typeof(v_setting.value)
-        or (jsonb_typeof(value) = 'number' and value::numeric < 0) then
-        perform private.raise_invalid(
-            'value', format('"%s" is a JSON %s, such as %s.', key, jsonb_typeof(v_setting.value), v_setting.value)
-        );
-    end if;
-    update private.settings as s
-    set value = change_setting.value, updated_at = now()
-    where s.key = change_setting.key
-    returning * into v_setting;
-    return v_setting;
-end;
-$$;
-
-COMMENT ON FUNCTION private.change_setting(key text, value jsonb) IS 'For the command line: gives a setting another value of the same kind. Raises NOT_FOUND, INVALID_ARGUMENT.';
 
 CREATE FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE plpgsql
@@ -968,51 +948,14 @@ $$;
 
 COMMENT ON FUNCTION private.check_name(name text) IS 'The name itself, as given. Raises INVALID_ARGUMENT (field name).';
 
-CREATE FUNCTION private.check_plan(owner_id uuid, name text, size bigint) RETURNS void
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-declare
-    v_plan public.plans := private.plan_of(owner_id);
-    v_max_size bigint := least((private.setting('uploads.max_size'))::bigint, v_plan.max_file_size);
-    v_extension text := private.extension_of(name);
-begin
-    if v_extension = any(v_plan.blocked_extensions) or not v_extension = any(v_plan.allowed_extensions)
-        or (v_extension is null and v_plan.allowed_extensions is not null) then
-        perform private.raise_error(
-            'TYPE_NOT_ALLOWED',
-            format('The plan "%s" does not accept files of this type.', v_plan.name),
-            jsonb_build_object(
-                'extension', v_extension, 'plan', v_plan.name,
-                'allowed', v_plan.allowed_extensions, 'blocked', v_plan.blocked_extensions
-            )
-        );
-    end if;
-    if size > v_max_size then
-        perform private.raise_error(
-            'FILE_TOO_LARGE',
-            'The file is larger than this service accepts.',
-            (
-                select jsonb_build_object(
-                    'used', o.storage_used, 'reserved', o.storage_reserved, 'limit', v_max_size, 'requested', size
-                )
-                from public.owners as o
-                where o.id = check_plan.owner_id
-            )
-        );
-    end if;
-end;
-$$;
-
-COMMENT ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) IS 'Raises what an owner''s plan says against one file: TYPE_NOT_ALLOWED, FILE_TOO_LARGE. The limit on all files together
-is on the owner: see require_quota.';
-
 CREATE FUNCTION private.check_type(name text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
-    AS $$
+    AS $_$
 declare
-    v_extension text := private.extension_of(name);
+    -- as an operating system would see it: without dots, spaces and invisible characters at the end
+    v_extension text := substring(lower(normalize(name, nfkc))
+        from '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$');
 begin
     if private.setting('uploads.blocked_extensions') ? v_extension then
         perform private.raise_error(
@@ -1022,7 +965,7 @@ begin
         );
     end if;
 end;
-$$;
+$_$;
 
 COMMENT ON FUNCTION private.check_type(name text) IS 'Raises TYPE_NOT_ALLOWED for the name of an executable.';
 
@@ -1030,6 +973,8 @@ CREATE FUNCTION private.check_upload(name text, size bigint, sha256 text, on_con
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $_$
+declare
+    v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
 begin
     perform private.check_name(name);
     if size is null or size < 0 then
@@ -1042,10 +987,17 @@ begin
         perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
     end if;
     perform private.check_type(name);
+    if size > v_max_size then
+        perform private.raise_error(
+            'FILE_TOO_LARGE',
+            'The file is larger than this service accepts.',
+            jsonb_build_object('requested', size, 'limit', v_max_size)
+        );
+    end if;
 end;
 $_$;
 
-COMMENT ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
+COMMENT ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks: INVALID_ARGUMENT, TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
 
 CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1143,6 +1095,24 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.clean_tags(field text, tags text[]) IS 'Tags as they are stored: trimmed, composed. Raises INVALID_ARGUMENT naming the field.';
+
+CREATE FUNCTION private.client_ip() RETURNS inet
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+    v_text text := btrim(split_part(private.request_header('x-forwarded-for', 1000), ',', 1));
+begin
+    v_text := coalesce(substring(v_text from '^\[([0-9A-Fa-f:.]+)\](?::\d+)?$'), v_text);
+    v_text := coalesce(substring(v_text from '^(\d+\.\d+\.\d+\.\d+):\d+$'), v_text);
+    if v_text ~ '^[0-9A-Fa-f:.]{2,45}$' and pg_input_is_valid(v_text, 'inet') then
+        return v_text::inet;
+    end if;
+    return null;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.client_ip() IS 'The first address of x-forwarded-for; null when it is none.';
 
 CREATE TABLE public.uploads (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -1561,6 +1531,17 @@ $$;
 
 COMMENT ON FUNCTION private.describe_user(user_id uuid) IS 'An account as administrators see it; nothing of its content.';
 
+CREATE FUNCTION private.differing(one jsonb, other jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select coalesce(jsonb_object_agg(e.key, e.value), '{}')
+    from jsonb_each(one) as e
+    where other -> e.key is distinct from e.value;
+$$;
+
+COMMENT ON FUNCTION private.differing(one jsonb, other jsonb) IS 'The keys of one object whose values the other has not.';
+
 CREATE FUNCTION private.edit_comment(id uuid, body text) RETURNS public.comments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -1676,12 +1657,6 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.expire_uploads(owner_id uuid) IS 'Ends overdue tickets, of one owner or of all, and returns their reservations; how many it ended.';
-
-CREATE FUNCTION private.extension_of(name text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN "substring"(lower(NORMALIZE(name, NFKC)), '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$'::text);
-
-COMMENT ON FUNCTION private.extension_of(name text) IS 'What follows the last dot of a name, in lower case; null without.';
 
 CREATE FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2312,6 +2287,28 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.index_chunks(version_id uuid) IS 'Puts the chunks of a version into the keyword index.';
+
+CREATE FUNCTION private.insert_audit(action text, node_id uuid, owner_id uuid, before jsonb, after jsonb, details jsonb, on_behalf_of uuid DEFAULT NULL::uuid, link_id uuid DEFAULT NULL::uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into public.audit_logs (
+        actor_id, actor, on_behalf_of, action, node_id, owner_id, before, after, details, ip, user_agent, request_id
+    )
+    select
+        case c.actor when 'anonymous' then insert_audit.link_id else c.actor_id end,
+        case c.actor when 'anonymous' then coalesce('link:' || insert_audit.link_id, c.actor) else c.actor end,
+        coalesce(
+            c.on_behalf_of, case when c.actor in ('service', 'worker') then insert_audit.on_behalf_of end
+        ),
+        insert_audit.action, insert_audit.node_id, insert_audit.owner_id,
+        nullif(insert_audit.before, '{}'), nullif(insert_audit.after, '{}'), insert_audit.details,
+        c.ip, c.user_agent, c.request_id
+    from private.audit_context() as c;
+$$;
+
+COMMENT ON FUNCTION private.insert_audit(action text, node_id uuid, owner_id uuid, before jsonb, after jsonb, details jsonb, on_behalf_of uuid, link_id uuid) IS 'Writes one audit row. on_behalf_of: for whom, when the service or a worker acts; link_id: the link that an anonymous
+caller opens.';
 
 CREATE FUNCTION private.is_active() RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2964,6 +2961,18 @@ $$;
 
 COMMENT ON FUNCTION private.my_link() IS 'The link whose grant the caller sends in the header x-share-grant, while it is good; else a null row.';
 
+CREATE FUNCTION private.my_managed_owner_ids() RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(o.id), '{}')
+    from unnest(private.my_owner_ids()) as o (id)
+    where private.level_rank(private.owner_level(auth.uid(), o.id)) >= private.level_rank('manage');
+$$;
+
+COMMENT ON FUNCTION private.my_managed_owner_ids() IS 'The owners on which the caller has level manage or owner; empty for anon and inactive users. Call it as
+(select private.my_managed_owner_ids()).';
+
 CREATE FUNCTION private.my_owner_ids() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3268,43 +3277,6 @@ $$;
 
 COMMENT ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) IS 'Puts a node, and with it all below it, into a folder (a null row: the root) of an owner under a name.';
 
-CREATE TABLE public.plans (
-    name text NOT NULL,
-    storage_limit bigint,
-    max_file_size bigint,
-    allowed_extensions text[],
-    blocked_extensions text[] DEFAULT '{}'::text[] NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT plans_allowed_extensions_check CHECK (((allowed_extensions)::text = lower((allowed_extensions)::text))),
-    CONSTRAINT plans_blocked_extensions_check CHECK (((blocked_extensions)::text = lower((blocked_extensions)::text))),
-    CONSTRAINT plans_max_file_size_check CHECK ((max_file_size >= 0)),
-    CONSTRAINT plans_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
-    CONSTRAINT plans_storage_limit_check CHECK ((storage_limit >= 0))
-);
-
-COMMENT ON TABLE public.plans IS 'What a subscription allows. A profile names its plan in subscription.plan; without one, or where a plan says nothing,
-the settings count.';
-
-COMMENT ON COLUMN public.plans.storage_limit IS 'Bytes in all, given to the owner when the plan is; an administrator may then set another limit. null: the setting
-owners.storage_limit.';
-
-COMMENT ON COLUMN public.plans.max_file_size IS 'Bytes of one file; never more than the setting uploads.max_size.';
-
-COMMENT ON COLUMN public.plans.allowed_extensions IS 'Only these, in lower case without the dot; null: any.';
-
-COMMENT ON COLUMN public.plans.blocked_extensions IS 'Not these, beside the setting uploads.blocked_extensions.';
-
-CREATE FUNCTION private.plan_of(owner_id uuid) RETURNS public.plans
-    LANGUAGE sql STABLE
-    SET search_path TO ''
-    AS $$
-    select p.*
-    from public.user_profiles as u inner join public.plans as p on p.name = u.subscription ->> 'plan'
-    where u.id = plan_of.owner_id;
-$$;
-
-COMMENT ON FUNCTION private.plan_of(owner_id uuid) IS 'The plan of a personal owner; a null row when there is none.';
-
 CREATE FUNCTION private.pre_request() RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3317,6 +3289,32 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.pre_request() IS 'PostgREST''s db-pre-request: refuses inactive users everywhere. Only reads, since GET runs read-only.';
+
+CREATE FUNCTION private.prune_audit() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_keep_from timestamptz := private.audit_keep_from();
+    v_count integer;
+begin
+    if v_keep_from is null then
+        return 0;
+    end if;
+    perform set_config('narwhal.prune_audit', 'on', true);
+    delete from public.audit_logs as a where a.at < v_keep_from;
+    get diagnostics v_count = row_count;
+    perform set_config('narwhal.prune_audit', '', true);
+    if v_count > 0 then
+        perform private.write_audit(
+            'prune_audit', null, null, null, jsonb_build_object('rows', v_count, 'before', v_keep_from)
+        );
+    end if;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.prune_audit() IS 'Deletes audit rows older than the setting audit.keep_days; how many. Says so in the audit log.';
 
 CREATE FUNCTION private.purge_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3553,35 +3551,6 @@ $$;
 
 COMMENT ON FUNCTION private.reclaim_jobs() IS 'Queues the jobs of workers that stopped renewing their lease.';
 
-CREATE FUNCTION private.record_usage(max_owners integer DEFAULT 200) RETURNS integer
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-    v_day date := (now() at time zone 'utc')::date;
-    v_owner_ids uuid[] := array(
-        select o.id
-        from public.owners as o
-        where not exists (select 1 from public.usage_daily as d where d.owner_id = o.id and d.day = v_day)
-        limit max_owners
-    );
-    v_count integer;
-begin
-    insert into public.usage_daily (owner_id, day, used, reserved, storage_limit, live, versions, trash, derived)
-    select
-        o.id, v_day, o.storage_used, o.storage_reserved, o.storage_limit,
-        coalesce(u.live, 0), coalesce(u.versions, 0), coalesce(u.trash, 0), coalesce(u.derived, 0)
-    from public.owners as o
-    left join private.usage_of(v_owner_ids) as u on u.owner_id = o.id
-    where o.id = any(v_owner_ids)
-    on conflict do nothing;
-    get diagnostics v_count = row_count;
-    return v_count;
-end;
-$$;
-
-COMMENT ON FUNCTION private.record_usage(max_owners integer) IS 'Writes the day''s row of usage_daily for owners who have none yet; how many it wrote.';
-
 CREATE FUNCTION private.record_view(node uuid) RETURNS public.node_user_state
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -3707,6 +3676,19 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.renew_weights(owner_id uuid) IS 'Computes an owner''s weights anew when the average length has moved by more than a fifth since they were computed.';
+
+CREATE FUNCTION private.request_header(name text, max_length integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    return left(nullif(current_setting('request.headers', true), '')::json ->> name, max_length);
+exception when data_exception then
+    return null; -- what a client sends in headers must not make its request fail here
+end;
+$$;
+
+COMMENT ON FUNCTION private.request_header(name text, max_length integer) IS 'A header of the request, cut to a length; null when there is none, or no request.';
 
 CREATE FUNCTION private.require_administrator() RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -4024,6 +4006,7 @@ CREATE FUNCTION private.retry_ingest(file_id uuid, from_stage text) RETURNS inte
     AS $$
 declare
     v_version public.file_versions;
+    v_count integer;
 begin
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
@@ -4042,7 +4025,13 @@ begin
             'CONFLICT_STATE', 'There is nothing to retry now.', jsonb_build_object('status', v_version.status)
         );
     end if;
-    return private.retry_version(v_version.id, from_stage);
+    v_count := private.retry_version(v_version.id, from_stage);
+    if v_count > 0 then
+        perform private.write_audit(
+            'retry_ingest', file_id, null, null, jsonb_build_object('version_id', v_version.id, 'jobs', v_count)
+        );
+    end if;
+    return v_count;
 end;
 $$;
 
@@ -4616,32 +4605,6 @@ $$;
 
 COMMENT ON FUNCTION private.stop_work(node_ids uuid[]) IS 'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.';
 
-CREATE FUNCTION private.storage_usage(owner uuid) RETURNS jsonb
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-    v_owner_id uuid := coalesce(owner, private.require_user());
-begin
-    perform private.require_user();
-    if not v_owner_id = any(private.my_owner_ids()) then -- absent and not-yours look alike on purpose
-        perform private.raise_error('NOT_FOUND', 'No such owner.', jsonb_build_object('id', v_owner_id));
-    end if;
-    return (
-        select jsonb_build_object(
-            'used', o.storage_used, 'reserved', o.storage_reserved, 'limit', o.storage_limit,
-            'live', coalesce(u.live, 0), 'versions', coalesce(u.versions, 0), 'trash', coalesce(u.trash, 0),
-            'derived', coalesce(u.derived, 0)
-        )
-        from public.owners as o
-        left join private.usage_of(array[v_owner_id]) as u on u.owner_id = o.id
-        where o.id = v_owner_id
-    );
-end;
-$$;
-
-COMMENT ON FUNCTION private.storage_usage(owner uuid) IS 'Behind public.storage_usage.';
-
 CREATE FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -4799,6 +4762,102 @@ CREATE FUNCTION private.text_config(language text) RETURNS regconfig
 
 COMMENT ON FUNCTION private.text_config(language text) IS 'PostgreSQL''s own stemmer for a language (ISO 639-1), simple where there is none.';
 
+CREATE FUNCTION private.tg__audit() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_action text := tg_argv[0];
+    v_before jsonb := to_jsonb(old);
+    v_after jsonb := to_jsonb(new);
+    v_row jsonb := coalesce(v_after, v_before);
+    v_columns text[] := string_to_array(tg_argv[1], ' ');
+    v_node public.nodes;
+begin
+    if coalesce(v_row ->> 'node_id', v_row ->> 'file_id') is not null then
+        select n.* into v_node
+        from public.nodes as n
+        where n.id = (coalesce(v_row ->> 'node_id', v_row ->> 'file_id'))::uuid;
+        -- what goes with its node, or with the trip of its node to the trash, is told by the node
+        if (tg_op = 'DELETE' and (v_node.id is null or v_node.purged_at is not null))
+            or (tg_table_name = 'uploads' and v_node.trashed_at is not null) then
+            return null;
+        end if;
+    end if;
+    if tg_op = 'DELETE' and (
+        not exists (select 1 from public.groups as g where g.id = (v_row ->> 'group_id')::uuid)
+            and tg_table_name = 'group_members'
+        or not exists (select 1 from public.workspaces as w where w.id = (v_row ->> 'workspace_id')::uuid)
+            and tg_table_name = 'workspace_members'
+    ) then
+        return null; -- likewise by the group or workspace
+    end if;
+    perform private.insert_audit(
+        v_action,
+        v_node.id,
+        coalesce(
+            v_node.owner_id,
+            (v_row ->> 'owner_id')::uuid,
+            (v_row ->> 'workspace_id')::uuid,
+            case when tg_table_name in ('owners', 'workspaces', 'user_profiles') then (v_row ->> 'id')::uuid end
+        ),
+        (
+            select jsonb_object_agg(c.name, v_before -> c.name)
+            from unnest(v_columns) as c (name)
+            where v_before -> c.name is distinct from coalesce(v_after -> c.name, 'null')
+        ),
+        (
+            select jsonb_object_agg(c.name, v_after -> c.name)
+            from unnest(v_columns) as c (name)
+            where v_after -> c.name is distinct from coalesce(v_before -> c.name, 'null')
+        ),
+        coalesce((
+            select jsonb_object_agg(tg_argv[i.no], v_row -> tg_argv[i.no + 1])
+            from generate_series(2, tg_nargs - 2, 2) as i (no)
+        ), '{}'),
+        (v_row ->> 'created_by')::uuid,
+        case when tg_table_name = 'share_links' then (v_row ->> 'id')::uuid end
+    );
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg__audit() IS 'Records one row of any table. Arguments: the action, the columns to tell (by spaces), and for details pairs of a key
+and the column that it takes.';
+
+CREATE FUNCTION private.tg_audit_logs__keep() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_keep_from timestamptz := private.audit_keep_from();
+begin
+    -- the setting only tells a mistake from maintenance; what it may delete is decided by the age of the rows
+    if coalesce(current_setting('narwhal.prune_audit', true), '') <> 'on'
+        or v_keep_from is null
+        or exists (select 1 from gone as g where g.at >= v_keep_from) then
+        perform private.raise_error(
+            'FORBIDDEN', 'The audit log is append-only.', '{}', 'private.prune_audit removes what audit.keep_days lets go.'
+        );
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_audit_logs__keep() IS 'Refuses to delete audit rows, whoever asks, but for private.prune_audit and rows older than audit.keep_days.';
+
+CREATE FUNCTION private.tg_audit_logs__refuse() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.raise_error('FORBIDDEN', 'The audit log is append-only.');
+    return null;
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_audit_logs__refuse() IS 'Refuses to change audit rows, whoever asks.';
+
 CREATE FUNCTION private.tg_blobs__charge() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -4900,6 +4959,42 @@ $$;
 
 COMMENT ON FUNCTION private.tg_chunk_terms__count() IS 'Keeps the statistics equal to what is in service, whatever inserts or deletes, cascades included.';
 
+CREATE FUNCTION private.tg_file_versions__audit() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    if tg_op = 'INSERT' then
+        perform private.insert_audit(
+            'create_version', n.id, n.owner_id, null,
+            jsonb_build_object('no', v.no, 'size', v.size),
+            jsonb_build_object('version_id', v.id), v.created_by
+        )
+        from made as v
+        inner join public.nodes as n on n.id = v.file_id;
+    elsif tg_op = 'UPDATE' then
+        perform private.insert_audit(
+            'reject_version', n.id, n.owner_id,
+            jsonb_build_object('status', old.status), jsonb_build_object('status', new.status),
+            jsonb_build_object('version_id', new.id, 'error_code', new.error_code)
+        )
+        from public.nodes as n
+        where n.id = new.file_id;
+    else
+        -- a version that goes with its file is told by the file
+        perform private.insert_audit(
+            'purge_version', n.id, n.owner_id, jsonb_build_object('no', v.no, 'size', v.size), null,
+            jsonb_build_object('version_id', v.id)
+        )
+        from gone as v
+        inner join public.nodes as n on n.id = v.file_id and n.purged_at is null;
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_file_versions__audit() IS 'Records new, rejected and purged versions. Their ingestion is told by ingest_jobs.';
+
 CREATE FUNCTION private.tg_file_versions__delete_blobs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -4962,6 +5057,99 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_group_members__notify() IS 'Tells people that they are in a group, or no longer; not when the whole group goes.';
+
+CREATE FUNCTION private.tg_nodes__audit() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_context record := private.audit_context();
+    v_acts text;
+begin
+    v_acts := case tg_op
+        when 'INSERT' then $query$
+            select
+                'create_' || n.kind as act, n.id, n.parent_id, n.kind, n.owner_id, n.created_by,
+                null as old_name, null::uuid as old_parent_id, null::uuid as old_owner_id, n.name, true as is_nested
+            from made as n
+        $query$
+        when 'UPDATE' then $query$
+            select
+                a.act, n.id, n.parent_id, n.kind,
+                -- who has it now reads of the transfer, who had it of the move
+                case a.act when 'transfer' then n.owner_id else o.owner_id end as owner_id,
+                null::uuid as created_by,
+                o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, n.name,
+                a.act not in ('move', 'rename') as is_nested
+            from gone as o
+            inner join made as n on n.id = o.id
+            cross join lateral (values
+                (case
+                    when o.purged_at is null and n.purged_at is not null then 'purge'
+                    when o.trashed_at is null and n.trashed_at is not null then 'trash'
+                    when o.trashed_at is not null and n.trashed_at is null then 'restore'
+                    when o.parent_id is distinct from n.parent_id then 'move'
+                    when o.name <> n.name then 'rename'
+                end),
+                (case when o.owner_id <> n.owner_id then 'transfer' end)
+            ) as a (act)
+            where a.act is not null
+        $query$
+        when 'DELETE' then $query$
+            select
+                'purge' as act, o.id, o.parent_id, o.kind, o.owner_id, null::uuid as created_by,
+                o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, o.name, true as is_nested
+            from gone as o
+            -- those were purged before; a file that only waited for its bytes was never there
+            where o.purged_at is null and o.status <> 'uploading'
+        $query$
+    end;
+    -- planned each time, since one row and 10^5 rows need different joins and a kept plan knows only the first
+    execute format(
+        $query$
+        with acts as materialized (
+            %s
+        ), roots as (
+            select a.*, count(*) over (partition by a.act) as nodes
+            from acts as a
+        )
+        insert into public.audit_logs (
+            actor_id, actor, on_behalf_of, ip, user_agent, request_id, action, node_id, owner_id, before, after, details
+        )
+        select
+            $1, $2, coalesce($3, case when $2 in ('service', 'worker') then r.created_by end), $4, $5, $6,
+            r.act, r.id, r.owner_id,
+            case
+                when r.act = 'transfer' then jsonb_build_object('owner_id', r.old_owner_id)
+                when r.act in ('move', 'rename') then private.differing(v.before, v.after)
+                when r.act in ('trash', 'purge') then v.before
+            end,
+            case
+                when r.act = 'transfer' then jsonb_build_object('owner_id', r.owner_id)
+                when r.act in ('move', 'rename') then private.differing(v.after, v.before)
+                when r.act not in ('trash', 'purge') then v.after
+            end,
+            jsonb_build_object('kind', r.kind)
+            || case when r.is_nested and r.nodes > 1 then jsonb_build_object('nodes', r.nodes) else '{}' end
+        from roots as r
+        left join acts as p on p.id = r.parent_id and p.act = r.act and r.is_nested
+        cross join lateral (
+            select
+                jsonb_build_object('name', r.old_name, 'parent_id', r.old_parent_id) as before,
+                jsonb_build_object('name', r.name, 'parent_id', r.parent_id) as after
+        ) as v
+        where p.id is null
+        order by r.id
+        $query$,
+        v_acts
+    ) using
+        v_context.actor_id, v_context.actor, v_context.on_behalf_of,
+        v_context.ip, v_context.user_agent, v_context.request_id;
+    return null; -- after trigger
+end;
+$_$;
+
+COMMENT ON FUNCTION private.tg_nodes__audit() IS 'Records what happens to nodes, one row for each node that is not below another one of the same statement.';
 
 CREATE FUNCTION private.tg_nodes__move_tags() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5125,24 +5313,6 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_uploads__release() IS 'Returns the reservations of open tickets that are deleted, and removes the files that only waited for them.';
-
-CREATE FUNCTION private.tg_user_profiles__apply_plan() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-    v_limit bigint := coalesce(
-        (private.plan_of(new.id)).storage_limit, (private.setting('owners.storage_limit'))::bigint
-    );
-begin
-    update public.owners as o
-    set storage_limit = v_limit
-    where o.id = new.id and o.storage_limit <> v_limit;
-    return null; -- after trigger
-end;
-$$;
-
-COMMENT ON FUNCTION private.tg_user_profiles__apply_plan() IS 'Gives an owner the limit of their new plan.';
 
 CREATE FUNCTION private.tg_user_profiles__check_preferences() RETURNS trigger
     LANGUAGE plpgsql
@@ -5373,42 +5543,6 @@ $$;
 
 COMMENT ON FUNCTION private.unserve_version(version_id uuid) IS 'Takes a version out of both legs of search.';
 
-CREATE FUNCTION private.usage_of(owner_ids uuid[]) RETURNS TABLE(owner_id uuid, live bigint, versions bigint, trash bigint, derived bigint)
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-begin
-    return query
-    select
-        b.owner_id,
-        coalesce(sum(b.size) filter (where b.use = 1), 0)::bigint,
-        coalesce(sum(b.size) filter (where b.use = 2), 0)::bigint,
-        coalesce(sum(b.size) filter (where b.use = 3), 0)::bigint,
-        coalesce(sum(b.size) filter (where b.use = 4), 0)::bigint
-    from (
-        -- several versions may share a blob: it counts once, where it is needed most
-        select a.owner_id, a.size, case when a.bucket = 'derived' then 4 else coalesce(min(
-            case
-                when n.trashed_at is not null then 3
-                -- what a download gives; the newest before the first is read
-                when v.id = coalesce(n.head_version_id, (
-                    select w.id from public.file_versions as w where w.file_id = n.id order by w.no desc limit 1
-                )) then 1
-                else 2
-            end
-        ), 2) end as use
-        from private.blobs as a
-        left join public.file_versions as v on v.blob_id = a.id
-        left join public.nodes as n on n.id = v.file_id
-        where a.owner_id = any(owner_ids) and a.released_at is null
-        group by a.id
-    ) as b
-    group by b.owner_id;
-end;
-$$;
-
-COMMENT ON FUNCTION private.usage_of(owner_ids uuid[]) IS 'What owners have used, in four parts that add up to it: live, versions, trash, derived. No row for who has nothing.';
-
 CREATE FUNCTION private.user_has_permission(user_id uuid, permission text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -5447,6 +5581,22 @@ CREATE FUNCTION private.vector_table(space_id smallint) RETURNS text
     RETURN ('chunk_vectors_'::text || space_id);
 
 COMMENT ON FUNCTION private.vector_table(space_id smallint) IS 'Name of the partition of chunk_vectors that holds a space.';
+
+CREATE FUNCTION private.write_audit(action text, node_id uuid, before jsonb, after jsonb, details jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    select private.insert_audit(
+        write_audit.action,
+        write_audit.node_id,
+        (select n.owner_id from public.nodes as n where n.id = write_audit.node_id),
+        write_audit.before,
+        write_audit.after,
+        write_audit.details
+    );
+$$;
+
+COMMENT ON FUNCTION private.write_audit(action text, node_id uuid, before jsonb, after jsonb, details jsonb) IS 'Writes an audit row for what leaves no trace in a table that is watched below, such as a download.';
 
 CREATE FUNCTION public.abort_upload(upload_id uuid) RETURNS void
     LANGUAGE sql
@@ -5571,6 +5721,75 @@ languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100. candida
 threshold (least cosine). explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
 page, bboxes, heading, time_range_ms, snippet, score, parts. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a
 folder that is not visible, NOT_AUTHENTICATED.';
+
+CREATE FUNCTION public.list_audit(actor uuid DEFAULT NULL::uuid, action text DEFAULT NULL::text, node uuid DEFAULT NULL::uuid, owner uuid DEFAULT NULL::uuid, date_from timestamp with time zone DEFAULT NULL::timestamp with time zone, date_to timestamp with time zone DEFAULT NULL::timestamp with time zone, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    v_user_id uuid := private.require_user();
+    v_sees_all boolean := private.has_permission('view_analytics');
+    v_owner_ids uuid[] := private.my_managed_owner_ids();
+    v_before bigint;
+    v_answer jsonb;
+begin
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    if cursor is not null then
+        begin
+            v_before := (convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb ->> 0)::bigint;
+        exception when data_exception then
+            v_before := null;
+        end;
+        if v_before is null then
+            perform private.raise_invalid('cursor', 'This cursor is not one that list_audit gave.');
+        end if;
+    end if;
+    with found as not materialized (
+        select a.*
+        from public.audit_logs as a
+        where (
+            v_sees_all -- what the policy says, in a form that indexes can answer
+            or a.actor_id = v_user_id
+            or a.on_behalf_of = v_user_id
+            or a.owner_id = any(v_owner_ids)
+        )
+        and (list_audit.actor is null or a.actor_id = list_audit.actor or a.on_behalf_of = list_audit.actor)
+        and (list_audit.action is null or a.action = list_audit.action)
+        and (list_audit.node is null or a.node_id = list_audit.node)
+        and (list_audit.owner is null or a.owner_id = list_audit.owner)
+        and (list_audit.date_from is null or a.at >= list_audit.date_from)
+        and (list_audit.date_to is null or a.at < list_audit.date_to)
+    ), page as (
+        select f.*
+        from found as f
+        where v_before is null or f.id < v_before
+        order by f.id desc
+        limit page_size + 1
+    ), numbered as (
+        select to_jsonb(p) as item, p.id, row_number() over (order by p.id desc) as no from page as p
+    )
+    select jsonb_build_object(
+        'items', coalesce(jsonb_agg(n.item order by n.no) filter (where n.no <= page_size), '[]'),
+        'total', (select count(*) from found),
+        'next_cursor', case when count(*) > page_size then replace(encode(convert_to(
+            jsonb_build_array(min(n.id) filter (where n.no <= page_size))::text, 'UTF8'
+        ), 'base64'), e'\n', '') end
+    ) into v_answer
+    from numbered as n;
+    return v_answer;
+end;
+$$;
+
+COMMENT ON FUNCTION public.list_audit(actor uuid, action text, node uuid, owner uuid, date_from timestamp with time zone, date_to timestamp with time zone, page_size integer, cursor text) IS 'List what was done, newest first: {items, total, next_cursor}; items are rows of audit_logs.
+
+You see your own acts, everything about the nodes of owners on which you have level manage, and with the permission
+view_analytics everything. actor: a user, agent or link, also the user on whose behalf it was. action: such as trash or
+download. node, owner: ids. date_from (included), date_to (excluded). total counts all that the filters find. page_size:
+1 to 1000. cursor: the next_cursor of the page before. Raises NOT_AUTHENTICATED, INVALID_ARGUMENT (field page_size or
+cursor).';
 
 CREATE FUNCTION public.list_favourites(page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -5810,17 +6029,6 @@ COMMENT ON FUNCTION public.set_user_role(user_id uuid, role text) IS 'Give a use
 Takes effect at the user''s next statement. Needs the permission manage_users. Raises FORBIDDEN (also for your own
 role), NOT_FOUND, INVALID_ARGUMENT (field role), CONFLICT_STATE for the last active administrator.';
 
-CREATE FUNCTION public.storage_usage(owner uuid DEFAULT NULL::uuid) RETURNS jsonb
-    LANGUAGE sql STABLE
-    SET search_path TO ''
-    AS $$ select private.storage_usage(owner); $$;
-
-COMMENT ON FUNCTION public.storage_usage(owner uuid) IS 'How much is stored, and as what: {used, reserved, limit, live, versions, trash, derived} in bytes.
-
-owner: null for yourself, or a workspace of yours. live, versions (earlier ones of living files), trash and derived
-(pictures and the like made from files) add up to used; bytes that several versions share count once. reserved is
-promised to uploads under way. Raises NOT_FOUND.';
-
 CREATE FUNCTION public.tag_nodes(ids uuid[], add text[] DEFAULT '{}'::text[], remove text[] DEFAULT '{}'::text[]) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -5972,6 +6180,15 @@ CREATE TABLE private.role_permissions (
 
 COMMENT ON TABLE private.role_permissions IS 'What each role may do at all; levels on nodes decide where. admin implies everything, but nobody''s content.';
 
+CREATE TABLE private.settings (
+    key text NOT NULL,
+    value jsonb NOT NULL,
+    description text NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE private.settings IS 'Limits, rates, defaults: configuration that hosted projects cannot keep in a GUC. Never secrets.';
+
 CREATE TABLE private.text_vectors (
     owner_id uuid NOT NULL,
     space_id smallint NOT NULL,
@@ -5980,6 +6197,61 @@ CREATE TABLE private.text_vectors (
 );
 
 COMMENT ON TABLE private.text_vectors IS 'Every vector ever computed for an owner''s text, by content. Per owner, so that a hash tells nobody about others.';
+
+CREATE TABLE public.audit_logs (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    actor_id uuid,
+    actor text NOT NULL,
+    on_behalf_of uuid,
+    action text NOT NULL,
+    node_id uuid,
+    owner_id uuid,
+    before jsonb,
+    after jsonb,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    ip inet,
+    user_agent text,
+    request_id text
+);
+
+COMMENT ON TABLE public.audit_logs IS 'Every operation, one row for each node that it was called for, however much was below. Append-only: rows outlive what
+they tell about, so nothing here is a foreign key.
+
+Who reads it: everybody their own acts (actor or on_behalf_of); those with level manage or owner on an owner everything
+about its nodes, by whomever; the permission view_analytics everything. So administrators see names, in before and
+after, of nodes that they cannot open: an audit that hid them could not be searched. It never holds content, passwords,
+tokens or hashes of either.';
+
+COMMENT ON COLUMN public.audit_logs.actor_id IS 'The id in actor, if it has one.';
+
+COMMENT ON COLUMN public.audit_logs.actor IS 'user:<id>, agent:<id>, link:<id> (an anonymous holder), anonymous, service (the service key, a schedule, the command
+line) or worker.';
+
+COMMENT ON COLUMN public.audit_logs.on_behalf_of IS 'The user for whom an agent, the service or a worker acted.';
+
+COMMENT ON COLUMN public.audit_logs.action IS 'create_folder, create_file, rename, move, transfer, trash, restore, purge; create_version, restore_version,
+reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share, change_share, unshare;
+create_link, open_link, change_link, revoke_link; and so on: list_audit takes it as a filter.';
+
+COMMENT ON COLUMN public.audit_logs.owner_id IS 'The owner of the node when it happened; the user or workspace for what concerns them without a node.';
+
+COMMENT ON COLUMN public.audit_logs.before IS 'The changed columns as they were; null for what was made.';
+
+COMMENT ON COLUMN public.audit_logs.after IS 'The changed columns as they are; null for what was removed.';
+
+COMMENT ON COLUMN public.audit_logs.details IS 'What else identifies it: ids of the share, link, version or upload, kind and nodes (how many changed with it).';
+
+COMMENT ON COLUMN public.audit_logs.ip IS 'First address of x-forwarded-for: as true as the gateway before the API.';
+
+ALTER TABLE public.audit_logs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.audit_logs_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE public.chunks (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -6174,20 +6446,6 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
 
-CREATE TABLE public.usage_daily (
-    owner_id uuid NOT NULL,
-    day date NOT NULL,
-    used bigint NOT NULL,
-    reserved bigint NOT NULL,
-    storage_limit bigint NOT NULL,
-    live bigint NOT NULL,
-    versions bigint NOT NULL,
-    trash bigint NOT NULL,
-    derived bigint NOT NULL
-);
-
-COMMENT ON TABLE public.usage_daily IS 'What each owner stored on each day, in bytes: one row a day (UTC), for trends.';
-
 CREATE TABLE public.workspace_members (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     workspace_id uuid NOT NULL,
@@ -6256,6 +6514,9 @@ ALTER TABLE ONLY private.settings
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_pkey PRIMARY KEY (owner_id, space_id, text_hash);
 
+ALTER TABLE ONLY public.audit_logs
+    ADD CONSTRAINT audit_logs_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.chunks
     ADD CONSTRAINT chunks_pkey PRIMARY KEY (id);
 
@@ -6316,9 +6577,6 @@ ALTER TABLE ONLY public.pages
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_version_id_page_key UNIQUE (version_id, page);
 
-ALTER TABLE ONLY public.plans
-    ADD CONSTRAINT plans_pkey PRIMARY KEY (name);
-
 ALTER TABLE ONLY public.share_links
     ADD CONSTRAINT share_links_pkey PRIMARY KEY (id);
 
@@ -6333,9 +6591,6 @@ ALTER TABLE ONLY public.uploads
 
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_pkey PRIMARY KEY (id);
-
-ALTER TABLE ONLY public.usage_daily
-    ADD CONSTRAINT usage_daily_pkey PRIMARY KEY (owner_id, day);
 
 ALTER TABLE ONLY public.user_profiles
     ADD CONSTRAINT user_profiles_pkey PRIMARY KEY (id);
@@ -6372,6 +6627,18 @@ CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING bt
 CREATE INDEX quota_ledger_owner_id_idx ON private.quota_ledger USING btree (owner_id) INCLUDE (used, reserved);
 
 CREATE INDEX text_vectors_space_id_idx ON private.text_vectors USING btree (space_id);
+
+CREATE INDEX audit_logs_action_idx ON public.audit_logs USING btree (action, id);
+
+CREATE INDEX audit_logs_actor_id_idx ON public.audit_logs USING btree (actor_id, id);
+
+CREATE INDEX audit_logs_at_idx ON public.audit_logs USING btree (at);
+
+CREATE INDEX audit_logs_node_id_idx ON public.audit_logs USING btree (node_id, id);
+
+CREATE INDEX audit_logs_on_behalf_of_idx ON public.audit_logs USING btree (on_behalf_of, id);
+
+CREATE INDEX audit_logs_owner_id_idx ON public.audit_logs USING btree (owner_id, id);
 
 CREATE INDEX chunks_file_id_idx ON public.chunks USING btree (file_id);
 
@@ -6507,15 +6774,25 @@ CREATE TRIGGER _500_count_inserted AFTER INSERT ON private.chunk_terms REFERENCI
 
 CREATE TRIGGER _500_release AFTER DELETE ON private.blobs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__release();
 
+CREATE TRIGGER _900_audit AFTER INSERT OR DELETE OR UPDATE OF value ON private.settings FOR EACH ROW EXECUTE FUNCTION private.tg__audit('change_setting', 'value', 'key', 'key');
+
 CREATE TRIGGER _100_check_preferences BEFORE UPDATE OF preferences, full_name, avatar_url ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__check_preferences();
+
+CREATE TRIGGER _100_keep AFTER DELETE ON public.audit_logs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_audit_logs__keep();
+
+ALTER TABLE public.audit_logs ENABLE ALWAYS TRIGGER _100_keep;
 
 CREATE TRIGGER _100_keep_admin BEFORE UPDATE OF role, is_active ON public.user_profiles FOR EACH ROW WHEN (((old.role = 'admin'::text) AND old.is_active AND (NOT ((new.role = 'admin'::text) AND new.is_active)))) EXECUTE FUNCTION private.tg_user_profiles__keep_admin();
 
+CREATE TRIGGER _100_refuse_truncate BEFORE TRUNCATE ON public.audit_logs FOR EACH STATEMENT EXECUTE FUNCTION private.tg_audit_logs__refuse();
+
+ALTER TABLE public.audit_logs ENABLE ALWAYS TRIGGER _100_refuse_truncate;
+
+CREATE TRIGGER _100_refuse_update BEFORE UPDATE ON public.audit_logs FOR EACH STATEMENT EXECUTE FUNCTION private.tg_audit_logs__refuse();
+
+ALTER TABLE public.audit_logs ENABLE ALWAYS TRIGGER _100_refuse_update;
+
 CREATE TRIGGER _110_keep_admin BEFORE DELETE ON public.user_profiles FOR EACH ROW WHEN (((old.role = 'admin'::text) AND old.is_active)) EXECUTE FUNCTION private.tg_user_profiles__keep_admin();
-
-CREATE TRIGGER _500_apply_first_plan AFTER INSERT ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__apply_plan();
-
-CREATE TRIGGER _500_apply_plan AFTER UPDATE OF subscription ON public.user_profiles FOR EACH ROW WHEN (((old.subscription ->> 'plan'::text) IS DISTINCT FROM (new.subscription ->> 'plan'::text))) EXECUTE FUNCTION private.tg_user_profiles__apply_plan();
 
 CREATE TRIGGER _500_copy_quota AFTER UPDATE OF storage_used, storage_limit ON public.owners FOR EACH ROW WHEN (((old.storage_used IS DISTINCT FROM new.storage_used) OR (old.storage_limit IS DISTINCT FROM new.storage_limit))) EXECUTE FUNCTION private.tg_owners__copy_quota();
 
@@ -6534,6 +6811,72 @@ CREATE TRIGGER _600_notify AFTER INSERT OR DELETE ON public.group_members FOR EA
 CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level, expires_at ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg_shares__notify();
 
 CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg_workspace_members__notify();
+
+CREATE TRIGGER _900_audit_abort AFTER UPDATE OF state ON public.uploads FOR EACH ROW WHEN (((old.state = ANY (ARRAY['open'::text, 'uploading'::text])) AND (new.state = 'aborted'::text))) EXECUTE FUNCTION private.tg__audit('abort_upload', 'state', 'upload_id', 'id');
+
+CREATE TRIGGER _900_audit_activity AFTER UPDATE OF is_active ON public.user_profiles FOR EACH ROW WHEN ((old.is_active <> new.is_active)) EXECUTE FUNCTION private.tg__audit('change_activity', 'is_active');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.file_versions REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_file_versions__audit();
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg__audit('remove_group_member', 'user_id email is_manager', 'group_id', 'group_id');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.groups FOR EACH ROW EXECUTE FUNCTION private.tg__audit('delete_group', 'name', 'group_id', 'id');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.nodes REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__audit();
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg__audit('unshare', 'grantee_id grantee_email group_id level expires_at', 'share_id', 'id');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg__audit('delete_account', 'role');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg__audit('remove_workspace_member', 'user_id email level');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.workspaces FOR EACH ROW EXECUTE FUNCTION private.tg__audit('delete_workspace', 'root_id');
+
+CREATE TRIGGER _900_audit_download AFTER UPDATE OF downloads ON public.share_links FOR EACH ROW WHEN ((old.downloads < new.downloads)) EXECUTE FUNCTION private.tg__audit('download', 'downloads', 'link_id', 'id');
+
+CREATE TRIGGER _900_audit_expire AFTER UPDATE OF state ON public.uploads FOR EACH ROW WHEN (((old.state = ANY (ARRAY['open'::text, 'uploading'::text])) AND (new.state = ANY (ARRAY['expired'::text, 'refused'::text])))) EXECUTE FUNCTION private.tg__audit('expire_upload', 'state', 'upload_id', 'id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.file_versions REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_file_versions__audit();
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg__audit('add_group_member', 'user_id email is_manager', 'group_id', 'group_id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.groups FOR EACH ROW EXECUTE FUNCTION private.tg__audit('create_group', 'name', 'group_id', 'id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.nodes REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__audit();
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.share_links FOR EACH ROW EXECUTE FUNCTION private.tg__audit('create_link', 'level has_password expires_at max_downloads', 'link_id', 'id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg__audit('share', 'grantee_id grantee_email group_id level expires_at', 'share_id', 'id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.uploads FOR EACH ROW EXECUTE FUNCTION private.tg__audit('begin_upload', 'size mime', 'upload_id', 'id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg__audit('create_account', 'role');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg__audit('add_workspace_member', 'user_id email level');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.workspaces FOR EACH ROW EXECUTE FUNCTION private.tg__audit('create_workspace', 'root_id');
+
+CREATE TRIGGER _900_audit_open AFTER UPDATE OF opens ON public.share_links FOR EACH ROW WHEN ((old.opens < new.opens)) EXECUTE FUNCTION private.tg__audit('open_link', 'opens', 'link_id', 'id');
+
+CREATE TRIGGER _900_audit_quota AFTER UPDATE OF storage_limit ON public.owners FOR EACH ROW WHEN ((old.storage_limit <> new.storage_limit)) EXECUTE FUNCTION private.tg__audit('change_quota', 'storage_limit');
+
+CREATE TRIGGER _900_audit_reject AFTER UPDATE OF status ON public.file_versions FOR EACH ROW WHEN (((old.status <> 'rejected'::text) AND (new.status = 'rejected'::text))) EXECUTE FUNCTION private.tg_file_versions__audit();
+
+CREATE TRIGGER _900_audit_revoke AFTER UPDATE OF revoking_at ON public.share_links FOR EACH ROW WHEN (((old.revoking_at IS NULL) AND (new.revoking_at IS NOT NULL))) EXECUTE FUNCTION private.tg__audit('revoke_link', 'revoking_at revoked_at', 'link_id', 'id');
+
+CREATE TRIGGER _900_audit_role AFTER UPDATE OF role ON public.user_profiles FOR EACH ROW WHEN ((old.role <> new.role)) EXECUTE FUNCTION private.tg__audit('change_role', 'role');
+
+CREATE TRIGGER _900_audit_update AFTER UPDATE OF is_manager ON public.group_members FOR EACH ROW WHEN ((old.is_manager <> new.is_manager)) EXECUTE FUNCTION private.tg__audit('change_group_member', 'is_manager', 'group_id', 'group_id', 'user_id', 'user_id', 'email', 'email');
+
+CREATE TRIGGER _900_audit_update AFTER UPDATE OF name ON public.groups FOR EACH ROW WHEN ((old.name <> new.name)) EXECUTE FUNCTION private.tg__audit('rename_group', 'name', 'group_id', 'id');
+
+CREATE TRIGGER _900_audit_update AFTER UPDATE ON public.nodes REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__audit();
+
+CREATE TRIGGER _900_audit_update AFTER UPDATE OF level, has_password, expires_at, max_downloads ON public.share_links FOR EACH ROW WHEN (((((old.level IS DISTINCT FROM new.level) OR (old.has_password IS DISTINCT FROM new.has_password)) OR (old.expires_at IS DISTINCT FROM new.expires_at)) OR (old.max_downloads IS DISTINCT FROM new.max_downloads))) EXECUTE FUNCTION private.tg__audit('change_link', 'level has_password expires_at max_downloads', 'link_id', 'id');
+
+CREATE TRIGGER _900_audit_update AFTER UPDATE OF level, expires_at ON public.shares FOR EACH ROW WHEN (((old.level IS DISTINCT FROM new.level) OR (old.expires_at IS DISTINCT FROM new.expires_at))) EXECUTE FUNCTION private.tg__audit('change_share', 'level expires_at', 'share_id', 'id');
+
+CREATE TRIGGER _900_audit_update AFTER UPDATE OF level ON public.workspace_members FOR EACH ROW WHEN ((old.level <> new.level)) EXECUTE FUNCTION private.tg__audit('change_workspace_member', 'level', 'user_id', 'user_id', 'email', 'email');
 
 ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
@@ -6691,9 +7034,6 @@ ALTER TABLE ONLY public.uploads
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
-ALTER TABLE ONLY public.usage_daily
-    ADD CONSTRAINT usage_daily_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
-
 ALTER TABLE ONLY public.user_profiles
     ADD CONSTRAINT user_profiles_id_fkey FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
@@ -6741,6 +7081,8 @@ ALTER TABLE private.settings ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.text_vectors ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.audit_logs ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.chunks ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.comments ENABLE ROW LEVEL SECURITY;
@@ -6763,8 +7105,6 @@ CREATE POLICY members_can_select ON public.groups FOR SELECT TO authenticated US
 
 CREATE POLICY members_can_select ON public.owners FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
 
-CREATE POLICY members_can_select ON public.usage_daily FOR SELECT TO authenticated USING ((owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
-
 CREATE POLICY members_can_select ON public.workspace_members FOR SELECT TO authenticated USING ((workspace_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
 
 CREATE POLICY members_can_select ON public.workspaces FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
@@ -6783,9 +7123,9 @@ ALTER TABLE public.owners ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.pages ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated USING (((id = ANY (( SELECT private.my_share_ids() AS my_share_ids)::uuid[])) OR private.can_manage(node_id)));
+CREATE POLICY parties_can_select ON public.audit_logs FOR SELECT TO authenticated USING ((( SELECT private.is_active() AS is_active) AND ((actor_id = ( SELECT auth.uid() AS uid)) OR (on_behalf_of = ( SELECT auth.uid() AS uid)) OR (owner_id = ANY (( SELECT private.my_managed_owner_ids() AS my_managed_owner_ids)::uuid[])) OR ( SELECT private.has_permission('view_analytics'::text) AS has_permission))));
 
-ALTER TABLE public.plans ENABLE ROW LEVEL SECURITY;
+CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated USING (((id = ANY (( SELECT private.my_share_ids() AS my_share_ids)::uuid[])) OR private.can_manage(node_id)));
 
 CREATE POLICY readers_can_select ON public.chunks FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
@@ -6825,8 +7165,6 @@ CREATE POLICY uploaders_can_select ON public.uploads FOR SELECT TO authenticated
 
 ALTER TABLE public.uploads ENABLE ROW LEVEL SECURITY;
 
-ALTER TABLE public.usage_daily ENABLE ROW LEVEL SECURITY;
-
 ALTER TABLE public.user_profiles ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY users_can_delete ON public.notifications FOR DELETE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
@@ -6838,8 +7176,6 @@ CREATE POLICY users_can_select ON public.node_user_state FOR SELECT TO authentic
   WHERE (n.id = node_user_state.node_id)))));
 
 CREATE POLICY users_can_select ON public.notifications FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
-
-CREATE POLICY users_can_select ON public.plans FOR SELECT TO authenticated USING (( SELECT private.is_active() AS is_active));
 
 CREATE POLICY users_can_select ON public.user_profiles FOR SELECT TO authenticated USING (((id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
 
@@ -6881,6 +7217,10 @@ REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.audit_keep_from() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
@@ -6906,13 +7246,9 @@ GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.change_plan(user_id uuid, plan text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.change_quota(user_id uuid, storage_limit bigint, changed_by uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.change_role(user_id uuid, role text, changed_by uuid) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.change_setting(key text, value jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid) FROM PUBLIC;
 
@@ -6934,8 +7270,6 @@ REVOKE ALL ON FUNCTION private.check_ids(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) FROM PUBLIC;
@@ -6947,6 +7281,8 @@ REVOKE ALL ON FUNCTION private.claim_object_deletions(max_objects integer) FROM 
 GRANT ALL ON FUNCTION private.claim_object_deletions(max_objects integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.clean_tags(field text, tags text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.client_ip() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.uploads TO authenticated;
 GRANT SELECT ON TABLE public.uploads TO service_role;
@@ -6983,6 +7319,8 @@ GRANT ALL ON FUNCTION private.delete_comment(id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.edit_comment(id uuid, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO anon;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO authenticated;
@@ -7001,8 +7339,6 @@ GRANT ALL ON FUNCTION private.expire_notifications() TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.expire_uploads(owner_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.expire_uploads(owner_id uuid) TO narwhal_worker;
-
-REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) TO narwhal_worker;
@@ -7071,6 +7407,8 @@ GRANT ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space t
 GRANT ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.index_chunks(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.insert_audit(action text, node_id uuid, owner_id uuid, before jsonb, after jsonb, details jsonb, on_behalf_of uuid, link_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_active() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_active() TO anon;
@@ -7155,6 +7493,11 @@ GRANT SELECT ON TABLE public.share_links TO service_role;
 
 REVOKE ALL ON FUNCTION private.my_link() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.my_managed_owner_ids() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.my_managed_owner_ids() TO anon;
+GRANT ALL ON FUNCTION private.my_managed_owner_ids() TO authenticated;
+GRANT ALL ON FUNCTION private.my_managed_owner_ids() TO service_role;
+
 REVOKE ALL ON FUNCTION private.my_owner_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_owner_ids() TO anon;
 GRANT ALL ON FUNCTION private.my_owner_ids() TO authenticated;
@@ -7228,15 +7571,12 @@ REVOKE ALL ON FUNCTION private.people_named(user_id uuid, email text, group_id u
 
 REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE public.plans TO authenticated;
-GRANT SELECT ON TABLE public.plans TO service_role;
-
-REVOKE ALL ON FUNCTION private.plan_of(owner_id uuid) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.pre_request() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.pre_request() TO anon;
 GRANT ALL ON FUNCTION private.pre_request() TO authenticated;
 GRANT ALL ON FUNCTION private.pre_request() TO service_role;
+
+REVOKE ALL ON FUNCTION private.prune_audit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.purge_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.purge_nodes(ids uuid[]) TO anon;
@@ -7269,8 +7609,6 @@ REVOKE ALL ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes)
 
 REVOKE ALL ON FUNCTION private.reclaim_jobs() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.record_usage(max_owners integer) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.record_view(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.record_view(node uuid) TO anon;
 GRANT ALL ON FUNCTION private.record_view(node uuid) TO authenticated;
@@ -7287,6 +7625,8 @@ GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.request_header(name text, max_length integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_administrator() FROM PUBLIC;
 
@@ -7379,10 +7719,6 @@ REVOKE ALL ON FUNCTION private.split_name(name text, OUT stem text, OUT extensio
 
 REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.storage_usage(owner uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO anon;
-GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
-
 REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
 
@@ -7402,17 +7738,27 @@ REVOKE ALL ON FUNCTION private.term_id(lexeme text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.text_config(language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg__audit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_audit_logs__keep() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_audit_logs__refuse() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_blobs__charge() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_blobs__release() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_chunk_terms__count() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_file_versions__audit() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_file_versions__delete_blobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_file_versions__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_group_members__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_nodes__audit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_nodes__move_tags() FROM PUBLIC;
 
@@ -7429,8 +7775,6 @@ REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.tg_user_profiles__apply_plan() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_user_profiles__check_preferences() FROM PUBLIC;
 
@@ -7454,13 +7798,13 @@ GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.usage_of(owner_ids uuid[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.user_has_permission(user_id uuid, permission text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.user_level(user_id uuid, node public.nodes) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.vector_table(space_id smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.write_audit(action text, node_id uuid, before jsonb, after jsonb, details jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.abort_upload(upload_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.abort_upload(upload_id uuid) TO anon;
@@ -7505,6 +7849,10 @@ GRANT ALL ON FUNCTION public.file_details(file_id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO anon;
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.list_audit(actor uuid, action text, node uuid, owner uuid, date_from timestamp with time zone, date_to timestamp with time zone, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_audit(actor uuid, action text, node uuid, owner uuid, date_from timestamp with time zone, date_to timestamp with time zone, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.list_audit(actor uuid, action text, node uuid, owner uuid, date_from timestamp with time zone, date_to timestamp with time zone, page_size integer, cursor text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) TO anon;
@@ -7570,10 +7918,6 @@ REVOKE ALL ON FUNCTION public.set_user_role(user_id uuid, role text) FROM PUBLIC
 GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO anon;
 GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO authenticated;
 
-REVOKE ALL ON FUNCTION public.storage_usage(owner uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO anon;
-GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO authenticated;
-
 REVOKE ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) TO anon;
 GRANT ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) TO authenticated;
@@ -7581,6 +7925,9 @@ GRANT ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) TO
 REVOKE ALL ON FUNCTION public.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.trash_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.trash_nodes(ids uuid[]) TO authenticated;
+
+GRANT SELECT ON TABLE public.audit_logs TO authenticated;
+GRANT SELECT ON TABLE public.audit_logs TO service_role;
 
 GRANT SELECT ON TABLE public.chunks TO anon;
 GRANT SELECT ON TABLE public.chunks TO authenticated;
@@ -7611,9 +7958,6 @@ GRANT SELECT ON TABLE public.owners TO service_role;
 GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
-
-GRANT SELECT ON TABLE public.usage_daily TO authenticated;
-GRANT SELECT ON TABLE public.usage_daily TO service_role;
 
 GRANT SELECT ON TABLE public.workspace_members TO authenticated;
 GRANT SELECT ON TABLE public.workspace_members TO service_role;
