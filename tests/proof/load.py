@@ -1,0 +1,259 @@
+"""Puts a world into the database as rows, as if everything had happened already."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from tests.database import Database
+from tests.db.conftest import DIMENSION
+from tests.proof.world import Blob, Group, Named, World
+
+WORD = "walrus"
+SIZE = 10
+
+
+def load(db: Database, world: World) -> None:
+    """Insert all of it."""
+    _people(db, world)
+    _tree(db, world)
+    _content(db, world)
+    _access(db, world)
+
+
+def _insert(db: Database, statement: LiteralString, rows: list[tuple[object, ...]]) -> None:
+    """Insert rows in one statement; the parameters of the statement are arrays, a column each."""
+    if rows:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        db.connection.execute(statement, columns)
+
+
+def _people(db: Database, world: World) -> None:
+    _insert(
+        db,
+        "insert into auth.users (id, aud, role, email, email_confirmed_at, raw_app_meta_data,"
+        " raw_user_meta_data, created_at, updated_at)"
+        " select id, 'authenticated', 'authenticated', email,"
+        " case when is_confirmed then now() end, '{}', '{}', now(), now()"
+        " from unnest(%s::uuid[], %s::text[], %s::boolean[]) as u (id, email, is_confirmed)",
+        [(p.id, p.email, p.is_confirmed) for p in world.people],
+    )
+    _insert(
+        db,
+        "update public.user_profiles as p set role = u.role, is_active = u.is_active"
+        " from unnest(%s::uuid[], %s::text[], %s::boolean[]) as u (id, role, is_active)"
+        " where p.id = u.id",
+        [(p.id, p.role, p.is_active) for p in world.people],
+    )
+    _insert(
+        db,
+        "insert into public.groups (id, name) select * from unnest(%s::uuid[], %s::text[])",
+        [(g.id, g.name) for g in world.groups],
+    )
+    _insert(
+        db,
+        "insert into public.group_members (group_id, user_id, email)"
+        " select * from unnest(%s::uuid[], %s::uuid[], %s::text[])",
+        [(g.id, *_columns(m)) for g in world.groups for m in g.members],
+    )
+    _insert(
+        db,
+        "insert into public.owners (id, kind, storage_limit)"
+        " select id, 'workspace', 1000000 from unnest(%s::uuid[]) as w (id)",
+        [(w.id,) for w in world.workspaces],
+    )
+    _insert(
+        db,
+        "insert into public.workspaces (id) select * from unnest(%s::uuid[])",
+        [(w.id,) for w in world.workspaces],
+    )
+    _insert(
+        db,
+        "insert into public.workspace_members (workspace_id, user_id, email, level)"
+        " select * from unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[])",
+        [(w.id, *_columns(m), level) for w in world.workspaces for m, level in w.members],
+    )
+
+
+def _columns(named: Named) -> tuple[str | None, str | None]:
+    return named.person.id if named.person else None, named.address
+
+
+def _tree(db: Database, world: World) -> None:
+    _insert(
+        db,
+        "insert into public.nodes (id, kind, name, parent_id, owner_id, path, size, status,"
+        " trashed_at, trash_root_id, purged_at)"
+        " select id, kind, name, parent_id, owner_id, path::uuid[], size, status,"
+        " case when trash_root_id is not null then now() end, trash_root_id,"
+        " case when is_purged then now() end"
+        " from unnest(%s::uuid[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::text[],"
+        " %s::bigint[], %s::text[], %s::uuid[], %s::boolean[])"
+        " as n (id, kind, name, parent_id, owner_id, path, size, status, trash_root_id, is_purged)",
+        [
+            (
+                n.id,
+                n.kind,
+                n.name,
+                n.parent.id if n.parent else None,
+                n.owner.id,
+                "{" + ",".join(reversed([a.id for a in n.above])) + "}",
+                SIZE if n.kind == "file" else 0,
+                n.versions[-1].status if n.versions else "ready",
+                n.trashed_with.id if n.trashed_with else None,
+                n.is_purged,
+            )
+            for n in world.nodes
+        ],
+    )
+    _insert(
+        db,
+        "update public.workspaces as w set root_id = r.root_id"
+        " from unnest(%s::uuid[], %s::uuid[]) as r (id, root_id) where w.id = r.id",
+        [
+            (w.id, next(n.id for n in world.nodes if n.owner is w and not n.parent))
+            for w in world.workspaces
+        ],
+    )
+
+
+def _content(db: Database, world: World) -> None:
+    versions = [
+        (file, no, version) for file in world.files for no, version in enumerate(file.versions, 1)
+    ]
+    blobs: dict[str, Blob] = {v.blob.id: v.blob for _, _, v in versions}
+    _insert(
+        db,
+        "insert into private.blobs (id, owner_id, key, size)"
+        " select *, 10 from unnest(%s::uuid[], %s::uuid[], %s::text[])",
+        [(b.id, b.owner_id, b.key) for b in blobs.values()],
+    )
+    db.connection.execute("reset session authorization")
+    # as if the tickets had been completed long ago
+    db.connection.execute("set session_replication_role = 'replica'")
+    _insert(
+        db,
+        "insert into storage.objects (bucket_id, name, metadata)"
+        " select 'files', key, '{\"size\": 10}' from unnest(%s::text[]) as o (key)",
+        [(key,) for key in {b.key: b for b in blobs.values()}],
+    )
+    db.connection.execute("set session_replication_role = 'origin'")
+    db.connection.execute("set session authorization postgres")
+    _insert(
+        db,
+        "insert into public.file_versions (id, file_id, no, blob_id, size, status)"
+        " select id, file_id, no, blob_id, 10, status from unnest(%s::uuid[], %s::uuid[],"
+        " %s::integer[], %s::uuid[], %s::text[]) as v (id, file_id, no, blob_id, status)",
+        [(v.id, f.id, no, v.blob.id, v.status) for f, no, v in versions],
+    )
+    heads = [(f.id, f.head.id) for f in world.files if f.head]
+    _insert(
+        db,
+        "update public.nodes as n set head_version_id = h.version_id"
+        " from unnest(%s::uuid[], %s::uuid[]) as h (file_id, version_id) where n.id = h.file_id",
+        heads,
+    )
+    _insert(
+        db,
+        "insert into public.pages (id, file_id, version_id, page, text)"
+        " select *, 1, 'walrus' from unnest(%s::uuid[], %s::uuid[], %s::uuid[])",
+        [(v.page_id, f.id, v.id) for f, _, v in versions],
+    )
+    _insert(
+        db,
+        "insert into public.chunks (id, file_id, version_id, idx, content, char_start, char_end,"
+        " language, text_hash)"
+        " select *, 0, 'walrus', 0, 6, 'en', sha256('walrus')"
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[])",
+        [(v.chunk_id, f.id, v.id) for f, _, v in versions],
+    )
+    _insert(
+        db,
+        "insert into public.ingest_jobs (id, file_id, version_id, stage, state)"
+        " select *, 'extract', 'done' from unnest(%s::uuid[], %s::uuid[], %s::uuid[])",
+        [(v.job_id, f.id, v.id) for f, _, v in versions],
+    )
+    # in service: the heads, those in the trash as well
+    _insert(
+        db,
+        "select private.index_chunks(h.version_id)"
+        " from unnest(%s::uuid[], %s::uuid[]) as h (file_id, version_id)",
+        heads,
+    )
+    _insert(
+        db,
+        "insert into private.chunk_vectors (space_id, owner_id, file_id, chunk_id, embedding)"
+        " select 1, owner_id, file_id, chunk_id,"
+        f" extensions.l2_normalize(array_fill(1.0::real, array[{DIMENSION}])::extensions.halfvec)"  # type: ignore[arg-type]
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as c (owner_id, file_id, chunk_id)",
+        [(f.owner.id, f.id, f.head.chunk_id) for f in world.files if f.head],
+    )
+
+
+def _access(db: Database, world: World) -> None:
+    _insert(
+        db,
+        "insert into public.shares (id, node_id, grantee_id, grantee_email, group_id, level,"
+        " expires_at)"
+        " select id, node_id, grantee_id, grantee_email, group_id, level,"
+        " now() + ends_in * interval '1 hour'"
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::text[],"
+        " %s::integer[])"
+        " as s (id, node_id, grantee_id, grantee_email, group_id, level, ends_in)",
+        [
+            (
+                s.id,
+                s.node.id,
+                *(_columns(s.to) if isinstance(s.to, Named) else (None, None)),
+                s.to.id if isinstance(s.to, Group) else None,
+                s.level,
+                -1 if s.is_expired else 1 if s.expires else None,
+            )
+            for s in world.shares
+        ],
+    )
+    _insert(
+        db,
+        "insert into public.share_links (id, node_id, level, created_by, expires_at, revoking_at)"
+        " select id, node_id, level, created_by, now() + ends_in * interval '1 hour',"
+        " case when is_revoked then now() end"
+        " from unnest(%s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::integer[], %s::boolean[])"
+        " as l (id, node_id, level, created_by, ends_in, is_revoked)",
+        [
+            (li.id, li.node.id, li.level, li.maker.id, -1 if li.is_expired else 1, li.is_revoked)
+            for li in world.links
+        ],
+    )
+    _insert(
+        db,
+        "insert into private.link_grants (grant_hash, link_id, expires_at)"
+        " select sha256(convert_to(token, 'UTF8')), link_id, now() + ends_in * interval '1 hour'"
+        " from unnest(%s::text[], %s::uuid[], %s::integer[]) as g (token, link_id, ends_in)",
+        [(g.token, g.link.id, -1 if g.is_expired else 1) for g in world.grants],
+    )
+    _insert(
+        db,
+        "insert into public.uploads (id, owner_id, file_id, key, mode, size, state, created_by,"
+        " expires_at)"
+        " select id, owner_id, file_id, key, 'standard', 10, state, created_by,"
+        " now() + ends_in * interval '1 hour'"
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::uuid[],"
+        " %s::integer[]) as u (id, owner_id, file_id, key, state, created_by, ends_in)",
+        [
+            (
+                t.id,
+                t.file.owner.id,
+                t.file.id,
+                t.key,
+                t.state,
+                t.holder.id,
+                -1 if t.is_overdue else 1,
+            )
+            for t in world.tickets
+        ],
+    )
+    _insert(
+        db,
+        "select private.charge(owner_id, 0, 10, 'reserve', id)"
+        " from unnest(%s::uuid[], %s::uuid[]) as t (owner_id, id)",
+        [(t.file.owner.id, t.id) for t in world.tickets if t.state in ("open", "uploading")],
+    )
