@@ -1833,7 +1833,8 @@ CREATE FUNCTION private.find_ticket(key text, user_id uuid) RETURNS public.uploa
     from public.uploads as u
     where u.key = find_ticket.key
         and u.created_by = find_ticket.user_id
-        and exists (select 1 from public.user_profiles as p where p.id = find_ticket.user_id and p.is_active)
+        -- whoever became a viewer since, or lost the account, writes no more
+        and private.user_has_permission(find_ticket.user_id, 'edit_documents')
         -- a completed ticket stays good, so that a repeated upload meets Storage's own 409
         and (u.state = 'completed' or (u.state in ('open', 'uploading') and u.expires_at > now()));
 $$;
