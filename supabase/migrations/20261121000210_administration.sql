@@ -203,6 +203,37 @@ comment on function private.change_quota(uuid, bigint, uuid) is
 'Sets how many bytes a user may store. Below what is stored nothing is lost, and nothing more can be uploaded. Raises
 INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN for oneself.';
 
+create function private.change_setting(key text, value jsonb) returns private.settings
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_setting private.settings;
+begin
+    select s.* into v_setting from private.settings as s where s.key = change_setting.key for update;
+    if v_setting.key is null then
+        perform private.raise_error(
+            'NOT_FOUND', format('There is no setting "%s".', key), jsonb_build_object('key', key),
+            'List the settings to see their names.'
+        );
+    end if;
+    if value is null or jsonb_typeof(value) <> jsonb_typeof(v_setting.value)
+        or (jsonb_typeof(value) = 'number' and value::numeric < 0) then
+        perform private.raise_invalid(
+            'value', format('"%s" is a JSON %s, such as %s.', key, jsonb_typeof(v_setting.value), v_setting.value)
+        );
+    end if;
+    update private.settings as s
+    set value = change_setting.value, updated_at = now()
+    where s.key = change_setting.key
+    returning * into v_setting;
+    return v_setting;
+end;
+$$;
+comment on function private.change_setting(text, jsonb) is
+'For the command line: gives a setting another value of the same kind. Raises NOT_FOUND, INVALID_ARGUMENT.';
+
 -- What administrators call ---------------------------------------------------------------------
 
 create function private.set_user_role(user_id uuid, role text) returns jsonb

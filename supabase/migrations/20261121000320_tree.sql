@@ -35,9 +35,7 @@ security invoker
 set search_path = ''
 as $$
 declare
-    -- as an operating system would see it: without dots, spaces and invisible characters at the end
-    v_extension text := substring(lower(normalize(name, nfkc))
-        from '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$');
+    v_extension text := private.extension_of(name);
 begin
     if private.setting('uploads.blocked_extensions') ? v_extension then
         perform private.raise_error(

@@ -257,8 +257,6 @@ language plpgsql stable
 security invoker
 set search_path = ''
 as $$
-declare
-    v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
 begin
     perform private.check_name(name);
     if size is null or size < 0 then
@@ -271,17 +269,10 @@ begin
         perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
     end if;
     perform private.check_type(name);
-    if size > v_max_size then
-        perform private.raise_error(
-            'FILE_TOO_LARGE',
-            'The file is larger than this service accepts.',
-            jsonb_build_object('requested', size, 'limit', v_max_size)
-        );
-    end if;
 end;
 $$;
 comment on function private.check_upload(text, bigint, text, text) is
-'Raises what is wrong with an upload whoever asks: INVALID_ARGUMENT, TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
+'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
 create function private.check_base_version(node public.nodes, base_version uuid) returns void
 language plpgsql stable
@@ -344,6 +335,8 @@ begin
         end if;
         v_sibling_id := (private.find_sibling(v_owner_id, folder_id, v_name)).id;
     end if;
+
+    perform private.check_plan(v_owner_id, v_name, size);
 
     -- nodes before owners, the order in which everything locks
     perform from public.nodes as n

@@ -175,6 +175,191 @@ def test_fifty_tickets_at_once_never_exceed_the_quota(connect: Callable[[], Driv
     assert drive.ticket(owner, "the last.txt", 10)["upload_id"]
 
 
+def test_uploads_at_the_edge_of_the_quota_never_exceed_it(connect: Callable[[], Drive]) -> None:
+    """Fifty people at once ask, store, give up and purge where little room is left."""
+    drive = connect()
+    owner = drive.db.create_user()
+    drive.db.all("update public.owners set storage_limit = 500 where id = %s", owner)
+    drives = [connect() for _ in range(50)]
+    start = Barrier(len(drives))
+    outcomes = Counter[str]()
+
+    def go(number: int) -> Counter[str]:
+        mine, chance, seen = drives[number], random.Random(number), Counter[str]()
+        start.wait()
+        for round_ in range(4):
+            try:
+                ticket = mine.ticket(owner, f"{number}-{round_}.txt", chance.randrange(10, 60))
+                seen["given"] += 1
+                if chance.random() < 0.6:
+                    size = chance.randrange(ticket_size(mine, ticket) + 1)
+                    mine.store(owner, ticket["key"], size)
+                    seen["stored"] += 1
+                    if chance.random() < 0.7:
+                        mine.rpc(owner, "purge_nodes", ids=[ticket["file_id"]])
+                        seen["purged"] += 1
+                elif chance.random() < 0.7:
+                    mine.rpc(owner, "abort_upload", upload_id=ticket["upload_id"])
+                    seen["aborted"] += 1
+            except psycopg.Error as error:
+                seen[str(error.sqlstate)] += 1
+        return seen
+
+    with ThreadPoolExecutor(len(drives)) as pool:
+        for seen in pool.map(go, range(len(drives))):
+            outcomes += seen
+    assert drive.db.all(UNBALANCED) == []
+    assert set(outcomes) == {"given", "stored", "purged", "aborted", "PT413"}, outcomes
+    used, reserved, limit = quota_of(drive.db, owner)
+    assert used + reserved <= limit
+    assert outcomes["PT413"] > 10, outcomes  # it was a race for room
+
+
+def ticket_size(drive: Drive, ticket: Any) -> int:
+    return drive.db.one(  # type: ignore[no-any-return]
+        "select size from public.uploads where id = %s", ticket["upload_id"]
+    )
+
+
+# Plans -------------------------------------------------------------------------------------------
+
+
+def plan(db: Database, name: str, **columns: Any) -> None:
+    """Make a plan."""
+    db.connection.execute(
+        f"insert into public.plans (name, {', '.join(columns)})"  # type: ignore[arg-type]
+        f" values (%s{', %s' * len(columns)})",
+        (name, *columns.values()),
+    )
+
+
+def test_a_plan_limits_all_one_and_the_kinds_of_files(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    default = quota_of(db, owner)[2]
+    plan(db, "texts", storage_limit=1000, max_file_size=100, allowed_extensions=["txt", "md"])
+    plan(db, "pictures", blocked_extensions=["txt"])
+    assert db.one("select private.change_plan(%s, 'texts')", owner)["storage_limit"] == 1000
+    assert drive.upload(owner, "A.TXT", 100)["file_id"]
+    with refused("FILE_TOO_LARGE", used=100, reserved=0, limit=100, requested=101):
+        drive.ticket(owner, "b.txt", 101)
+    for name in ("c.pdf", "c", "c.txt.pdf", "c.", "txt"):
+        with refused("TYPE_NOT_ALLOWED", plan="texts", allowed=["txt", "md"]):
+            drive.ticket(owner, name, 1)
+    with refused("TYPE_NOT_ALLOWED"):
+        drive.ticket(owner, "c.exe", 1)  # the settings still count
+    for number in range(9):
+        drive.upload(owner, f"{number}.md", 100)
+    with refused("QUOTA_EXCEEDED", used=1000, limit=1000):
+        drive.ticket(owner, "more.txt", 1)
+
+    # a new version of what is there already is a new file as well
+    db.one("select private.change_plan(%s, 'pictures')", owner)
+    assert quota_of(db, owner)[2] == default
+    file_id = db.one("select id from public.nodes where name = 'A.TXT'")
+    with refused("TYPE_NOT_ALLOWED", extension="txt"):
+        drive.ticket(owner, "A.TXT", 1, file_id=file_id)
+    assert drive.ticket(owner, "more.pdf", 10**6)["upload_id"]
+    with refused("INVALID_ARGUMENT", field="plan"):
+        db.one("select private.change_plan(%s, 'gold')", owner)
+
+
+def test_a_plan_never_allows_more_than_the_service(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    plan(db, "big", max_file_size=10**15, storage_limit=10**15)
+    db.one("select private.change_plan(%s, 'big')", owner)
+    limit = db.one("select value::bigint from private.settings where key = 'uploads.max_size'")
+    with refused("FILE_TOO_LARGE", limit=limit):
+        drive.ticket(owner, "a.txt", limit + 1)
+
+
+def test_the_plan_of_who_owns_the_folder_counts(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    plan(db, "small", max_file_size=10)
+    db.one("select private.change_plan(%s, 'small')", owner)
+    folder = drive.rpc(owner, "create_folder", name="f")["id"]
+    drive.share(folder, peer, "edit")
+    with refused("FILE_TOO_LARGE", limit=10):
+        drive.ticket(peer, "a.txt", 11, folder_id=folder)
+    assert drive.ticket(peer, "a.txt", 11)["upload_id"]
+    db.all("update public.user_profiles set subscription = '{}'")
+    assert drive.ticket(peer, "a.txt", 11, folder_id=folder)["upload_id"]  # no plan, no limit
+
+
+def test_a_new_account_gets_the_limit_of_its_plan(db: Database) -> None:
+    db.all("update public.plans set storage_limit = 777 where name = 'free'")
+    assert quota_of(db, db.create_user())[2] == 777
+
+
+# What it is used for -----------------------------------------------------------------------------
+
+
+def usage(drive: Drive, user: uuid.UUID, **arguments: object) -> dict[str, int]:
+    """The breakdown, whose parts always add up."""
+    found: dict[str, int] = drive.rpc(user, "storage_usage", **arguments)
+    assert found["live"] + found["versions"] + found["trash"] + found["derived"] == found["used"]
+    return {key: value for key, value in found.items() if key != "limit" and value}
+
+
+def test_the_breakdown_adds_up_and_counts_shared_bytes_once(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    assert usage(drive, owner) == {}
+    first = drive.file(owner, "a.txt", "one", size=100)
+    assert usage(drive, owner) == {"used": 100, "live": 100}
+    second = drive.upload(owner, size=30, file_id=first["file_id"])
+    # until it is read, the earlier one is what a download gives
+    assert usage(drive, owner) == {"used": 130, "live": 100, "versions": 30}
+    drive.ingest("two")
+    assert usage(drive, owner) == {"used": 130, "live": 30, "versions": 100}
+    other = drive.file(owner, "b.txt", "three", size=5)
+    drive.rpc(owner, "trash_nodes", ids=[other["file_id"]])
+    assert usage(drive, owner) == {"used": 135, "live": 30, "versions": 100, "trash": 5}
+    # the same bytes in the trash and alive count as alive
+    db.all(
+        "update public.file_versions set blob_id = (select blob_id from public.file_versions"
+        " where id = %s) where id = %s",
+        second["version_id"],
+        other["version_id"],
+    )
+    db.all("delete from private.blobs where size = 5")
+    assert usage(drive, owner) == {"used": 130, "live": 30, "versions": 100}
+    db.all(
+        "insert into private.blobs (owner_id, bucket, key, size) values (%s, 'derived', 'x', 7)",
+        owner,
+    )
+    drive.ticket(owner, "c.txt", 50)
+    assert usage(drive, owner) == {
+        "used": 137,
+        "reserved": 50,
+        "live": 30,
+        "versions": 100,
+        "derived": 7,
+    }
+
+
+def test_strangers_learn_nothing_about_what_is_stored(db: Database, drive: Drive) -> None:
+    owner, stranger = db.create_user(), db.create_user()
+    drive.upload(owner, size=100)
+    assert usage(drive, owner, owner=str(owner))["used"] == 100
+    for who in (str(owner), str(uuid.uuid4())):
+        with refused("NOT_FOUND"):
+            drive.rpc(stranger, "storage_usage", owner=who)
+
+
+def test_each_day_is_written_down_once(db: Database, drive: Drive) -> None:
+    owner, stranger = db.create_user(), db.create_user()
+    drive.upload(owner, size=100)
+    assert db.one("select private.record_usage()") == 2
+    drive.upload(owner, "b.txt", size=50)
+    assert db.one("select private.record_usage()") == 0
+    db.all("update public.usage_daily set day = day - 1")
+    assert db.one("select private.record_usage(1)") == 1
+    assert db.one("select private.record_usage()") == 1
+    with db.as_user(owner):
+        assert db.all("select used from public.usage_daily order by day") == [100, 150]
+    with db.as_user(stranger):
+        assert db.all("select used from public.usage_daily order by day") == [0, 0]
+
+
 # The ledger --------------------------------------------------------------------------------------
 
 
