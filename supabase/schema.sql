@@ -470,6 +470,8 @@ begin
         v_sibling_id := (private.find_sibling(v_owner_id, folder_id, v_name)).id;
     end if;
 
+    perform private.check_plan(v_owner_id, v_name, size);
+
     -- nodes before owners, the order in which everything locks
     perform from public.nodes as n
     where n.id in (begin_upload.file_id, begin_upload.folder_id, v_sibling_id)
@@ -667,6 +669,29 @@ $$;
 COMMENT ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) IS 'Closes or opens an account: from the next statement on a closed one reaches nothing. Its open tickets end. Raises
 NOT_FOUND, CONFLICT_STATE for the last active administrator.';
 
+CREATE FUNCTION private.change_plan(user_id uuid, plan text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if not exists (select 1 from public.plans as p where p.name = change_plan.plan) then
+        perform private.raise_invalid(
+            'plan', format('There is no plan "%s".', plan),
+            jsonb_build_object('expected', (select jsonb_agg(p.name order by p.name) from public.plans as p))
+        );
+    end if;
+    -- the owner before the profile, the order in which an upload ends
+    perform from public.owners as o where o.id = user_id for no key update;
+    perform private.lock_profile(user_id);
+    update public.user_profiles as p
+    set subscription = p.subscription || jsonb_build_object('plan', change_plan.plan), updated_at = now()
+    where p.id = user_id;
+    return private.describe_user(user_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.change_plan(user_id uuid, plan text) IS 'Gives a user a plan, and its limit. Raises INVALID_ARGUMENT (field plan), NOT_FOUND.';
+
 CREATE FUNCTION private.change_quota(user_id uuid, storage_limit bigint, changed_by uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -712,6 +737,45 @@ $$;
 
 COMMENT ON FUNCTION private.change_role(user_id uuid, role text, changed_by uuid) IS 'Gives a user a role; changed_by is null for the command line. Raises INVALID_ARGUMENT, NOT_FOUND, CONFLICT_STATE for
 the last active administrator, FORBIDDEN for oneself.';
+
+CREATE TABLE private.settings (
+    key text NOT NULL,
+    value jsonb NOT NULL,
+    description text NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE private.settings IS 'Limits, rates, defaults: configuration that hosted projects cannot keep in a GUC. Never secrets.';
+
+CREATE FUNCTION private.change_setting(key text, value jsonb) RETURNS private.settings
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_setting private.settings;
+begin
+    select s.* into v_setting from private.settings as s where s.key = change_setting.key for update;
+    if v_setting.key is null then
+        perform private.raise_error(
+            'NOT_FOUND', format('There is no setting "%s".', key), jsonb_build_object('key', key),
+            'List the settings to see their names.'
+        );
+    end if;
+    if value is null or jsonb_typeof(value) <> jsonb_typeof(v_setting.value)
+        or (jsonb_typeof(value) = 'number' and value::numeric < 0) then
+        perform private.raise_invalid(
+            'value', format('"%s" is a JSON %s, such as %s.', key, jsonb_typeof(v_setting.value), v_setting.value)
+        );
+    end if;
+    update private.settings as s
+    set value = change_setting.value, updated_at = now()
+    where s.key = change_setting.key
+    returning * into v_setting;
+    return v_setting;
+end;
+$$;
+
+COMMENT ON FUNCTION private.change_setting(key text, value jsonb) IS 'For the command line: gives a setting another value of the same kind. Raises NOT_FOUND, INVALID_ARGUMENT.';
 
 CREATE FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE plpgsql
@@ -948,14 +1012,51 @@ $$;
 
 COMMENT ON FUNCTION private.check_name(name text) IS 'The name itself, as given. Raises INVALID_ARGUMENT (field name).';
 
+CREATE FUNCTION private.check_plan(owner_id uuid, name text, size bigint) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_plan public.plans := private.plan_of(owner_id);
+    v_max_size bigint := least((private.setting('uploads.max_size'))::bigint, v_plan.max_file_size);
+    v_extension text := private.extension_of(name);
+begin
+    if v_extension = any(v_plan.blocked_extensions) or not v_extension = any(v_plan.allowed_extensions)
+        or (v_extension is null and v_plan.allowed_extensions is not null) then
+        perform private.raise_error(
+            'TYPE_NOT_ALLOWED',
+            format('The plan "%s" does not accept files of this type.', v_plan.name),
+            jsonb_build_object(
+                'extension', v_extension, 'plan', v_plan.name,
+                'allowed', v_plan.allowed_extensions, 'blocked', v_plan.blocked_extensions
+            )
+        );
+    end if;
+    if size > v_max_size then
+        perform private.raise_error(
+            'FILE_TOO_LARGE',
+            'The file is larger than this service accepts.',
+            (
+                select jsonb_build_object(
+                    'used', o.storage_used, 'reserved', o.storage_reserved, 'limit', v_max_size, 'requested', size
+                )
+                from public.owners as o
+                where o.id = check_plan.owner_id
+            )
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) IS 'Raises what an owner''s plan says against one file: TYPE_NOT_ALLOWED, FILE_TOO_LARGE. The limit on all files together
+is on the owner: see require_quota.';
+
 CREATE FUNCTION private.check_type(name text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
-    AS $_$
+    AS $$
 declare
-    -- as an operating system would see it: without dots, spaces and invisible characters at the end
-    v_extension text := substring(lower(normalize(name, nfkc))
-        from '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$');
+    v_extension text := private.extension_of(name);
 begin
     if private.setting('uploads.blocked_extensions') ? v_extension then
         perform private.raise_error(
@@ -965,7 +1066,7 @@ begin
         );
     end if;
 end;
-$_$;
+$$;
 
 COMMENT ON FUNCTION private.check_type(name text) IS 'Raises TYPE_NOT_ALLOWED for the name of an executable.';
 
@@ -973,8 +1074,6 @@ CREATE FUNCTION private.check_upload(name text, size bigint, sha256 text, on_con
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $_$
-declare
-    v_max_size bigint := (private.setting('uploads.max_size'))::bigint;
 begin
     perform private.check_name(name);
     if size is null or size < 0 then
@@ -987,17 +1086,10 @@ begin
         perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
     end if;
     perform private.check_type(name);
-    if size > v_max_size then
-        perform private.raise_error(
-            'FILE_TOO_LARGE',
-            'The file is larger than this service accepts.',
-            jsonb_build_object('requested', size, 'limit', v_max_size)
-        );
-    end if;
 end;
 $_$;
 
-COMMENT ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks: INVALID_ARGUMENT, TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
+COMMENT ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
 CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1657,6 +1749,12 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.expire_uploads(owner_id uuid) IS 'Ends overdue tickets, of one owner or of all, and returns their reservations; how many it ended.';
+
+CREATE FUNCTION private.extension_of(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN "substring"(lower(NORMALIZE(name, NFKC)), '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$'::text);
+
+COMMENT ON FUNCTION private.extension_of(name text) IS 'What follows the last dot of a name, in lower case; null without.';
 
 CREATE FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3278,6 +3376,43 @@ $$;
 
 COMMENT ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) IS 'Puts a node, and with it all below it, into a folder (a null row: the root) of an owner under a name.';
 
+CREATE TABLE public.plans (
+    name text NOT NULL,
+    storage_limit bigint,
+    max_file_size bigint,
+    allowed_extensions text[],
+    blocked_extensions text[] DEFAULT '{}'::text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT plans_allowed_extensions_check CHECK (((allowed_extensions)::text = lower((allowed_extensions)::text))),
+    CONSTRAINT plans_blocked_extensions_check CHECK (((blocked_extensions)::text = lower((blocked_extensions)::text))),
+    CONSTRAINT plans_max_file_size_check CHECK ((max_file_size >= 0)),
+    CONSTRAINT plans_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
+    CONSTRAINT plans_storage_limit_check CHECK ((storage_limit >= 0))
+);
+
+COMMENT ON TABLE public.plans IS 'What a subscription allows. A profile names its plan in subscription.plan; without one, or where a plan says nothing,
+the settings count.';
+
+COMMENT ON COLUMN public.plans.storage_limit IS 'Bytes in all, given to the owner when the plan is; an administrator may then set another limit. null: the setting
+owners.storage_limit.';
+
+COMMENT ON COLUMN public.plans.max_file_size IS 'Bytes of one file; never more than the setting uploads.max_size.';
+
+COMMENT ON COLUMN public.plans.allowed_extensions IS 'Only these, in lower case without the dot; null: any.';
+
+COMMENT ON COLUMN public.plans.blocked_extensions IS 'Not these, beside the setting uploads.blocked_extensions.';
+
+CREATE FUNCTION private.plan_of(owner_id uuid) RETURNS public.plans
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select p.*
+    from public.user_profiles as u inner join public.plans as p on p.name = u.subscription ->> 'plan'
+    where u.id = plan_of.owner_id;
+$$;
+
+COMMENT ON FUNCTION private.plan_of(owner_id uuid) IS 'The plan of a personal owner; a null row when there is none.';
+
 CREATE FUNCTION private.pre_request() RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3551,6 +3686,35 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.reclaim_jobs() IS 'Queues the jobs of workers that stopped renewing their lease.';
+
+CREATE FUNCTION private.record_usage(max_owners integer DEFAULT 200) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_day date := (now() at time zone 'utc')::date;
+    v_owner_ids uuid[] := array(
+        select o.id
+        from public.owners as o
+        where not exists (select 1 from public.usage_daily as d where d.owner_id = o.id and d.day = v_day)
+        limit max_owners
+    );
+    v_count integer;
+begin
+    insert into public.usage_daily (owner_id, day, used, reserved, storage_limit, live, versions, trash, derived)
+    select
+        o.id, v_day, o.storage_used, o.storage_reserved, o.storage_limit,
+        coalesce(u.live, 0), coalesce(u.versions, 0), coalesce(u.trash, 0), coalesce(u.derived, 0)
+    from public.owners as o
+    left join private.usage_of(v_owner_ids) as u on u.owner_id = o.id
+    where o.id = any(v_owner_ids)
+    on conflict do nothing;
+    get diagnostics v_count = row_count;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.record_usage(max_owners integer) IS 'Writes the day''s row of usage_daily for owners who have none yet; how many it wrote.';
 
 CREATE FUNCTION private.record_view(node uuid) RETURNS public.node_user_state
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4606,6 +4770,32 @@ $$;
 
 COMMENT ON FUNCTION private.stop_work(node_ids uuid[]) IS 'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.';
 
+CREATE FUNCTION private.storage_usage(owner uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_id uuid := coalesce(owner, private.require_user());
+begin
+    perform private.require_user();
+    if not v_owner_id = any(private.my_owner_ids()) then -- absent and not-yours look alike on purpose
+        perform private.raise_error('NOT_FOUND', 'No such owner.', jsonb_build_object('id', v_owner_id));
+    end if;
+    return (
+        select jsonb_build_object(
+            'used', o.storage_used, 'reserved', o.storage_reserved, 'limit', o.storage_limit,
+            'live', coalesce(u.live, 0), 'versions', coalesce(u.versions, 0), 'trash', coalesce(u.trash, 0),
+            'derived', coalesce(u.derived, 0)
+        )
+        from public.owners as o
+        left join private.usage_of(array[v_owner_id]) as u on u.owner_id = o.id
+        where o.id = v_owner_id
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.storage_usage(owner uuid) IS 'Behind public.storage_usage.';
+
 CREATE FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -5315,6 +5505,24 @@ $$;
 
 COMMENT ON FUNCTION private.tg_uploads__release() IS 'Returns the reservations of open tickets that are deleted, and removes the files that only waited for them.';
 
+CREATE FUNCTION private.tg_user_profiles__apply_plan() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_limit bigint := coalesce(
+        (private.plan_of(new.id)).storage_limit, (private.setting('owners.storage_limit'))::bigint
+    );
+begin
+    update public.owners as o
+    set storage_limit = v_limit
+    where o.id = new.id and o.storage_limit <> v_limit;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_user_profiles__apply_plan() IS 'Gives an owner the limit of their new plan.';
+
 CREATE FUNCTION private.tg_user_profiles__check_preferences() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -5543,6 +5751,42 @@ CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
 $$;
 
 COMMENT ON FUNCTION private.unserve_version(version_id uuid) IS 'Takes a version out of both legs of search.';
+
+CREATE FUNCTION private.usage_of(owner_ids uuid[]) RETURNS TABLE(owner_id uuid, live bigint, versions bigint, trash bigint, derived bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    return query
+    select
+        b.owner_id,
+        coalesce(sum(b.size) filter (where b.use = 1), 0)::bigint,
+        coalesce(sum(b.size) filter (where b.use = 2), 0)::bigint,
+        coalesce(sum(b.size) filter (where b.use = 3), 0)::bigint,
+        coalesce(sum(b.size) filter (where b.use = 4), 0)::bigint
+    from (
+        -- several versions may share a blob: it counts once, where it is needed most
+        select a.owner_id, a.size, case when a.bucket = 'derived' then 4 else coalesce(min(
+            case
+                when n.trashed_at is not null then 3
+                -- what a download gives; the newest before the first is read
+                when v.id = coalesce(n.head_version_id, (
+                    select w.id from public.file_versions as w where w.file_id = n.id order by w.no desc limit 1
+                )) then 1
+                else 2
+            end
+        ), 2) end as use
+        from private.blobs as a
+        left join public.file_versions as v on v.blob_id = a.id
+        left join public.nodes as n on n.id = v.file_id
+        where a.owner_id = any(owner_ids) and a.released_at is null
+        group by a.id
+    ) as b
+    group by b.owner_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.usage_of(owner_ids uuid[]) IS 'What owners have used, in four parts that add up to it: live, versions, trash, derived. No row for who has nothing.';
 
 CREATE FUNCTION private.user_has_permission(user_id uuid, permission text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -6030,6 +6274,17 @@ COMMENT ON FUNCTION public.set_user_role(user_id uuid, role text) IS 'Give a use
 Takes effect at the user''s next statement. Needs the permission manage_users. Raises FORBIDDEN (also for your own
 role), NOT_FOUND, INVALID_ARGUMENT (field role), CONFLICT_STATE for the last active administrator.';
 
+CREATE FUNCTION public.storage_usage(owner uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.storage_usage(owner); $$;
+
+COMMENT ON FUNCTION public.storage_usage(owner uuid) IS 'How much is stored, and as what: {used, reserved, limit, live, versions, trash, derived} in bytes.
+
+owner: null for yourself, or a workspace of yours. live, versions (earlier ones of living files), trash and derived
+(pictures and the like made from files) add up to used; bytes that several versions share count once. reserved is
+promised to uploads under way. Raises NOT_FOUND.';
+
 CREATE FUNCTION public.tag_nodes(ids uuid[], add text[] DEFAULT '{}'::text[], remove text[] DEFAULT '{}'::text[]) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -6180,15 +6435,6 @@ CREATE TABLE private.role_permissions (
 );
 
 COMMENT ON TABLE private.role_permissions IS 'What each role may do at all; levels on nodes decide where. admin implies everything, but nobody''s content.';
-
-CREATE TABLE private.settings (
-    key text NOT NULL,
-    value jsonb NOT NULL,
-    description text NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE private.settings IS 'Limits, rates, defaults: configuration that hosted projects cannot keep in a GUC. Never secrets.';
 
 CREATE TABLE private.text_vectors (
     owner_id uuid NOT NULL,
@@ -6447,6 +6693,20 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
 
+CREATE TABLE public.usage_daily (
+    owner_id uuid NOT NULL,
+    day date NOT NULL,
+    used bigint NOT NULL,
+    reserved bigint NOT NULL,
+    storage_limit bigint NOT NULL,
+    live bigint NOT NULL,
+    versions bigint NOT NULL,
+    trash bigint NOT NULL,
+    derived bigint NOT NULL
+);
+
+COMMENT ON TABLE public.usage_daily IS 'What each owner stored on each day, in bytes: one row a day (UTC), for trends.';
+
 CREATE TABLE public.workspace_members (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     workspace_id uuid NOT NULL,
@@ -6578,6 +6838,9 @@ ALTER TABLE ONLY public.pages
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_version_id_page_key UNIQUE (version_id, page);
 
+ALTER TABLE ONLY public.plans
+    ADD CONSTRAINT plans_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY public.share_links
     ADD CONSTRAINT share_links_pkey PRIMARY KEY (id);
 
@@ -6592,6 +6855,9 @@ ALTER TABLE ONLY public.uploads
 
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.usage_daily
+    ADD CONSTRAINT usage_daily_pkey PRIMARY KEY (owner_id, day);
 
 ALTER TABLE ONLY public.user_profiles
     ADD CONSTRAINT user_profiles_pkey PRIMARY KEY (id);
@@ -6794,6 +7060,10 @@ CREATE TRIGGER _100_refuse_update BEFORE UPDATE ON public.audit_logs FOR EACH ST
 ALTER TABLE public.audit_logs ENABLE ALWAYS TRIGGER _100_refuse_update;
 
 CREATE TRIGGER _110_keep_admin BEFORE DELETE ON public.user_profiles FOR EACH ROW WHEN (((old.role = 'admin'::text) AND old.is_active)) EXECUTE FUNCTION private.tg_user_profiles__keep_admin();
+
+CREATE TRIGGER _500_apply_first_plan AFTER INSERT ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__apply_plan();
+
+CREATE TRIGGER _500_apply_plan AFTER UPDATE OF subscription ON public.user_profiles FOR EACH ROW WHEN (((old.subscription ->> 'plan'::text) IS DISTINCT FROM (new.subscription ->> 'plan'::text))) EXECUTE FUNCTION private.tg_user_profiles__apply_plan();
 
 CREATE TRIGGER _500_copy_quota AFTER UPDATE OF storage_used, storage_limit ON public.owners FOR EACH ROW WHEN (((old.storage_used IS DISTINCT FROM new.storage_used) OR (old.storage_limit IS DISTINCT FROM new.storage_limit))) EXECUTE FUNCTION private.tg_owners__copy_quota();
 
@@ -7035,6 +7305,9 @@ ALTER TABLE ONLY public.uploads
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.usage_daily
+    ADD CONSTRAINT usage_daily_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.user_profiles
     ADD CONSTRAINT user_profiles_id_fkey FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
@@ -7106,6 +7379,8 @@ CREATE POLICY members_can_select ON public.groups FOR SELECT TO authenticated US
 
 CREATE POLICY members_can_select ON public.owners FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
 
+CREATE POLICY members_can_select ON public.usage_daily FOR SELECT TO authenticated USING ((owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
+
 CREATE POLICY members_can_select ON public.workspace_members FOR SELECT TO authenticated USING ((workspace_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
 
 CREATE POLICY members_can_select ON public.workspaces FOR SELECT TO authenticated USING ((id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[])));
@@ -7127,6 +7402,8 @@ ALTER TABLE public.pages ENABLE ROW LEVEL SECURITY;
 CREATE POLICY parties_can_select ON public.audit_logs FOR SELECT TO authenticated USING ((( SELECT private.is_active() AS is_active) AND ((actor_id = ( SELECT auth.uid() AS uid)) OR (on_behalf_of = ( SELECT auth.uid() AS uid)) OR (owner_id = ANY (( SELECT private.my_managed_owner_ids() AS my_managed_owner_ids)::uuid[])) OR ( SELECT private.has_permission('view_analytics'::text) AS has_permission))));
 
 CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated USING (((id = ANY (( SELECT private.my_share_ids() AS my_share_ids)::uuid[])) OR private.can_manage(node_id)));
+
+ALTER TABLE public.plans ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY readers_can_select ON public.chunks FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
@@ -7166,6 +7443,8 @@ CREATE POLICY uploaders_can_select ON public.uploads FOR SELECT TO authenticated
 
 ALTER TABLE public.uploads ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.usage_daily ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.user_profiles ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY users_can_delete ON public.notifications FOR DELETE TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
@@ -7177,6 +7456,8 @@ CREATE POLICY users_can_select ON public.node_user_state FOR SELECT TO authentic
   WHERE (n.id = node_user_state.node_id)))));
 
 CREATE POLICY users_can_select ON public.notifications FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
+
+CREATE POLICY users_can_select ON public.plans FOR SELECT TO authenticated USING (( SELECT private.is_active() AS is_active));
 
 CREATE POLICY users_can_select ON public.user_profiles FOR SELECT TO authenticated USING (((id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
 
@@ -7247,9 +7528,13 @@ GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.change_plan(user_id uuid, plan text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.change_quota(user_id uuid, storage_limit bigint, changed_by uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.change_role(user_id uuid, role text, changed_by uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.change_setting(key text, value jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid) FROM PUBLIC;
 
@@ -7270,6 +7555,8 @@ REVOKE ALL ON FUNCTION private.check_filters(filters jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.check_ids(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
@@ -7340,6 +7627,8 @@ GRANT ALL ON FUNCTION private.expire_notifications() TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.expire_uploads(owner_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.expire_uploads(owner_id uuid) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) TO narwhal_worker;
@@ -7572,6 +7861,11 @@ REVOKE ALL ON FUNCTION private.people_named(user_id uuid, email text, group_id u
 
 REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.plans TO authenticated;
+GRANT SELECT ON TABLE public.plans TO service_role;
+
+REVOKE ALL ON FUNCTION private.plan_of(owner_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.pre_request() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.pre_request() TO anon;
 GRANT ALL ON FUNCTION private.pre_request() TO authenticated;
@@ -7609,6 +7903,8 @@ GRANT ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timesta
 REVOKE ALL ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reclaim_jobs() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.record_usage(max_owners integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.record_view(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.record_view(node uuid) TO anon;
@@ -7720,6 +8016,10 @@ REVOKE ALL ON FUNCTION private.split_name(name text, OUT stem text, OUT extensio
 
 REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.storage_usage(owner uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO anon;
+GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
 
@@ -7777,6 +8077,8 @@ REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_user_profiles__apply_plan() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_user_profiles__check_preferences() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_user_profiles__delete_owner() FROM PUBLIC;
@@ -7798,6 +8100,8 @@ GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.usage_of(owner_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.user_has_permission(user_id uuid, permission text) FROM PUBLIC;
 
@@ -7919,6 +8223,10 @@ REVOKE ALL ON FUNCTION public.set_user_role(user_id uuid, role text) FROM PUBLIC
 GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO anon;
 GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.storage_usage(owner uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO anon;
+GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) TO anon;
 GRANT ALL ON FUNCTION public.tag_nodes(ids uuid[], add text[], remove text[]) TO authenticated;
@@ -7959,6 +8267,9 @@ GRANT SELECT ON TABLE public.owners TO service_role;
 GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
+
+GRANT SELECT ON TABLE public.usage_daily TO authenticated;
+GRANT SELECT ON TABLE public.usage_daily TO service_role;
 
 GRANT SELECT ON TABLE public.workspace_members TO authenticated;
 GRANT SELECT ON TABLE public.workspace_members TO service_role;
