@@ -293,25 +293,161 @@ parent: the folder to put it in (level edit), null for your own root. Raises INV
 depth), CONFLICT_NAME with existing_id and suggested, NOT_FOUND, FORBIDDEN.';
 grant execute on function public.create_folder(text, uuid) to anon, authenticated;
 
+create function private.check_filter_types(filters jsonb, types jsonb) returns void
+language plpgsql immutable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_key text;
+    v_value jsonb;
+    v_type text;
+begin
+    if jsonb_typeof(filters) <> 'object' then
+        perform private.raise_invalid('filters', 'filters must be an object.');
+    end if;
+    for v_key, v_value in select f.key, f.value from jsonb_each(filters) as f loop
+        v_type := types ->> v_key;
+        if v_type is null then
+            perform private.raise_invalid(
+                'filters.' || v_key,
+                format('There is no filter "%s".', v_key),
+                jsonb_build_object('expected', (select jsonb_agg(k) from jsonb_object_keys(types) as k))
+            );
+        end if;
+        continue when v_value = 'null';
+        if jsonb_typeof(v_value) <> (case when v_type = 'texts' then 'array' else 'string' end) then
+            perform private.raise_invalid(
+                'filters.' || v_key,
+                format('%s must be null or a %s.', v_key, case when v_type = 'texts' then 'list' else 'text' end)
+            );
+        end if;
+        begin
+            if v_type = 'timestamp' then
+                perform (filters ->> v_key)::timestamptz;
+            end if;
+        exception when data_exception then
+            perform private.raise_invalid('filters.' || v_key, format('%s is no date or time.', v_key));
+        end;
+    end loop;
+end;
+$$;
+comment on function private.check_filter_types(jsonb, jsonb) is
+'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: texts | text | timestamp}), or malformed.';
+grant execute on function private.check_filter_types(jsonb, jsonb) to anon, authenticated;
+
+create function private.passes_filters(node public.nodes, filters jsonb) returns boolean
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select (coalesce(filters -> 'kinds', 'null') = 'null' or filters -> 'kinds' ? (node).kind)
+        and (coalesce(filters -> 'statuses', 'null') = 'null' or filters -> 'statuses' ? (node).status)
+        and (
+            coalesce(filters -> 'types', 'null') = 'null'
+            or (node).kind = 'file' and lower(substring((node).name from '\.([^.]+)$')) = any(array(
+                select lower(ltrim(t, '.')) from jsonb_array_elements_text(nullif(filters -> 'types', 'null')) as t
+            ))
+        )
+        and (
+            filters ->> 'name_contains' is null
+            or strpos(private.name_key((node).name), private.name_key(filters ->> 'name_contains')) > 0
+        )
+        and (filters ->> 'updated_from' is null or (node).updated_at >= (filters ->> 'updated_from')::timestamptz)
+        and (filters ->> 'updated_to' is null or (node).updated_at <= (filters ->> 'updated_to')::timestamptz);
+$$;
+comment on function private.passes_filters(public.nodes, jsonb) is
+'Whether a node is one that list_folder is asked for.';
+grant execute on function private.passes_filters(public.nodes, jsonb) to anon, authenticated;
+
+create function private.folder_totals(
+    folder_id uuid, max_nodes bigint default null, out child_count bigint, out total_size bigint
+) returns record
+language sql stable
+security definer -- counts below a folder without testing the policy on each node: who reads it may read them all
+set search_path = ''
+as $$
+    with recursive below (id, size) as (
+        select n.id, n.size
+        from public.nodes as n
+        where n.parent_id = folder_totals.folder_id and n.trashed_at is null
+        union all
+        select n.id, n.size
+        from below as b inner join public.nodes as n on n.parent_id = b.id
+        where n.trashed_at is null
+    ), counted as ( -- level by level, so that it ends where the limit is reached
+        select count(*) as nodes, coalesce(sum(l.size), 0) as size
+        from (select b.size from below as b limit folder_totals.max_nodes + 1) as l
+    )
+    select
+        (
+            select count(*) from public.nodes as n
+            where n.parent_id = folder_totals.folder_id and n.trashed_at is null
+        ),
+        case when c.nodes <= folder_totals.max_nodes or folder_totals.max_nodes is null then c.size::bigint end
+    from counted as c
+    where exists (
+        select 1 from public.nodes as f
+        where f.id = folder_totals.folder_id
+            and private.is_readable(
+                f.owner_id, f.path, f.trashed_at, private.my_owner_ids(), private.granted_roots()
+            )
+    );
+$$;
+comment on function private.folder_totals(uuid, bigint) is
+'How many living nodes a folder holds directly, and the bytes of all below it; no bytes when there are more nodes than
+max_nodes. Nulls when the caller may not read the folder.';
+grant execute on function private.folder_totals(uuid, bigint) to anon, authenticated;
+
+create function private.decode_cursor(cursor text, sort text) returns jsonb
+language plpgsql immutable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_after jsonb;
+begin
+    v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
+    if cursor is not null and (
+        num_nulls(v_after ->> 0, (v_after ->> 1)::uuid) > 0 or v_after ->> 2 is distinct from sort
+    ) then
+        raise data_exception;
+    end if;
+    return v_after;
+exception when others then
+    perform private.raise_invalid('cursor', 'This cursor is not one that list_folder gave.');
+end;
+$$;
+comment on function private.decode_cursor(text, text) is
+'Where the page before ended, as [sort key, id, sort]; null for the first. Raises INVALID_ARGUMENT (field cursor).';
+grant execute on function private.decode_cursor(text, text) to anon, authenticated;
+
 create function public.list_folder(
-    folder uuid default null, sort text default 'name', page_size integer default 100, cursor text default null
+    folder uuid default null,
+    sort text default 'name',
+    page_size integer default 100,
+    cursor text default null,
+    recursive boolean default false,
+    filters jsonb default null
 ) returns jsonb
 language plpgsql stable
 security invoker -- the policy of nodes decides what is listed
 set search_path = ''
 as $$
 declare
+    v_owner_id uuid := auth.uid();
     v_key text;
     v_is_descending boolean := sort like '-%';
-    v_after jsonb;
+    v_after jsonb := private.decode_cursor(cursor, sort);
     v_rows jsonb;
 begin
     perform private.require_reader();
+    -- by name in the collation of the index that keeps names apart: the keys come in its order
     v_key := case regexp_replace(sort, '^-', '')
-        when 'name' then 'private.name_key(n.name)'
-        when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'')'
-        when 'created_at' then 'to_char(n.created_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'')'
-        when 'size' then 'lpad(n.size::text, 20, ''0'')'
+        when 'name' then 'lower(normalize(n.name, nfc) collate pg_c_utf8)'
+        when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
+        when 'created_at' then 'to_char(n.created_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
+        when 'size' then 'lpad(n.size::text, 20, ''0'') collate pg_c_utf8'
     end;
     if v_key is null then
         perform private.raise_invalid(
@@ -321,31 +457,32 @@ begin
     if page_size is null or page_size not between 1 and 1000 then
         perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
     end if;
-    if folder is not null and not exists (
-        select 1 from public.nodes as n where n.id = folder and n.kind = 'folder'
-    ) then
-        perform private.raise_error('NOT_FOUND', 'No such folder.', jsonb_build_object('id', folder));
+    if recursive is null then
+        perform private.raise_invalid('recursive', 'recursive is true or false.');
     end if;
-    begin
-        v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
-        if cursor is not null and (
-            num_nulls(v_after ->> 0, (v_after ->> 1)::uuid) > 0 or v_after ->> 2 is distinct from sort
-        ) then
-            raise data_exception;
+    if filters is not null then
+        perform private.check_filter_types(
+            filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "name_contains": "text",
+                       "updated_from": "timestamp", "updated_to": "timestamp"}'
+        );
+    end if;
+    if folder is not null then
+        select n.owner_id into v_owner_id from public.nodes as n where n.id = folder and n.kind = 'folder';
+        if not found then
+            perform private.raise_error('NOT_FOUND', 'No such folder.', jsonb_build_object('id', folder));
         end if;
-    exception when others then
-        perform private.raise_invalid('cursor', 'This cursor is not one that list_folder gave.');
-    end;
+    end if;
 
     -- the pieces are the constants above; one row more than asked tells whether there is a next page
     execute format(
         $query$
         select coalesce(jsonb_agg(to_jsonb(p) - 'path' order by p.sort_key %3$s, p.id %3$s), '[]')
         from (
-            select n.*, %1$s collate "C" as sort_key
+            select n.*, %1$s as sort_key
             from public.nodes as n
-            where %4$s and ($2 is null or (%1$s collate "C", n.id) %2$s ($2 ->> 0, ($2 ->> 1)::uuid))
-            order by %1$s collate "C" %3$s, n.id %3$s
+            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s
+                and ($5 is null or private.passes_filters(n, $5))
+            order by %1$s %3$s, n.id %3$s
             limit $3 + 1
         ) as p
         $query$,
@@ -353,15 +490,24 @@ begin
         case when v_is_descending then '<' else '>' end,
         case when v_is_descending then 'desc' else 'asc' end,
         case
-            when folder is null then 'n.parent_id is null and n.owner_id = (select auth.uid())'
+            when folder is null and recursive then 'true'
+            when folder is null then 'n.parent_id is null'
+            when recursive then 'n.path @> array[$1] and n.id <> $1'
             else 'n.parent_id = $1'
-        end
-    ) into v_rows using folder, v_after, page_size;
+        end,
+        case when v_after is not null then format(
+            'and (%1$s, n.id) %2$s ($2 ->> 0, ($2 ->> 1)::uuid)', v_key, case when v_is_descending then '<' else '>' end
+        ) end
+    ) into v_rows using folder, v_after, page_size, v_owner_id, filters;
 
     return jsonb_build_object(
         'items', (
-            select coalesce(jsonb_agg(r.item - 'sort_key' order by r.position), '[]')
+            select coalesce(jsonb_agg(
+                r.item - 'sort_key' || case when r.item ->> 'kind' = 'folder' then to_jsonb(t) else '{}' end
+                order by r.position
+            ), '[]')
             from jsonb_array_elements(v_rows) with ordinality as r (item, position)
+            left join lateral private.folder_totals((r.item ->> 'id')::uuid, 1000) as t on r.item ->> 'kind' = 'folder'
             where r.position <= page_size
         ),
         'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
@@ -372,26 +518,18 @@ begin
     );
 end;
 $$;
-comment on function public.list_folder(uuid, text, integer, text) is
+comment on function public.list_folder(uuid, text, integer, text, boolean, jsonb) is
 'List what is in a folder: {items, next_cursor}.
 
 folder: null for your own root. sort: name, updated_at, created_at, size; "-name" and so on reverse. page_size: 1 to
-1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. Raises NOT_FOUND,
-INVALID_ARGUMENT (field sort, page_size or cursor).';
-grant execute on function public.list_folder(uuid, text, integer, text) to anon, authenticated;
+1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. recursive: all that
+is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, name_contains (any case),
+updated_from, updated_to; anything else is refused. A folder among the items has child_count, and total_size, the bytes
+of all files below it: null when there are more than 1,000 nodes to add up (file_details always has it). Raises
+NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
+grant execute on function public.list_folder(uuid, text, integer, text, boolean, jsonb) to anon, authenticated;
 
 -- Renaming -------------------------------------------------------------------------------------
-
-create function private.is_workspace_root(node public.nodes) returns boolean
-language sql stable
-security invoker
-set search_path = ''
-as $$
-    select (node).parent_id is null and exists (
-        select 1 from public.owners as o where o.id = (node).owner_id and o.kind = 'workspace'
-    );
-$$;
-comment on function private.is_workspace_root(public.nodes) is 'Whether a node is the root folder of a workspace.';
 
 create function private.rename_node(id uuid, name text) returns public.nodes
 language plpgsql volatile
@@ -407,7 +545,7 @@ begin
     -- nodes before owners; then look, since it may have been on its way elsewhere
     perform from public.nodes as n where n.id = rename_node.id for no key update;
     v_node := private.require_level(id, 'edit');
-    if private.is_workspace_root(v_node) then
+    if exists (select 1 from public.workspaces as w where w.root_id = v_node.id) then
         v_node := private.require_level(id, 'manage');
     end if;
     if v_node.kind = 'file' then
@@ -470,11 +608,7 @@ security invoker
 set search_path = ''
 as $$
 begin
-    if private.is_workspace_root(node) then
-        perform private.raise_error(
-            'CONFLICT_STATE', 'The root folder of a workspace stays where it is.', jsonb_build_object('id', (node).id)
-        );
-    end if;
+    perform private.require_not_root(node);
     if (target).path @> array[(node).id] then
         perform private.raise_error(
             'CYCLE', 'A folder cannot be put into itself.',
@@ -523,13 +657,16 @@ begin
         elsif on_conflict = 'rename' then
             v_name := private.free_name(target_owner_id, (target).id, v_name);
             perform private.place_node(v_node, target, target_owner_id, v_name);
-        elsif on_conflict = 'replace' and not exists ( -- neither is what is moved, nor holds it
-            select 1 from public.nodes as n where n.id = any(ids) and n.path @> array[v_sibling.id]
-        ) then
+        elsif on_conflict = 'replace' and not private.holds_any(v_sibling.id, ids) then
             perform private.trash_nodes(array[v_sibling.id]);
             perform private.place_node(v_node, target, target_owner_id, v_name);
         elsif on_conflict = 'version' and v_node.kind = 'file' and v_sibling.kind = 'file'
             and v_sibling.id <> all(ids) then
+            if private.content_version_id(v_node) is null then
+                perform private.raise_error(
+                    'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
+                );
+            end if;
             v_version_id := private.append_version(v_sibling.id, private.content_version_id(v_node), auth.uid());
             perform private.trash_nodes(array[v_node.id]);
         elsif on_conflict = 'skip' then
@@ -558,9 +695,6 @@ security invoker
 set search_path = ''
 as $$
 begin
-    if (node).owner_id <> place_node.owner_id then
-        perform private.transfer_nodes((node).id, place_node.owner_id);
-    end if;
     -- trashed nodes below it too: they return to where their parent is
     update public.nodes as n
     set
@@ -570,23 +704,13 @@ begin
         name = case when n.id = (node).id then place_node.name else n.name end,
         updated_at = case when n.id = (node).id then now() else n.updated_at end
     where n.path @> array[(node).id];
+    if (node).owner_id <> place_node.owner_id then
+        perform private.transfer_nodes((node).id, (node).owner_id, place_node.owner_id);
+    end if;
 end;
 $$;
 comment on function private.place_node(public.nodes, public.nodes, uuid, text) is
 'Puts a node, and with it all below it, into a folder (a null row: the root) of an owner under a name.';
-
-create function private.transfer_nodes(node_id uuid, owner_id uuid) returns void
-language plpgsql volatile
-security invoker
-set search_path = ''
-as $$
-begin
-    perform private.raise_error(
-        'CONFLICT_STATE', 'Files cannot change owners yet.', jsonb_build_object('id', node_id, 'owner_id', owner_id)
-    );
-end;
-$$;
-comment on function private.transfer_nodes(uuid, uuid) is 'Gives all below a node to another owner.';
 
 create function private.check_ids(ids uuid[]) returns uuid[]
 language plpgsql immutable
@@ -628,9 +752,12 @@ begin
 end;
 $$;
 comment on function private.require_target(uuid) is
-'The folder to put something into, a null row for the caller''s own root. Raises as require_level, or INVALID_ARGUMENT.';
+'The folder to put something into, a null row for the caller''s own root. Raises as require_level, and INVALID_ARGUMENT
+(field target).';
 
-create function private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) returns void
+create function private.lock_placing(
+    ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text, level text
+) returns void
 language plpgsql volatile
 security invoker
 set search_path = ''
@@ -640,15 +767,16 @@ declare
     v_in_the_way uuid[];
     v_owner_ids uuid[];
 begin
-    -- nobody locks what they may not write
+    -- nobody locks what they may not use
     v_ids := array(
         select n.id from public.nodes as n
-        where n.id = any(lock_move.ids) and private.level_rank(private.my_level(n)) >= private.level_rank('edit')
+        where n.id = any(lock_placing.ids)
+            and private.level_rank(private.my_level(n)) >= private.level_rank(lock_placing.level)
     );
     v_owner_ids := array(select n.owner_id from public.nodes as n where n.id = any(v_ids)) || target_owner_id;
     perform private.lock_tree(v_owner_ids);
     v_in_the_way := private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict);
-    -- the ancestors of the target as they are now, the tree being locked
+    -- the ancestors of the target as they are now that the tree is locked
     perform private.lock_nodes(
         v_ids || v_in_the_way, array(select unnest(n.path) from public.nodes as n where n.id = (target).id)
     );
@@ -662,9 +790,20 @@ begin
     end if;
 end;
 $$;
-comment on function private.lock_move(uuid[], public.nodes, uuid, text) is
-'Locks all that moving these nodes into a folder can change: the trees, then the nodes in order of id, then the owners.
-Read again after it. Raises LOCKED.';
+comment on function private.lock_placing(uuid[], public.nodes, uuid, text, text) is
+'Locks all that moving or copying these nodes into a folder can touch, as far as the caller has this level on them: the
+trees, then the nodes in order of id, then the owners. Read again after it. Raises LOCKED.';
+
+create function private.holds_any(folder_id uuid, ids uuid[]) returns boolean
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select exists (
+        select 1 from public.nodes as n where n.id = any(holds_any.ids) and n.path @> array[folder_id]
+    );
+$$;
+comment on function private.holds_any(uuid, uuid[]) is 'Whether a node is, or has below it, one of these.';
 
 create function private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text)
 returns uuid[]
@@ -680,7 +819,7 @@ as $$
         and s.id <> n.id;
 $$;
 comment on function private.nodes_in_the_way(uuid[], uuid, uuid, text) is
-'What a move by this policy would replace, or give a version to.';
+'What moving or copying these nodes by this policy would replace, or give a version to.';
 
 create function private.move_nodes(ids uuid[], target uuid, on_conflict text) returns jsonb
 language plpgsql volatile
@@ -698,7 +837,7 @@ declare
     v_errors jsonb[] := '{}';
     v_detail text;
 begin
-    perform private.lock_move(v_ids, v_target, v_owner_id, v_policy);
+    perform private.lock_placing(v_ids, v_target, v_owner_id, v_policy, 'edit');
     v_target := private.require_target(target);
     foreach v_id in array v_ids loop
         begin
@@ -734,6 +873,349 @@ CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth), QUOT
 LOCKED; details.items has every id that cannot be moved.';
 grant execute on function public.move_nodes(uuid[], uuid, text) to anon, authenticated;
 
+-- Changing owners ------------------------------------------------------------------------------
+
+create function private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_blobs private.blobs[];
+    v_size bigint;
+begin
+    v_blobs := array(
+        select b
+        from private.blobs as b
+        where b.owner_id = from_owner_id
+            and exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.path @> array[node_id]
+            )
+    );
+    -- what the new owner has already is paid for once
+    with known as (
+        select b.id, (
+            select k.id
+            from private.blobs as k
+            where k.owner_id = to_owner_id
+                and k.released_at is null
+                and (k.key = b.key or (k.sha256 = b.sha256 and k.size = b.size))
+            order by k.key = b.key desc, k.created_at, k.id
+            limit 1
+        ) as known_id
+        from unnest(v_blobs) as b
+        where b.released_at is null
+    )
+    update public.file_versions as v
+    set blob_id = k.known_id
+    from known as k
+    where v.blob_id = k.id
+        and k.known_id is not null
+        and exists (select 1 from public.nodes as n where n.id = v.file_id and n.path @> array[node_id]);
+
+    select coalesce(sum(b.size), 0) into v_size
+    from unnest(v_blobs) as b
+    where b.released_at is null
+        and exists (
+            select 1
+            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+            where v.blob_id = b.id and n.path @> array[node_id]
+        );
+    if v_size > 0 then
+        perform private.require_quota(to_owner_id, v_size);
+    end if;
+
+    -- bytes that stay in use elsewhere get a second row, the others change hands
+    with shared as (
+        select b.id, gen_random_uuid() as copy_id, b.bucket, b.key, b.size, b.sha256, b.released_at
+        from unnest(v_blobs) as b
+        where exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.path @> array[node_id]
+            )
+            and exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and not n.path @> array[node_id]
+            )
+    ), copied as (
+        insert into private.blobs (id, owner_id, bucket, key, size, sha256, released_at)
+        select s.copy_id, to_owner_id, s.bucket, s.key, s.size, s.sha256, s.released_at from shared as s
+    )
+    update public.file_versions as v
+    set blob_id = s.copy_id
+    from shared as s
+    where v.blob_id = s.id
+        and exists (select 1 from public.nodes as n where n.id = v.file_id and n.path @> array[node_id]);
+    update private.blobs as b
+    set owner_id = to_owner_id
+    from unnest(v_blobs) as o
+    where b.id = o.id
+        and exists (
+            select 1
+            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+            where v.blob_id = b.id and n.path @> array[node_id]
+        );
+    delete from private.blobs as b
+    using unnest(v_blobs) as o
+    where b.id = o.id and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
+end;
+$$;
+comment on function private.transfer_blobs(uuid, uuid, uuid) is
+'Gives the bytes of all below a node to another owner, within their quota. No object moves. Raises QUOTA_EXCEEDED.';
+
+create function private.transfer_index(node_id uuid, from_owner_id uuid, to_owner_id uuid) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_file_ids uuid[] := array(select n.id from public.nodes as n where n.path @> array[node_id] and n.kind = 'file');
+    v_texts bytea[];
+    v_average real;
+begin
+    -- statistics last, in the order of their owners
+    perform private.lock_statistics(o.id)
+    from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
+    v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_file_ids));
+    insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
+    select to_owner_id, t.space_id, t.text_hash, t.embedding
+    from private.text_vectors as t
+    where t.owner_id = from_owner_id and t.text_hash = any(v_texts)
+    order by t.text_hash -- as whoever stores vectors
+    on conflict do nothing;
+    update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
+
+    -- as index_chunks would weigh them
+    select (
+        (s.total_length + coalesce(sum(t.length), 0))::real / nullif(s.chunk_count + count(t.chunk_id), 0)
+    )::real into v_average
+    from private.owner_statistics as s
+    left join private.chunk_terms as t on t.file_id = any(v_file_ids) and t.part = 0
+    where s.owner_id = to_owner_id
+    group by s.total_length, s.chunk_count;
+    -- not an update: deleting and inserting is what keeps both owners' statistics
+    with gone as (
+        delete from private.chunk_terms as t where t.file_id = any(v_file_ids) returning t.*
+    )
+    insert into private.chunk_terms (
+        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
+    )
+    select
+        g.chunk_id, g.part, to_owner_id, g.file_id, g.language, g.length, g.terms, g.frequencies,
+        private.bm25_weights(g.terms, g.frequencies, g.length, v_average)
+    from gone as g;
+    perform private.renew_weights(o.id)
+    from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
+    perform private.forget_texts(array[from_owner_id], v_texts);
+end;
+$$;
+comment on function private.transfer_index(uuid, uuid, uuid) is
+'Makes the text and the vectors of all below a node another owner''s, in both their statistics. Embeds nothing.';
+
+create function private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    if exists (
+        select 1
+        from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+        where n.path @> array[node_id] and u.state in ('open', 'uploading')
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'Something in there is being uploaded.', jsonb_build_object('id', node_id),
+            'Wait for the upload to end, or abort it.'
+        );
+    end if;
+    update public.uploads as u
+    set owner_id = to_owner_id
+    from public.nodes as n
+    where n.path @> array[node_id] and u.file_id = n.id;
+    perform private.transfer_blobs(node_id, from_owner_id, to_owner_id);
+    perform private.transfer_index(node_id, from_owner_id, to_owner_id);
+end;
+$$;
+comment on function private.transfer_nodes(uuid, uuid, uuid) is
+'What else changes hands with the nodes at and below this one, whose owner_id is new already: quota, bytes, text,
+vectors, statistics. The caller holds the locks on the nodes and on both owners. Raises CONFLICT_STATE while an upload
+is open there, QUOTA_EXCEEDED.';
+
+-- Copying --------------------------------------------------------------------------------------
+
+create function private.content_version_id(node public.nodes) returns uuid
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select v.id
+    from public.file_versions as v
+    where v.file_id = (node).id and v.blob_id is not null
+    order by v.id = (node).head_version_id desc nulls last, v.no desc
+    limit 1;
+$$;
+comment on function private.content_version_id(public.nodes) is
+'What a file holds: its head, or before it has one the newest version with bytes; null while there are none.';
+
+create function private.copy_node(
+    node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]
+) returns jsonb
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_node public.nodes := private.require_level(node_id, 'view');
+    v_sibling public.nodes := private.find_sibling(target_owner_id, (target).id, v_node.name);
+    v_name text := v_node.name;
+    v_copy_id uuid;
+    v_version_id uuid;
+begin
+    if v_node.kind = 'file' and private.content_version_id(v_node) is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
+        );
+    end if;
+    if v_sibling.id is null or on_conflict = 'rename' then
+        v_name := private.free_name(target_owner_id, (target).id, v_name);
+        v_copy_id := private.copy_subtree(v_node, target, target_owner_id, v_name, before);
+    elsif on_conflict = 'replace' and not private.holds_any(v_sibling.id, ids) then
+        perform private.trash_nodes(array[v_sibling.id]);
+        v_copy_id := private.copy_subtree(v_node, target, target_owner_id, v_name, before);
+    elsif on_conflict = 'version' and v_node.kind = 'file' and v_sibling.kind = 'file' and v_sibling.id <> all(ids) then
+        v_copy_id := v_sibling.id;
+        v_name := v_sibling.name;
+        v_version_id := private.append_version(v_sibling.id, private.content_version_id(v_node), auth.uid());
+    elsif on_conflict <> 'skip' then
+        perform private.raise_name_conflict(v_sibling, v_name);
+    end if;
+    return jsonb_build_object(
+        'id', v_copy_id,
+        'source_id', node_id,
+        'name', v_name,
+        'parent_id', case when v_copy_id is not null then (target).id end,
+        'skipped', v_copy_id is null,
+        'replaced_id', case when on_conflict = 'replace' then v_sibling.id end,
+        'version_of', case when v_version_id is not null then v_sibling.id end,
+        'version_id', v_version_id
+    );
+end;
+$$;
+comment on function private.copy_node(uuid, public.nodes, uuid, text, uuid[], uuid[]) is
+'Copies one node of the batch ids, of which the nodes `before` were there when it began; the item of the answer.';
+
+create function private.copy_subtree(
+    node public.nodes, target public.nodes, owner_id uuid, name text, before uuid[]
+) returns uuid
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_depth integer := cardinality((node).path);
+    v_old_ids uuid[];
+    v_new_ids uuid[];
+begin
+    -- what lived and has content; whoever may read the top of it may read all of it
+    v_old_ids := array(
+        select n.id
+        from public.nodes as n
+        where n.path @> array[(node).id]
+            and n.id = any(before)
+            and (n.kind = 'folder' or private.content_version_id(n) is not null)
+        order by cardinality(n.path) desc
+    );
+    v_new_ids := array(select gen_random_uuid() from generate_subscripts(v_old_ids, 1));
+    perform private.check_depth(
+        coalesce(cardinality((target).path), 0) + 1 - v_depth
+        + (select cardinality(n.path) from public.nodes as n where n.id = v_old_ids[1]) -- the deepest
+    );
+    insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, status, created_by)
+    select
+        c.new_id, n.kind, case when n.id = (node).id then copy_subtree.name else n.name end,
+        case when n.id = (node).id then (target).id else p.new_id end,
+        copy_subtree.owner_id, coalesce((target).path, '{}') || c.path, n.mime,
+        case n.kind when 'file' then 'queued' else 'ready' end, auth.uid()
+    from (
+        select o.old_id, o.new_id, array_agg(m.new_id order by a.depth) as path
+        from unnest(v_old_ids, v_new_ids) as o (old_id, new_id)
+        inner join public.nodes as n on n.id = o.old_id
+        cross join lateral unnest(n.path[v_depth:]) with ordinality as a (id, depth)
+        inner join unnest(v_old_ids, v_new_ids) as m (old_id, new_id) on m.old_id = a.id
+        group by o.old_id, o.new_id
+    ) as c
+    inner join public.nodes as n on n.id = c.old_id
+    left join unnest(v_old_ids, v_new_ids) as p (old_id, new_id) on p.old_id = n.parent_id;
+
+    perform private.append_version(c.new_id, private.content_version_id(n), auth.uid())
+    from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
+    inner join public.nodes as n on n.id = c.old_id
+    where n.kind = 'file';
+    return (select c.new_id from unnest(v_old_ids, v_new_ids) as c (old_id, new_id) where c.old_id = (node).id);
+end;
+$$;
+comment on function private.copy_subtree(public.nodes, public.nodes, uuid, text, uuid[]) is
+'Copies a node and what lives below it into a folder of an owner under a name; the id of the copy. Bytes, text and
+vectors are taken over, not made again.';
+
+create function private.copy_nodes(ids uuid[], target uuid, on_conflict text) returns jsonb
+language plpgsql volatile
+security definer -- clients only read nodes
+set search_path = ''
+as $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_policy text := private.check_conflict_policy(on_conflict);
+    v_ids uuid[] := private.check_ids(ids);
+    v_target public.nodes := private.require_target(target);
+    v_owner_id uuid := coalesce(v_target.owner_id, v_user_id);
+    v_before uuid[];
+    v_id uuid;
+    v_items jsonb[] := '{}';
+    v_errors jsonb[] := '{}';
+    v_detail text;
+begin
+    perform private.lock_placing(v_ids, v_target, v_owner_id, v_policy, 'view');
+    v_target := private.require_target(target);
+    -- a folder that is copied into itself holds what it held before
+    v_before := array(select n.id from public.nodes as n where n.path && v_ids and n.trashed_at is null);
+    foreach v_id in array v_ids loop
+        begin
+            v_items := v_items || private.copy_node(v_id, v_target, v_owner_id, v_policy, v_ids, v_before);
+        exception when others then
+            get stacked diagnostics v_detail = pg_exception_detail;
+            v_errors := v_errors || private.batch_item(v_id, sqlstate, sqlerrm, v_detail);
+        end;
+    end loop;
+    perform private.raise_batch(to_jsonb(v_errors));
+    return jsonb_build_object('items', to_jsonb(v_items));
+end;
+$$;
+comment on function private.copy_nodes(uuid[], uuid, text) is 'Behind public.copy_nodes.';
+grant execute on function private.copy_nodes(uuid[], uuid, text) to anon, authenticated;
+
+create function public.copy_nodes(ids uuid[], target uuid default null, on_conflict text default 'fail') returns jsonb
+language sql volatile
+security invoker
+set search_path = ''
+set statement_timeout = '120s' -- as many files as there are below a folder
+as $$ select private.copy_nodes(ids, target, on_conflict); $$;
+comment on function public.copy_nodes(uuid[], uuid, text) is
+'Copy files and folders, with all that lives below them, into a folder: {items: [{id, source_id, name, parent_id,
+skipped, replaced_id, version_of, version_id}]}, id being the copy''s. All or nothing.
+
+A copy has the content that the file has now, without older versions, shares, tags or comments. Its bytes are shared
+with the source until either changes; they count on the quota only of an owner who did not have them. Nothing is read or
+embedded again. Files whose first upload has not ended are left out. target and on_conflict as for move_nodes, except
+that version leaves the source where it is. Needs level view on what is copied and edit on the target. Raises
+CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth),
+QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
+grant execute on function public.copy_nodes(uuid[], uuid, text) to anon, authenticated;
+
 -- Details --------------------------------------------------------------------------------------
 
 create function private.path_name(node public.nodes) returns text
@@ -761,7 +1243,9 @@ declare
     v_level text := private.my_level(v_node);
     v_details jsonb;
 begin
-    select to_jsonb(v_node) || jsonb_build_object(
+    select to_jsonb(v_node) || case when v_node.kind = 'folder' then (
+        select to_jsonb(t) from private.folder_totals(v_node.id) as t
+    ) else '{}' end || jsonb_build_object(
         'path', private.path_name(v_node),
         'level', v_level,
         'bucket', b.bucket,
@@ -812,5 +1296,6 @@ as $$ select private.file_details(file_id); $$;
 comment on function public.file_details(uuid) is
 'One file or folder with all that a frontend shows of it: the node and path, level, bucket and key of its bytes,
 quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above),
-problem {error_code, error_message, new_version_failed} or null. Raises NOT_FOUND.';
+problem {error_code, error_message, new_version_failed} or null; of a folder also child_count and total_size, the bytes
+of all files below it. Raises NOT_FOUND.';
 grant execute on function public.file_details(uuid) to anon, authenticated;

@@ -265,9 +265,7 @@ begin
     if sha256 is not null and sha256 !~ '^[0-9a-f]{64}$' then
         perform private.raise_invalid('sha256', 'sha256 must be 64 lower-case hexadecimal digits.');
     end if;
-    if on_conflict is null or on_conflict not in ('fail', 'rename', 'keep_both', 'version') then
-        perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
-    end if;
+    perform private.check_conflict_policy(on_conflict);
     perform private.check_type(name);
 end;
 $$;
@@ -333,6 +331,7 @@ begin
             end if;
             v_owner_id := v_folder.owner_id;
         end if;
+        perform private.check_depth(coalesce(cardinality(v_folder.path), 0) + 1);
         v_sibling_id := (private.find_sibling(v_owner_id, folder_id, v_name)).id;
     end if;
 
@@ -363,7 +362,9 @@ begin
                 );
             end if;
         end if;
-        if v_file.id is not null and on_conflict in ('rename', 'keep_both') then
+        if v_file.id is not null and on_conflict = 'skip' then
+            return jsonb_build_object('skipped', true, 'file_id', v_file.id, 'name', v_file.name);
+        elsif v_file.id is not null and on_conflict in ('rename', 'keep_both') then
             v_name := private.free_name(v_owner_id, folder_id, v_name);
             v_file := null;
         elsif v_file.id is not null and (on_conflict = 'fail' or v_file.kind = 'folder') then
@@ -453,9 +454,10 @@ expires_at, deduplicated}.
 
 Upload the bytes with the Storage SDK to that bucket and key: mode standard in one request, tus in parts of chunk_size
 bytes. folder_id: null for your own root. size in bytes, at most what will be sent. sha256 (hex) of bytes that the owner
-already has answers {deduplicated: true, file_id, version_id} and needs no upload. on_conflict: fail, rename (also
-keep_both) or version, when the name exists; file_id: a new version of that file, base_version the version it is based
-on. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
+already has answers {deduplicated: true, file_id, version_id} and needs no upload. on_conflict, when the name exists:
+fail, rename (also keep_both), version or replace (both a new version: what the file held stays in its history), or skip,
+which answers {skipped: true, file_id, name} and reserves nothing. file_id: a new version of that file, base_version the
+version it is based on. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
 TYPE_NOT_ALLOWED, FILE_TOO_LARGE, QUOTA_EXCEEDED {used, reserved, limit, requested}.';
 grant execute on function public.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid)
 to anon, authenticated;

@@ -32,6 +32,7 @@ where not exists (select from public.file_versions as v where v.blob_id = b.id)
 union all
 select 'object', d.key from private.object_deletions as d
 inner join private.blobs as b on b.key = d.key
+where d.attempts > 0 -- until it is claimed, another owner may have it still
 union all
 select 'waiting', n.id::text from public.nodes as n
 where n.status = 'uploading' and n.trashed_at is null and not exists (
@@ -88,4 +89,26 @@ inner join public.file_versions as f on f.id = n.head_version_id and f.status = 
 inner join public.chunks as c on c.version_id = f.id
 left join private.chunk_vectors as v on v.chunk_id = c.id
 where v.chunk_id is null
+"""
+
+# nodes whose path is not their parent's and their own id, or whose owner is not their parent's
+PATHS_ARE_WRONG = """
+select 'path', n.id::text
+from public.nodes as n
+left join public.nodes as p on p.id = n.parent_id
+where n.path <> coalesce(p.path, '{}') || n.id
+union all
+select 'owner', n.id::text
+from public.nodes as n
+inner join public.nodes as p on p.id = n.parent_id
+where n.owner_id <> p.owner_id
+union all
+select 'loop', n.id::text
+from public.nodes as n
+where cardinality(n.path) <> (select count(distinct a) from unnest(n.path) as a)
+union all
+select 'living below trash', n.id::text
+from public.nodes as n
+inner join public.nodes as p on p.id = n.parent_id
+where n.trashed_at is null and p.trashed_at is not null
 """

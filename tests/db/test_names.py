@@ -107,7 +107,7 @@ def test_an_executable_is_refused_however_it_is_written(
         ("size", {"size": -1}),
         ("sha256", {"sha256": "abc"}),
         ("sha256", {"sha256": "A" * 64}),
-        ("on_conflict", {"on_conflict": "replace"}),
+        ("on_conflict", {"on_conflict": "overwrite"}),
         ("on_conflict", {"on_conflict": None}),
     ],
 )
@@ -217,3 +217,106 @@ def test_only_a_file_has_versions_and_only_a_folder_contains(db: Database, drive
         drive.ticket(owner, "b.pdf", folder_id=file)
     assert drive.ticket(owner, "b.pdf", folder_id=folder)["upload_id"]
     assert drive.ticket(owner, "a.pdf", file_id=file)["upload_id"]
+
+
+# Other names -------------------------------------------------------------------------------------
+
+
+def rename(drive: Drive, user: Any, node: str, name: str) -> Any:
+    """Rename a node and return it."""
+    return drive.rpc(user, "rename_node", id=node, name=name)
+
+
+def test_a_node_gets_another_name(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="Projects")["id"]
+    file = drive.upload(owner, "a.txt", folder_id=folder)["file_id"]
+    db.all("update public.nodes set updated_at = '2001-01-01'")
+    assert rename(drive, owner, folder, "projects")["name"] == "projects"  # case alone
+    assert drive.rpc(owner, "file_details", file_id=file)["path"] == "/projects/a.txt"
+    assert db.all("select id::text from public.nodes where updated_at > '2002-01-01'") == [folder]
+    rename(drive, owner, folder, "re\u0301sume\u0301")
+    renamed = rename(drive, owner, folder, "r\u00e9sum\u00e9")  # composition alone
+    assert renamed["name"] == "r\u00e9sum\u00e9"
+    db.all("update public.nodes set updated_at = '2001-01-01'")
+    assert rename(drive, owner, folder, renamed["name"])["updated_at"].startswith("2001")
+    with refused("NOT_FOUND", id=file):
+        rename(drive, peer, file, "b.txt")
+    drive.share(folder, peer)
+    with refused("FORBIDDEN", required="edit"):
+        rename(drive, peer, file, "b.txt")
+    db.all("update public.shares set level = 'edit'")
+    assert rename(drive, peer, file, "b.txt")["name"] == "b.txt"
+    drive.rpc(owner, "trash_nodes", ids=[file])
+    with refused("NOT_FOUND", id=file):
+        rename(drive, owner, file, "c.txt")
+
+
+@pytest.mark.parametrize(
+    ("taken", "name", "suggested"),
+    [
+        ("b.txt", "b.txt", "b (2).txt"),
+        ("b.txt", "B.TXT", "B (2).TXT"),
+        ("r\u00e9sum\u00e9", "RE\u0301SUME\u0301", "RE\u0301SUME\u0301 (2)"),
+    ],
+)
+def test_no_two_siblings_share_a_name(
+    db: Database, drive: Drive, taken: str, name: str, suggested: str
+) -> None:
+    owner = db.create_user()
+    there = drive.rpc(owner, "create_folder", name=taken)["id"]
+    file = drive.upload(owner, "a.txt")["file_id"]
+    with refused("CONFLICT_NAME", existing_id=there, suggested=suggested):
+        rename(drive, owner, file, name)
+    inside = drive.upload(owner, "a.txt", folder_id=there)["file_id"]
+    assert rename(drive, owner, inside, name)["name"] == name  # elsewhere it is free
+    assert rename(drive, owner, file, suggested)["name"] == suggested
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_a_new_name_misleads_no_more_than_a_first_one(db: Database, drive: Drive, why: str) -> None:
+    owner = db.create_user()
+    with refused("INVALID_ARGUMENT", field="name"):
+        rename(drive, owner, drive.upload(owner)["file_id"], REFUSED[why])
+
+
+def test_renaming_makes_no_executable(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    file = drive.upload(owner, "a.txt")["file_id"]
+    for name in ("a.exe", "a.EXE. ", "a.\uff45\uff58\uff45"):
+        with refused("TYPE_NOT_ALLOWED", extension="exe"):
+            rename(drive, owner, file, name)
+    folder = drive.rpc(owner, "create_folder", name="f")["id"]
+    assert rename(drive, owner, folder, "a.exe")["name"] == "a.exe"  # a folder runs nowhere
+
+
+# Names that an upload finds ----------------------------------------------------------------------
+
+
+def test_an_upload_replaces_by_a_new_version(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    first = drive.file(owner, "a.pdf", "one")
+    second = drive.upload(owner, "A.pdf", on_conflict="replace")
+    assert second["file_id"] == first["file_id"]
+    assert versions_of(drive, owner, first) == [2, 1]
+    new = drive.upload(owner, "b.pdf", on_conflict="replace")
+    assert versions_of(drive, owner, new) == [1]
+    folder = drive.rpc(owner, "create_folder", name="c.pdf")["id"]
+    with refused("CONFLICT_NAME", existing_id=folder):
+        drive.ticket(owner, "c.pdf", on_conflict="replace")
+    with refused("CONFLICT_STATE"):
+        drive.ticket(owner, "a.pdf", on_conflict="replace", base_version=new["version_id"])
+
+
+def test_an_upload_that_is_skipped_reserves_nothing(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    first = drive.upload(owner, "a.pdf")
+    before = db.one("select o::text from public.owners as o where id = %s", owner)
+    assert drive.ticket(owner, "A.PDF", on_conflict="skip") == {
+        "skipped": True,
+        "file_id": first["file_id"],
+        "name": "a.pdf",
+    }
+    assert db.one("select count(*) from public.uploads where state = 'open'") == 0
+    assert db.one("select o::text from public.owners as o where id = %s", owner) == before
+    assert drive.ticket(owner, "b.pdf", on_conflict="skip")["upload_id"]
