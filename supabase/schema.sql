@@ -467,6 +467,7 @@ begin
             end if;
             v_owner_id := v_folder.owner_id;
         end if;
+        perform private.check_depth(coalesce(cardinality(v_folder.path), 0) + 1);
         v_sibling_id := (private.find_sibling(v_owner_id, folder_id, v_name)).id;
     end if;
 
@@ -497,7 +498,9 @@ begin
                 );
             end if;
         end if;
-        if v_file.id is not null and on_conflict in ('rename', 'keep_both') then
+        if v_file.id is not null and on_conflict = 'skip' then
+            return jsonb_build_object('skipped', true, 'file_id', v_file.id, 'name', v_file.name);
+        elsif v_file.id is not null and on_conflict in ('rename', 'keep_both') then
             v_name := private.free_name(v_owner_id, folder_id, v_name);
             v_file := null;
         elsif v_file.id is not null and (on_conflict = 'fail' or v_file.kind = 'folder') then
@@ -915,6 +918,47 @@ $$;
 
 COMMENT ON FUNCTION private.check_depth(depth integer) IS 'Raises INVALID_ARGUMENT (field depth) when a path would have more nodes than drive.max_depth.';
 
+CREATE FUNCTION private.check_filter_types(filters jsonb, types jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_key text;
+    v_value jsonb;
+    v_type text;
+begin
+    if jsonb_typeof(filters) <> 'object' then
+        perform private.raise_invalid('filters', 'filters must be an object.');
+    end if;
+    for v_key, v_value in select f.key, f.value from jsonb_each(filters) as f loop
+        v_type := types ->> v_key;
+        if v_type is null then
+            perform private.raise_invalid(
+                'filters.' || v_key,
+                format('There is no filter "%s".', v_key),
+                jsonb_build_object('expected', (select jsonb_agg(k) from jsonb_object_keys(types) as k))
+            );
+        end if;
+        continue when v_value = 'null';
+        if jsonb_typeof(v_value) <> (case when v_type = 'texts' then 'array' else 'string' end) then
+            perform private.raise_invalid(
+                'filters.' || v_key,
+                format('%s must be null or a %s.', v_key, case when v_type = 'texts' then 'list' else 'text' end)
+            );
+        end if;
+        begin
+            if v_type = 'timestamp' then
+                perform (filters ->> v_key)::timestamptz;
+            end if;
+        exception when data_exception then
+            perform private.raise_invalid('filters.' || v_key, format('%s is no date or time.', v_key));
+        end;
+    end loop;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) IS 'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: texts | text | timestamp}), or malformed.';
+
 CREATE FUNCTION private.check_filters(filters jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1082,9 +1126,7 @@ begin
     if sha256 is not null and sha256 !~ '^[0-9a-f]{64}$' then
         perform private.raise_invalid('sha256', 'sha256 must be 64 lower-case hexadecimal digits.');
     end if;
-    if on_conflict is null or on_conflict not in ('fail', 'rename', 'keep_both', 'version') then
-        perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both) or version.');
-    end if;
+    perform private.check_conflict_policy(on_conflict);
     perform private.check_type(name);
 end;
 $_$;
@@ -1308,6 +1350,19 @@ $$;
 COMMENT ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) IS 'Turns stored bytes into a version: checks size and quota, settles the reservation, queues ingestion, all in the
 upload''s own transaction. Raises narwhal/NO_TICKET, FILE_TOO_LARGE, QUOTA_EXCEEDED.';
 
+CREATE FUNCTION private.content_version_id(node public.nodes) RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select v.id
+    from public.file_versions as v
+    where v.file_id = (node).id and v.blob_id is not null
+    order by v.id = (node).head_version_id desc nulls last, v.no desc
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.content_version_id(node public.nodes) IS 'What a file holds: its head, or before it has one the newest version with bytes; null while there are none.';
+
 CREATE FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -1383,6 +1438,136 @@ $$;
 
 COMMENT ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pages, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
 is queued. The caller holds the locks on the statistics of the owner.';
+
+CREATE FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes := private.require_level(node_id, 'view');
+    v_sibling public.nodes := private.find_sibling(target_owner_id, (target).id, v_node.name);
+    v_name text := v_node.name;
+    v_copy_id uuid;
+    v_version_id uuid;
+begin
+    if v_node.kind = 'file' and private.content_version_id(v_node) is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
+        );
+    end if;
+    if v_sibling.id is null or on_conflict = 'rename' then
+        v_name := private.free_name(target_owner_id, (target).id, v_name);
+        v_copy_id := private.copy_subtree(v_node, target, target_owner_id, v_name, before);
+    elsif on_conflict = 'replace' and not private.holds_any(v_sibling.id, ids) then
+        perform private.trash_nodes(array[v_sibling.id]);
+        v_copy_id := private.copy_subtree(v_node, target, target_owner_id, v_name, before);
+    elsif on_conflict = 'version' and v_node.kind = 'file' and v_sibling.kind = 'file' and v_sibling.id <> all(ids) then
+        v_copy_id := v_sibling.id;
+        v_name := v_sibling.name;
+        v_version_id := private.append_version(v_sibling.id, private.content_version_id(v_node), auth.uid());
+    elsif on_conflict <> 'skip' then
+        perform private.raise_name_conflict(v_sibling, v_name);
+    end if;
+    return jsonb_build_object(
+        'id', v_copy_id,
+        'source_id', node_id,
+        'name', v_name,
+        'parent_id', case when v_copy_id is not null then (target).id end,
+        'skipped', v_copy_id is null,
+        'replaced_id', case when on_conflict = 'replace' then v_sibling.id end,
+        'version_of', case when v_version_id is not null then v_sibling.id end,
+        'version_id', v_version_id
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) IS 'Copies one node of the batch ids, of which the nodes `before` were there when it began; the item of the answer.';
+
+CREATE FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_policy text := private.check_conflict_policy(on_conflict);
+    v_ids uuid[] := private.check_ids(ids);
+    v_target public.nodes := private.require_target(target);
+    v_owner_id uuid := coalesce(v_target.owner_id, v_user_id);
+    v_before uuid[];
+    v_id uuid;
+    v_items jsonb[] := '{}';
+    v_errors jsonb[] := '{}';
+    v_detail text;
+begin
+    perform private.lock_placing(v_ids, v_target, v_owner_id, v_policy, 'view');
+    v_target := private.require_target(target);
+    -- a folder that is copied into itself holds what it held before
+    v_before := array(select n.id from public.nodes as n where n.path && v_ids and n.trashed_at is null);
+    foreach v_id in array v_ids loop
+        begin
+            v_items := v_items || private.copy_node(v_id, v_target, v_owner_id, v_policy, v_ids, v_before);
+        exception when others then
+            get stacked diagnostics v_detail = pg_exception_detail;
+            v_errors := v_errors || private.batch_item(v_id, sqlstate, sqlerrm, v_detail);
+        end;
+    end loop;
+    perform private.raise_batch(to_jsonb(v_errors));
+    return jsonb_build_object('items', to_jsonb(v_items));
+end;
+$$;
+
+COMMENT ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) IS 'Behind public.copy_nodes.';
+
+CREATE FUNCTION private.copy_subtree(node public.nodes, target public.nodes, owner_id uuid, name text, before uuid[]) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_depth integer := cardinality((node).path);
+    v_old_ids uuid[];
+    v_new_ids uuid[];
+begin
+    -- what lived and has content; whoever may read the top of it may read all of it
+    v_old_ids := array(
+        select n.id
+        from public.nodes as n
+        where n.path @> array[(node).id]
+            and n.id = any(before)
+            and (n.kind = 'folder' or private.content_version_id(n) is not null)
+        order by cardinality(n.path) desc
+    );
+    v_new_ids := array(select gen_random_uuid() from generate_subscripts(v_old_ids, 1));
+    perform private.check_depth(
+        coalesce(cardinality((target).path), 0) + 1 - v_depth
+        + (select cardinality(n.path) from public.nodes as n where n.id = v_old_ids[1]) -- the deepest
+    );
+    insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, status, created_by)
+    select
+        c.new_id, n.kind, case when n.id = (node).id then copy_subtree.name else n.name end,
+        case when n.id = (node).id then (target).id else p.new_id end,
+        copy_subtree.owner_id, coalesce((target).path, '{}') || c.path, n.mime,
+        case n.kind when 'file' then 'queued' else 'ready' end, auth.uid()
+    from (
+        select o.old_id, o.new_id, array_agg(m.new_id order by a.depth) as path
+        from unnest(v_old_ids, v_new_ids) as o (old_id, new_id)
+        inner join public.nodes as n on n.id = o.old_id
+        cross join lateral unnest(n.path[v_depth:]) with ordinality as a (id, depth)
+        inner join unnest(v_old_ids, v_new_ids) as m (old_id, new_id) on m.old_id = a.id
+        group by o.old_id, o.new_id
+    ) as c
+    inner join public.nodes as n on n.id = c.old_id
+    left join unnest(v_old_ids, v_new_ids) as p (old_id, new_id) on p.old_id = n.parent_id;
+
+    perform private.append_version(c.new_id, private.content_version_id(n), auth.uid())
+    from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
+    inner join public.nodes as n on n.id = c.old_id
+    where n.kind = 'file';
+    return (select c.new_id from unnest(v_old_ids, v_new_ids) as c (old_id, new_id) where c.old_id = (node).id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.copy_subtree(node public.nodes, target public.nodes, owner_id uuid, name text, before uuid[]) IS 'Copies a node and what lives below it into a folder of an owner under a name; the id of the copy. Bytes, text and
+vectors are taken over, not made again.';
 
 CREATE FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -1567,6 +1752,27 @@ $$;
 
 COMMENT ON FUNCTION private.custom_access_token_hook(event jsonb) IS 'Auth''s custom access token hook: writes the role of the profile into the claim app_role, for frontends to read. Rules
 never do: they read the profile.';
+
+CREATE FUNCTION private.decode_cursor(cursor text, sort text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_after jsonb;
+begin
+    v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
+    if cursor is not null and (
+        num_nulls(v_after ->> 0, (v_after ->> 1)::uuid) > 0 or v_after ->> 2 is distinct from sort
+    ) then
+        raise data_exception;
+    end if;
+    return v_after;
+exception when others then
+    perform private.raise_invalid('cursor', 'This cursor is not one that list_folder gave.');
+end;
+$$;
+
+COMMENT ON FUNCTION private.decode_cursor(cursor text, sort text) IS 'Where the page before ended, as [sort key, id, sort]; null for the first. Raises INVALID_ARGUMENT (field cursor).';
 
 CREATE FUNCTION private.default_preferences() RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1803,7 +2009,9 @@ declare
     v_level text := private.my_level(v_node);
     v_details jsonb;
 begin
-    select to_jsonb(v_node) || jsonb_build_object(
+    select to_jsonb(v_node) || case when v_node.kind = 'folder' then (
+        select to_jsonb(t) from private.folder_totals(v_node.id) as t
+    ) else '{}' end || jsonb_build_object(
         'path', private.path_name(v_node),
         'level', v_level,
         'bucket', b.bucket,
@@ -2088,6 +2296,41 @@ CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
 
 COMMENT ON FUNCTION private.finish_object_deletions(ids bigint[]) IS 'These objects are gone from Storage.';
 
+CREATE FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint DEFAULT NULL::bigint, OUT child_count bigint, OUT total_size bigint) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    with recursive below (id, size) as (
+        select n.id, n.size
+        from public.nodes as n
+        where n.parent_id = folder_totals.folder_id and n.trashed_at is null
+        union all
+        select n.id, n.size
+        from below as b inner join public.nodes as n on n.parent_id = b.id
+        where n.trashed_at is null
+    ), counted as ( -- level by level, so that it ends where the limit is reached
+        select count(*) as nodes, coalesce(sum(l.size), 0) as size
+        from (select b.size from below as b limit folder_totals.max_nodes + 1) as l
+    )
+    select
+        (
+            select count(*) from public.nodes as n
+            where n.parent_id = folder_totals.folder_id and n.trashed_at is null
+        ),
+        case when c.nodes <= folder_totals.max_nodes or folder_totals.max_nodes is null then c.size::bigint end
+    from counted as c
+    where exists (
+        select 1 from public.nodes as f
+        where f.id = folder_totals.folder_id
+            and private.is_readable(
+                f.owner_id, f.path, f.trashed_at, private.my_owner_ids(), private.granted_roots()
+            )
+    );
+$$;
+
+COMMENT ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) IS 'How many living nodes a folder holds directly, and the bytes of all below it; no bytes when there are more nodes than
+max_nodes. Nulls when the caller may not read the folder.';
+
 CREATE FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -2255,6 +2498,17 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) IS 'Renews a lease and reports progress, which only grows. Raises CONFLICT_STATE when the lease is lost.';
+
+CREATE FUNCTION private.holds_any(folder_id uuid, ids uuid[]) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select exists (
+        select 1 from public.nodes as n where n.id = any(holds_any.ids) and n.path @> array[folder_id]
+    );
+$$;
+
+COMMENT ON FUNCTION private.holds_any(folder_id uuid, ids uuid[]) IS 'Whether a node is, or has below it, one of these.';
 
 CREATE FUNCTION private.holds_ticket(key text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2443,17 +2697,6 @@ CREATE FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at times
 
 COMMENT ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) IS 'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
 (select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
-
-CREATE FUNCTION private.is_workspace_root(node public.nodes) RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path TO ''
-    AS $$
-    select (node).parent_id is null and exists (
-        select 1 from public.owners as o where o.id = (node).owner_id and o.kind = 'workspace'
-    );
-$$;
-
-COMMENT ON FUNCTION private.is_workspace_root(node public.nodes) IS 'Whether a node is the root folder of a workspace.';
 
 CREATE FUNCTION private.job_pages(job_id uuid, lease_token uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2698,41 +2941,6 @@ $$;
 
 COMMENT ON FUNCTION private.list_users(query text, page_size integer, cursor text) IS 'Behind public.list_users.';
 
-CREATE FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-    v_ids uuid[];
-    v_in_the_way uuid[];
-    v_owner_ids uuid[];
-begin
-    -- nobody locks what they may not write
-    v_ids := array(
-        select n.id from public.nodes as n
-        where n.id = any(lock_move.ids) and private.level_rank(private.my_level(n)) >= private.level_rank('edit')
-    );
-    v_owner_ids := array(select n.owner_id from public.nodes as n where n.id = any(v_ids)) || target_owner_id;
-    perform private.lock_tree(v_owner_ids);
-    v_in_the_way := private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict);
-    -- the ancestors of the target as they are now, the tree being locked
-    perform private.lock_nodes(
-        v_ids || v_in_the_way, array(select unnest(n.path) from public.nodes as n where n.id = (target).id)
-    );
-    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
-    if exists (
-        select 1 from public.nodes as n
-        where n.id = any(v_ids || (target).id) and n.owner_id <> all(v_owner_ids)
-    ) or not private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict) <@ v_in_the_way then
-        -- locking what came since would be out of order
-        perform private.raise_error('LOCKED', 'Something there was changed at the same time.', '{}', 'Try again.');
-    end if;
-end;
-$$;
-
-COMMENT ON FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) IS 'Locks all that moving these nodes into a folder can change: the trees, then the nodes in order of id, then the owners.
-Read again after it. Raises LOCKED.';
-
 CREATE FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2763,6 +2971,42 @@ $$;
 
 COMMENT ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) IS 'Locks everything below root_ids, and the nodes ids, in order of id. Raises LOCKED when somebody else is at what came
 there meanwhile. Read again after it.';
+
+CREATE FUNCTION private.lock_placing(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text, level text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_ids uuid[];
+    v_in_the_way uuid[];
+    v_owner_ids uuid[];
+begin
+    -- nobody locks what they may not use
+    v_ids := array(
+        select n.id from public.nodes as n
+        where n.id = any(lock_placing.ids)
+            and private.level_rank(private.my_level(n)) >= private.level_rank(lock_placing.level)
+    );
+    v_owner_ids := array(select n.owner_id from public.nodes as n where n.id = any(v_ids)) || target_owner_id;
+    perform private.lock_tree(v_owner_ids);
+    v_in_the_way := private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict);
+    -- the ancestors of the target as they are now that the tree is locked
+    perform private.lock_nodes(
+        v_ids || v_in_the_way, array(select unnest(n.path) from public.nodes as n where n.id = (target).id)
+    );
+    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
+    if exists (
+        select 1 from public.nodes as n
+        where n.id = any(v_ids || (target).id) and n.owner_id <> all(v_owner_ids)
+    ) or not private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict) <@ v_in_the_way then
+        -- locking what came since would be out of order
+        perform private.raise_error('LOCKED', 'Something there was changed at the same time.', '{}', 'Try again.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_placing(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text, level text) IS 'Locks all that moving or copying these nodes into a folder can touch, as far as the caller has this level on them: the
+trees, then the nodes in order of id, then the owners. Read again after it. Raises LOCKED.';
 
 CREATE TABLE public.user_profiles (
     id uuid NOT NULL,
@@ -2921,13 +3165,16 @@ begin
         elsif on_conflict = 'rename' then
             v_name := private.free_name(target_owner_id, (target).id, v_name);
             perform private.place_node(v_node, target, target_owner_id, v_name);
-        elsif on_conflict = 'replace' and not exists ( -- neither is what is moved, nor holds it
-            select 1 from public.nodes as n where n.id = any(ids) and n.path @> array[v_sibling.id]
-        ) then
+        elsif on_conflict = 'replace' and not private.holds_any(v_sibling.id, ids) then
             perform private.trash_nodes(array[v_sibling.id]);
             perform private.place_node(v_node, target, target_owner_id, v_name);
         elsif on_conflict = 'version' and v_node.kind = 'file' and v_sibling.kind = 'file'
             and v_sibling.id <> all(ids) then
+            if private.content_version_id(v_node) is null then
+                perform private.raise_error(
+                    'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
+                );
+            end if;
             v_version_id := private.append_version(v_sibling.id, private.content_version_id(v_node), auth.uid());
             perform private.trash_nodes(array[v_node.id]);
         elsif on_conflict = 'skip' then
@@ -2965,7 +3212,7 @@ declare
     v_errors jsonb[] := '{}';
     v_detail text;
 begin
-    perform private.lock_move(v_ids, v_target, v_owner_id, v_policy);
+    perform private.lock_placing(v_ids, v_target, v_owner_id, v_policy, 'edit');
     v_target := private.require_target(target);
     foreach v_id in array v_ids loop
         begin
@@ -3107,7 +3354,7 @@ CREATE FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owne
         and s.id <> n.id;
 $$;
 
-COMMENT ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) IS 'What a move by this policy would replace, or give a version to.';
+COMMENT ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) IS 'What moving or copying these nodes by this policy would replace, or give a version to.';
 
 CREATE FUNCTION private.notification_kinds() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3317,6 +3564,28 @@ $$;
 
 COMMENT ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) IS 'Language and page filters.';
 
+CREATE FUNCTION private.passes_filters(node public.nodes, filters jsonb) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $_$
+    select (coalesce(filters -> 'kinds', 'null') = 'null' or filters -> 'kinds' ? (node).kind)
+        and (coalesce(filters -> 'statuses', 'null') = 'null' or filters -> 'statuses' ? (node).status)
+        and (
+            coalesce(filters -> 'types', 'null') = 'null'
+            or (node).kind = 'file' and lower(substring((node).name from '\.([^.]+)$')) = any(array(
+                select lower(ltrim(t, '.')) from jsonb_array_elements_text(nullif(filters -> 'types', 'null')) as t
+            ))
+        )
+        and (
+            filters ->> 'name_contains' is null
+            or strpos(private.name_key((node).name), private.name_key(filters ->> 'name_contains')) > 0
+        )
+        and (filters ->> 'updated_from' is null or (node).updated_at >= (filters ->> 'updated_from')::timestamptz)
+        and (filters ->> 'updated_to' is null or (node).updated_at <= (filters ->> 'updated_to')::timestamptz);
+$_$;
+
+COMMENT ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) IS 'Whether a node is one that list_folder is asked for.';
+
 CREATE FUNCTION private.path_name(node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3359,9 +3628,6 @@ CREATE FUNCTION private.place_node(node public.nodes, target public.nodes, owner
     SET search_path TO ''
     AS $$
 begin
-    if (node).owner_id <> place_node.owner_id then
-        perform private.transfer_nodes((node).id, place_node.owner_id);
-    end if;
     -- trashed nodes below it too: they return to where their parent is
     update public.nodes as n
     set
@@ -3371,6 +3637,9 @@ begin
         name = case when n.id = (node).id then place_node.name else n.name end,
         updated_at = case when n.id = (node).id then now() else n.updated_at end
     where n.path @> array[(node).id];
+    if (node).owner_id <> place_node.owner_id then
+        perform private.transfer_nodes((node).id, (node).owner_id, place_node.owner_id);
+    end if;
 end;
 $$;
 
@@ -3793,7 +4062,7 @@ begin
     -- nodes before owners; then look, since it may have been on its way elsewhere
     perform from public.nodes as n where n.id = rename_node.id for no key update;
     v_node := private.require_level(id, 'edit');
-    if private.is_workspace_root(v_node) then
+    if exists (select 1 from public.workspaces as w where w.root_id = v_node.id) then
         v_node := private.require_level(id, 'manage');
     end if;
     if v_node.kind = 'file' then
@@ -3963,11 +4232,7 @@ CREATE FUNCTION private.require_move(node public.nodes, target public.nodes, tar
     SET search_path TO ''
     AS $$
 begin
-    if private.is_workspace_root(node) then
-        perform private.raise_error(
-            'CONFLICT_STATE', 'The root folder of a workspace stays where it is.', jsonb_build_object('id', (node).id)
-        );
-    end if;
+    perform private.require_not_root(node);
     if (target).path @> array[(node).id] then
         perform private.raise_error(
             'CYCLE', 'A folder cannot be put into itself.',
@@ -4084,7 +4349,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.require_target(target_id uuid) IS 'The folder to put something into, a null row for the caller''s own root. Raises as require_level, or INVALID_ARGUMENT.';
+COMMENT ON FUNCTION private.require_target(target_id uuid) IS 'The folder to put something into, a null row for the caller''s own root. Raises as require_level, and INVALID_ARGUMENT
+(field target).';
 
 CREATE FUNCTION private.require_user() RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -5691,18 +5957,172 @@ $$;
 
 COMMENT ON FUNCTION private.tg_workspace_members__notify() IS 'Tells people that they are in a workspace, up to another level, or no longer; not when the whole workspace goes.';
 
-CREATE FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) RETURNS void
+CREATE FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_blobs private.blobs[];
+    v_size bigint;
+begin
+    v_blobs := array(
+        select b
+        from private.blobs as b
+        where b.owner_id = from_owner_id
+            and exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.path @> array[node_id]
+            )
+    );
+    -- what the new owner has already is paid for once
+    with known as (
+        select b.id, (
+            select k.id
+            from private.blobs as k
+            where k.owner_id = to_owner_id
+                and k.released_at is null
+                and (k.key = b.key or (k.sha256 = b.sha256 and k.size = b.size))
+            order by k.key = b.key desc, k.created_at, k.id
+            limit 1
+        ) as known_id
+        from unnest(v_blobs) as b
+        where b.released_at is null
+    )
+    update public.file_versions as v
+    set blob_id = k.known_id
+    from known as k
+    where v.blob_id = k.id
+        and k.known_id is not null
+        and exists (select 1 from public.nodes as n where n.id = v.file_id and n.path @> array[node_id]);
+
+    select coalesce(sum(b.size), 0) into v_size
+    from unnest(v_blobs) as b
+    where b.released_at is null
+        and exists (
+            select 1
+            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+            where v.blob_id = b.id and n.path @> array[node_id]
+        );
+    if v_size > 0 then
+        perform private.require_quota(to_owner_id, v_size);
+    end if;
+
+    -- bytes that stay in use elsewhere get a second row, the others change hands
+    with shared as (
+        select b.id, gen_random_uuid() as copy_id, b.bucket, b.key, b.size, b.sha256, b.released_at
+        from unnest(v_blobs) as b
+        where exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.path @> array[node_id]
+            )
+            and exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and not n.path @> array[node_id]
+            )
+    ), copied as (
+        insert into private.blobs (id, owner_id, bucket, key, size, sha256, released_at)
+        select s.copy_id, to_owner_id, s.bucket, s.key, s.size, s.sha256, s.released_at from shared as s
+    )
+    update public.file_versions as v
+    set blob_id = s.copy_id
+    from shared as s
+    where v.blob_id = s.id
+        and exists (select 1 from public.nodes as n where n.id = v.file_id and n.path @> array[node_id]);
+    update private.blobs as b
+    set owner_id = to_owner_id
+    from unnest(v_blobs) as o
+    where b.id = o.id
+        and exists (
+            select 1
+            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+            where v.blob_id = b.id and n.path @> array[node_id]
+        );
+    delete from private.blobs as b
+    using unnest(v_blobs) as o
+    where b.id = o.id and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) IS 'Gives the bytes of all below a node to another owner, within their quota. No object moves. Raises QUOTA_EXCEEDED.';
+
+CREATE FUNCTION private.transfer_index(node_id uuid, from_owner_id uuid, to_owner_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_file_ids uuid[] := array(select n.id from public.nodes as n where n.path @> array[node_id] and n.kind = 'file');
+    v_texts bytea[];
+    v_average real;
+begin
+    -- statistics last, in the order of their owners
+    perform private.lock_statistics(o.id)
+    from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
+    v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_file_ids));
+    insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
+    select to_owner_id, t.space_id, t.text_hash, t.embedding
+    from private.text_vectors as t
+    where t.owner_id = from_owner_id and t.text_hash = any(v_texts)
+    order by t.text_hash -- as whoever stores vectors
+    on conflict do nothing;
+    update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
+
+    -- as index_chunks would weigh them
+    select (
+        (s.total_length + coalesce(sum(t.length), 0))::real / nullif(s.chunk_count + count(t.chunk_id), 0)
+    )::real into v_average
+    from private.owner_statistics as s
+    left join private.chunk_terms as t on t.file_id = any(v_file_ids) and t.part = 0
+    where s.owner_id = to_owner_id
+    group by s.total_length, s.chunk_count;
+    -- not an update: deleting and inserting is what keeps both owners' statistics
+    with gone as (
+        delete from private.chunk_terms as t where t.file_id = any(v_file_ids) returning t.*
+    )
+    insert into private.chunk_terms (
+        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
+    )
+    select
+        g.chunk_id, g.part, to_owner_id, g.file_id, g.language, g.length, g.terms, g.frequencies,
+        private.bm25_weights(g.terms, g.frequencies, g.length, v_average)
+    from gone as g;
+    perform private.renew_weights(o.id)
+    from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
+    perform private.forget_texts(array[from_owner_id], v_texts);
+end;
+$$;
+
+COMMENT ON FUNCTION private.transfer_index(node_id uuid, from_owner_id uuid, to_owner_id uuid) IS 'Makes the text and the vectors of all below a node another owner''s, in both their statistics. Embeds nothing.';
+
+CREATE FUNCTION private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 begin
-    perform private.raise_error(
-        'CONFLICT_STATE', 'Files cannot change owners yet.', jsonb_build_object('id', node_id, 'owner_id', owner_id)
-    );
+    if exists (
+        select 1
+        from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+        where n.path @> array[node_id] and u.state in ('open', 'uploading')
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'Something in there is being uploaded.', jsonb_build_object('id', node_id),
+            'Wait for the upload to end, or abort it.'
+        );
+    end if;
+    update public.uploads as u
+    set owner_id = to_owner_id
+    from public.nodes as n
+    where n.path @> array[node_id] and u.file_id = n.id;
+    perform private.transfer_blobs(node_id, from_owner_id, to_owner_id);
+    perform private.transfer_index(node_id, from_owner_id, to_owner_id);
 end;
 $$;
 
-COMMENT ON FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) IS 'Gives all below a node to another owner.';
+COMMENT ON FUNCTION private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) IS 'What else changes hands with the nodes at and below this one, whose owner_id is new already: quota, bytes, text,
+vectors, statistics. The caller holds the locks on the nodes and on both owners. Raises CONFLICT_STATE while an upload
+is open there, QUOTA_EXCEEDED.';
 
 CREATE FUNCTION private.trash_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5884,9 +6304,10 @@ expires_at, deduplicated}.
 
 Upload the bytes with the Storage SDK to that bucket and key: mode standard in one request, tus in parts of chunk_size
 bytes. folder_id: null for your own root. size in bytes, at most what will be sent. sha256 (hex) of bytes that the owner
-already has answers {deduplicated: true, file_id, version_id} and needs no upload. on_conflict: fail, rename (also
-keep_both) or version, when the name exists; file_id: a new version of that file, base_version the version it is based
-on. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
+already has answers {deduplicated: true, file_id, version_id} and needs no upload. on_conflict, when the name exists:
+fail, rename (also keep_both), version or replace (both a new version: what the file held stays in its history), or skip,
+which answers {skipped: true, file_id, name} and reserves nothing. file_id: a new version of that file, base_version the
+version it is based on. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
 TYPE_NOT_ALLOWED, FILE_TOO_LARGE, QUOTA_EXCEEDED {used, reserved, limit, requested}.';
 
 CREATE FUNCTION public.cancel_ingest(file_id uuid) RETURNS integer
@@ -5896,6 +6317,22 @@ CREATE FUNCTION public.cancel_ingest(file_id uuid) RETURNS integer
 
 COMMENT ON FUNCTION public.cancel_ingest(file_id uuid) IS 'Stop the ingestion of a file; returns how many jobs ended. Needs level edit. retry_ingest takes it up again. Raises
 NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.copy_nodes(ids uuid[], target uuid DEFAULT NULL::uuid, on_conflict text DEFAULT 'fail'::text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    SET statement_timeout TO '120s'
+    AS $$ select private.copy_nodes(ids, target, on_conflict); $$;
+
+COMMENT ON FUNCTION public.copy_nodes(ids uuid[], target uuid, on_conflict text) IS 'Copy files and folders, with all that lives below them, into a folder: {items: [{id, source_id, name, parent_id,
+skipped, replaced_id, version_of, version_id}]}, id being the copy''s. All or nothing.
+
+A copy has the content that the file has now, without older versions, shares, tags or comments. Its bytes are shared
+with the source until either changes; they count on the quota only of an owner who did not have them. Nothing is read or
+embedded again. Files whose first upload has not ended are left out. target and on_conflict as for move_nodes, except
+that version leaves the source where it is. Needs level view on what is copied and edit on the target. Raises
+CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth),
+QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
 
 CREATE FUNCTION public.create_folder(name text, parent uuid DEFAULT NULL::uuid) RETURNS public.nodes
     LANGUAGE sql
@@ -5947,7 +6384,8 @@ CREATE FUNCTION public.file_details(file_id uuid) RETURNS jsonb
 
 COMMENT ON FUNCTION public.file_details(file_id uuid) IS 'One file or folder with all that a frontend shows of it: the node and path, level, bucket and key of its bytes,
 quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above),
-problem {error_code, error_message, new_version_failed} or null. Raises NOT_FOUND.';
+problem {error_code, error_message, new_version_failed} or null; of a folder also child_count and total_size, the bytes
+of all files below it. Raises NOT_FOUND.';
 
 CREATE FUNCTION public.hybrid_search(query text, embedding jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, filters jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 50, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
@@ -6047,22 +6485,24 @@ Items are nodes with is_favourite, favourited_at and last_opened_at. What is in 
 is left out, and comes back with it. page_size: 1 to 1000. cursor: the next_cursor of the page before. Raises
 INVALID_ARGUMENT (field page_size or cursor).';
 
-CREATE FUNCTION public.list_folder(folder uuid DEFAULT NULL::uuid, sort text DEFAULT 'name'::text, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
+CREATE FUNCTION public.list_folder(folder uuid DEFAULT NULL::uuid, sort text DEFAULT 'name'::text, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text, recursive boolean DEFAULT false, filters jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $_$
 declare
+    v_owner_id uuid := auth.uid();
     v_key text;
     v_is_descending boolean := sort like '-%';
-    v_after jsonb;
+    v_after jsonb := private.decode_cursor(cursor, sort);
     v_rows jsonb;
 begin
     perform private.require_reader();
+    -- by name in the collation of the index that keeps names apart: the keys come in its order
     v_key := case regexp_replace(sort, '^-', '')
-        when 'name' then 'private.name_key(n.name)'
-        when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'')'
-        when 'created_at' then 'to_char(n.created_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'')'
-        when 'size' then 'lpad(n.size::text, 20, ''0'')'
+        when 'name' then 'lower(normalize(n.name, nfc) collate pg_c_utf8)'
+        when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
+        when 'created_at' then 'to_char(n.created_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
+        when 'size' then 'lpad(n.size::text, 20, ''0'') collate pg_c_utf8'
     end;
     if v_key is null then
         perform private.raise_invalid(
@@ -6072,31 +6512,32 @@ begin
     if page_size is null or page_size not between 1 and 1000 then
         perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
     end if;
-    if folder is not null and not exists (
-        select 1 from public.nodes as n where n.id = folder and n.kind = 'folder'
-    ) then
-        perform private.raise_error('NOT_FOUND', 'No such folder.', jsonb_build_object('id', folder));
+    if recursive is null then
+        perform private.raise_invalid('recursive', 'recursive is true or false.');
     end if;
-    begin
-        v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
-        if cursor is not null and (
-            num_nulls(v_after ->> 0, (v_after ->> 1)::uuid) > 0 or v_after ->> 2 is distinct from sort
-        ) then
-            raise data_exception;
+    if filters is not null then
+        perform private.check_filter_types(
+            filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "name_contains": "text",
+                       "updated_from": "timestamp", "updated_to": "timestamp"}'
+        );
+    end if;
+    if folder is not null then
+        select n.owner_id into v_owner_id from public.nodes as n where n.id = folder and n.kind = 'folder';
+        if not found then
+            perform private.raise_error('NOT_FOUND', 'No such folder.', jsonb_build_object('id', folder));
         end if;
-    exception when others then
-        perform private.raise_invalid('cursor', 'This cursor is not one that list_folder gave.');
-    end;
+    end if;
 
     -- the pieces are the constants above; one row more than asked tells whether there is a next page
     execute format(
         $query$
         select coalesce(jsonb_agg(to_jsonb(p) - 'path' order by p.sort_key %3$s, p.id %3$s), '[]')
         from (
-            select n.*, %1$s collate "C" as sort_key
+            select n.*, %1$s as sort_key
             from public.nodes as n
-            where %4$s and ($2 is null or (%1$s collate "C", n.id) %2$s ($2 ->> 0, ($2 ->> 1)::uuid))
-            order by %1$s collate "C" %3$s, n.id %3$s
+            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s
+                and ($5 is null or private.passes_filters(n, $5))
+            order by %1$s %3$s, n.id %3$s
             limit $3 + 1
         ) as p
         $query$,
@@ -6104,15 +6545,24 @@ begin
         case when v_is_descending then '<' else '>' end,
         case when v_is_descending then 'desc' else 'asc' end,
         case
-            when folder is null then 'n.parent_id is null and n.owner_id = (select auth.uid())'
+            when folder is null and recursive then 'true'
+            when folder is null then 'n.parent_id is null'
+            when recursive then 'n.path @> array[$1] and n.id <> $1'
             else 'n.parent_id = $1'
-        end
-    ) into v_rows using folder, v_after, page_size;
+        end,
+        case when v_after is not null then format(
+            'and (%1$s, n.id) %2$s ($2 ->> 0, ($2 ->> 1)::uuid)', v_key, case when v_is_descending then '<' else '>' end
+        ) end
+    ) into v_rows using folder, v_after, page_size, v_owner_id, filters;
 
     return jsonb_build_object(
         'items', (
-            select coalesce(jsonb_agg(r.item - 'sort_key' order by r.position), '[]')
+            select coalesce(jsonb_agg(
+                r.item - 'sort_key' || case when r.item ->> 'kind' = 'folder' then to_jsonb(t) else '{}' end
+                order by r.position
+            ), '[]')
             from jsonb_array_elements(v_rows) with ordinality as r (item, position)
+            left join lateral private.folder_totals((r.item ->> 'id')::uuid, 1000) as t on r.item ->> 'kind' = 'folder'
             where r.position <= page_size
         ),
         'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
@@ -6124,11 +6574,14 @@ begin
 end;
 $_$;
 
-COMMENT ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) IS 'List what is in a folder: {items, next_cursor}.
+COMMENT ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) IS 'List what is in a folder: {items, next_cursor}.
 
 folder: null for your own root. sort: name, updated_at, created_at, size; "-name" and so on reverse. page_size: 1 to
-1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. Raises NOT_FOUND,
-INVALID_ARGUMENT (field sort, page_size or cursor).';
+1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. recursive: all that
+is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, name_contains (any case),
+updated_from, updated_to; anything else is refused. A folder among the items has child_count, and total_size, the bytes
+of all files below it: null when there are more than 1,000 nodes to add up (file_details always has it). Raises
+NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
 
 CREATE FUNCTION public.list_recent(page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -7550,6 +8003,10 @@ REVOKE ALL ON FUNCTION private.check_conflict_policy(on_conflict text) FROM PUBL
 
 REVOKE ALL ON FUNCTION private.check_depth(depth integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) TO anon;
+GRANT ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.check_filters(filters jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_ids(ids uuid[]) FROM PUBLIC;
@@ -7579,7 +8036,17 @@ REVOKE ALL ON FUNCTION private.close_upload(upload public.uploads, state text) F
 
 REVOKE ALL ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.content_version_id(node public.nodes) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
+GRANT ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.copy_subtree(node public.nodes, target public.nodes, owner_id uuid, name text, before uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
@@ -7598,6 +8065,10 @@ REVOKE ALL ON FUNCTION private.create_space(name text, model text, revision text
 
 REVOKE ALL ON FUNCTION private.custom_access_token_hook(event jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.custom_access_token_hook(event jsonb) TO supabase_auth_admin;
+
+REVOKE ALL ON FUNCTION private.decode_cursor(cursor text, sort text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.decode_cursor(cursor text, sort text) TO anon;
+GRANT ALL ON FUNCTION private.decode_cursor(cursor text, sort text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.default_preferences() FROM PUBLIC;
 
@@ -7666,6 +8137,10 @@ REVOKE ALL ON FUNCTION private.finish_job(job_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) TO anon;
+GRANT ALL ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.free_name(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
@@ -7688,6 +8163,8 @@ GRANT ALL ON FUNCTION private.has_permission(permission text) TO service_role;
 
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.holds_any(folder_id uuid, ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.holds_ticket(key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.holds_ticket(key text) TO authenticated;
@@ -7714,8 +8191,6 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO authenticated;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO service_role;
 
-REVOKE ALL ON FUNCTION private.is_workspace_root(node public.nodes) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) TO narwhal_worker;
 
@@ -7740,9 +8215,9 @@ REVOKE ALL ON FUNCTION private.list_users(query text, page_size integer, cursor 
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.lock_move(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.lock_placing(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text, level text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.user_profiles TO anon;
 GRANT SELECT ON TABLE public.user_profiles TO authenticated;
@@ -7854,6 +8329,10 @@ REVOKE ALL ON FUNCTION private.owner_ids_of(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) TO anon;
+GRANT ALL ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
 
@@ -8093,7 +8572,11 @@ REVOKE ALL ON FUNCTION private.tg_users__notify_of_waiting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_workspace_members__notify() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.transfer_nodes(node_id uuid, owner_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.transfer_index(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO anon;
@@ -8131,6 +8614,10 @@ REVOKE ALL ON FUNCTION public.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cancel_ingest(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.cancel_ingest(file_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.copy_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.copy_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
+GRANT ALL ON FUNCTION public.copy_nodes(ids uuid[], target uuid, on_conflict text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.create_folder(name text, parent uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.create_folder(name text, parent uuid) TO anon;
 GRANT ALL ON FUNCTION public.create_folder(name text, parent uuid) TO authenticated;
@@ -8163,9 +8650,9 @@ REVOKE ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) FR
 GRANT ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_favourites(page_size integer, cursor text) TO authenticated;
 
-REVOKE ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO anon;
-GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text) TO authenticated;
+REVOKE ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) TO anon;
+GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.list_recent(page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_recent(page_size integer, cursor text) TO anon;
