@@ -10,6 +10,7 @@ import typer
 
 from narwhal import __version__
 from narwhal.cli import (
+    audit,
     download,
     drive,
     jobs,
@@ -39,7 +40,7 @@ for name in ("stack", "db"):
         # without the `local` extra there is no local stack to command
         if (error.name or "").startswith("narwhal"):
             raise
-for module in (users, drive, tree, trash, versions, sharing, download, search, worker, jobs):
+for module in (users, drive, tree, trash, versions, sharing, download, search, worker, jobs, audit):
     module.register(app)
 
 

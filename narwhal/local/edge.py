@@ -6,6 +6,8 @@ Plain ASGI, so that bodies stream through in both directions.
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,9 +63,12 @@ RESPONSE_HEADERS = ",".join(
         "link",
         "x-supabase-api-version",
         "x-sb-error-code",
+        "x-request-id",
         "etag",
     ]
 )
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,200}")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -139,18 +144,30 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = self._forwarded(scope)
+        request_id = _request_id(scope["headers"])
+        headers = [*self._forwarded(scope), (b"x-request-id", request_id)]
         # S3's own signature is in Authorization
         if not scope["path"].startswith("/storage/v1/s3"):
             headers = authorize(headers, self.config)
         scope = {**scope, "headers": headers}
+
+        async def identified(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                others = [(n, v) for n, v in message["headers"] if n.lower() != b"x-request-id"]
+                message = {**message, "headers": [*others, (b"x-request-id", request_id)]}
+            await send(message)
+
         if self.max_body is None:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, identified)
             return
-        await self._limited(scope, receive, send, self.max_body)
+        await self._limited(scope, receive, identified, self.max_body)
 
     def _forwarded(self, scope: Scope) -> Headers:
-        headers = [(n, v) for n, v in scope["headers"] if not n.startswith(b"x-forwarded-")]
+        headers = [
+            (n, v)
+            for n, v in scope["headers"]
+            if not n.startswith(b"x-forwarded-") and n != b"x-request-id"
+        ]
         host = _value(headers, b"host") or self.config.api_url.partition("//")[2]
         port = host.rpartition(":")[2] if host[-1:].isdigit() and ":" in host else "80"
         client = scope.get("client")
@@ -245,6 +262,12 @@ async def _too_large(send: Send, limit: int) -> None:
         f"The request is larger than {limit // 1024} KiB.",
         "Files go to Storage; split large writes.",
     )
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the caller's own id of the request, or a new one: logs and the audit keep it."""
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
+    return given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4()).encode()
 
 
 def _value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

@@ -39,6 +39,7 @@ comment on column public.audit_logs.before is 'The changed columns as they were;
 comment on column public.audit_logs.after is 'The changed columns as they are; null for what was removed.';
 comment on column public.audit_logs.details is
 'What else identifies it: ids of the share, link, version or upload, kind and nodes (how many changed with it).';
+comment on column public.audit_logs.request_id is 'x-request-id, else what hosted projects call the request.';
 comment on column public.audit_logs.ip is 'First address of x-forwarded-for: as true as the gateway before the API.';
 create index audit_logs_at_idx on public.audit_logs (at);
 create index audit_logs_actor_id_idx on public.audit_logs (actor_id, id);
@@ -237,7 +238,11 @@ begin
     end if;
     ip := private.client_ip();
     user_agent := private.request_header('user-agent', 500);
-    request_id := private.request_header('x-request-id', 200);
+    request_id := coalesce(
+        private.request_header('x-request-id', 200),
+        private.request_header('sb-request-id', 200), -- what hosted projects add
+        private.request_header('cf-ray', 200)
+    );
 end;
 $$;
 comment on function private.audit_context() is

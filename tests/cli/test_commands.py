@@ -13,7 +13,7 @@ import typer.main
 from narwhal.cli import app
 from narwhal.settings import VARIABLES
 
-READING = ["ls", "search", "users list", "jobs list", "status", "db status"]
+READING = ["ls", "search", "users list", "jobs list", "audit", "status", "db status"]
 
 
 def commands() -> dict[str, object]:

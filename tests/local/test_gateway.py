@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -186,6 +187,24 @@ def test_a_body_beyond_the_limit_is_refused(http: httpx.Client, stack: StackStat
     assert (streamed.status_code, streamed.json()["code"]) == (413, "PT413")
     small = http.post(url, headers=headers, content=b"{}")
     assert small.status_code == 404
+
+
+def test_every_request_has_an_id_that_answers_return(http: httpx.Client, stack: StackState) -> None:
+    paths = ["/rest/v1/nodes", "/auth/v1/health", "/storage/v1/bucket", "/functions/v1/ai/health"]
+    for path in paths:
+        made = {http.get(path).headers["x-request-id"] for _ in range(2)}
+        assert all(re.fullmatch(r"[0-9a-f-]{36}", each) for each in made), path
+        assert len(made) == 2
+        response = http.get(path, headers={"x-request-id": "mine-1"})
+        assert response.headers.get_list("x-request-id") == ["mine-1"], path
+        assert "x-request-id" in response.headers["access-control-expose-headers"]
+        # not a place for anything else
+        response = http.get(path, headers={"x-request-id": "a b<script>"})
+        assert "script" not in response.headers["x-request-id"]
+    large = http.post(
+        "/rest/v1/rpc/create_folder", headers={"x-request-id": "mine-2"}, content=b" " * 21 * 2**20
+    )
+    assert (large.status_code, large.headers["x-request-id"]) == (413, "mine-2")
 
 
 def test_what_is_not_there_says_so(http: httpx.Client) -> None:

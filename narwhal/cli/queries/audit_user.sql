@@ -1,0 +1,2 @@
+select u.id from auth.users as u
+where lower(u.email) = lower(%(user)s::text)
