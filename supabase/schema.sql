@@ -345,7 +345,11 @@ begin
     end if;
     ip := private.client_ip();
     user_agent := private.request_header('user-agent', 500);
-    request_id := private.request_header('x-request-id', 200);
+    request_id := coalesce(
+        private.request_header('x-request-id', 200),
+        private.request_header('sb-request-id', 200), -- what hosted projects add
+        private.request_header('cf-ray', 200)
+    );
 end;
 $_$;
 
@@ -6943,6 +6947,8 @@ COMMENT ON COLUMN public.audit_logs.after IS 'The changed columns as they are; n
 COMMENT ON COLUMN public.audit_logs.details IS 'What else identifies it: ids of the share, link, version or upload, kind and nodes (how many changed with it).';
 
 COMMENT ON COLUMN public.audit_logs.ip IS 'First address of x-forwarded-for: as true as the gateway before the API.';
+
+COMMENT ON COLUMN public.audit_logs.request_id IS 'x-request-id, else what hosted projects call the request.';
 
 ALTER TABLE public.audit_logs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.audit_logs_id_seq
