@@ -3132,8 +3132,8 @@ begin
         where n.user_id = v_user_id
             and n.read_at is null
             and (mark_notifications_read.ids is null or n.id = any(mark_notifications_read.ids))
-        order by n.id
-        for update
+        -- others are marking or deleting those, and wait for ours in an order of their own
+        for update skip locked
     )
 
     update public.notifications as n
