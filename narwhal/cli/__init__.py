@@ -15,6 +15,7 @@ from narwhal.cli import (
     drive,
     jobs,
     search,
+    settings,
     sharing,
     trash,
     tree,
@@ -40,7 +41,20 @@ for name in ("stack", "db"):
         # without the `local` extra there is no local stack to command
         if (error.name or "").startswith("narwhal"):
             raise
-for module in (users, drive, tree, trash, versions, sharing, download, search, worker, jobs, audit):
+for module in (
+    users,
+    drive,
+    tree,
+    trash,
+    versions,
+    sharing,
+    download,
+    search,
+    worker,
+    jobs,
+    audit,
+    settings,
+):
     module.register(app)
 
 

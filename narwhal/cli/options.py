@@ -70,6 +70,18 @@ def read_password(from_stdin: bool, *, confirm: bool = False) -> str:
     return password
 
 
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+
+
+def parse_size(text: str | int) -> int:
+    """Read a number of bytes such as 500, 10kB, 1.5GB or 50GiB."""
+    found = SIZE.fullmatch(str(text).strip())
+    if not found or (found[3] and not found[2]):
+        raise typer.BadParameter(f"{text!r} is no size; write it like 500MB or 50GiB")
+    power = " kmgt".index(found[2].lower() or " ")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+
+
 class Conflict(Enum):
     """What to do when a name is taken."""
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from narwhal.cli.database import execute
-from narwhal.cli.options import AsJson, Home, PasswordStdin, read_password
-from narwhal.output import say, show, show_json
-from narwhal.settings import load_settings
+from narwhal.cli.options import AsJson, Home, PasswordStdin, parse_size, read_password
+from narwhal.errors import NarwhalError
+from narwhal.output import human_size, say, show, show_json
+from narwhal.settings import Settings, load_settings
 
-users_app = typer.Typer(no_args_is_help=True, help="Create and list accounts (service key).")
+users_app = typer.Typer(no_args_is_help=True, help="Create, list and change accounts.")
 PAGE = 1000
+FOR_GOOD = "876000h"  # a hundred years; Auth has no ban without an end
+Email = Annotated[str, typer.Argument(help="The address of the account.")]
+
+
+class Role(StrEnum):
+    """What an account may do at all."""
+
+    viewer = "viewer"
+    user = "user"
+    admin = "admin"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def create(
     email: Annotated[str, typer.Argument(help="The address to log in with.")],
     password_stdin: PasswordStdin = False,
-    role: Annotated[str, typer.Option(help="Role of the new account.")] = "user",
+    role: Annotated[Role, typer.Option(help="Role of the new account.")] = Role.user,
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -36,7 +48,7 @@ def create(
     password = read_password(password_stdin, confirm=True)
     settings = load_settings(home)
     # the API cannot change a role: it is asked for before the account exists, not after
-    database_url = settings.require("database_url") if role != "user" else ""
+    database_url = settings.require("database_url") if role != Role.user else ""
     from narwhal.session import admin_client
 
     user = (
@@ -44,9 +56,9 @@ def create(
         .auth.admin.create_user({"email": email, "password": password, "email_confirm": True})
         .user
     )
-    if role != "user":
-        execute(database_url, "users_set_role", {"user_id": user.id, "role": role})
-    row = {"id": user.id, "email": user.email, "role": role}
+    if role != Role.user:
+        execute(database_url, "users_set_role", {"user_id": user.id, "role": role.value})
+    row = {"id": user.id, "email": user.email, "role": role.value}
     if as_json:
         show_json(row)
     else:
@@ -89,6 +101,79 @@ def list_users(as_json: AsJson = False, home: Home = None) -> None:
     show(rows, columns, as_json=as_json)
 
 
+@users_app.command("role")
+def role(
+    email: Email,
+    new_role: Annotated[Role, typer.Argument(metavar="ROLE", help="viewer, user or admin.")],
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Give an account another role. The last active administrator keeps theirs.
+
+    A viewer reads and never writes. Takes effect at once.
+
+    Example: narwhal users role ada@example.com viewer
+    """
+    account = _change(load_settings(home), "users_role", email, role=new_role.value)
+    _show_account(account, f"{email} is {account['role']}", as_json)
+
+
+@users_app.command("quota")
+def quota(
+    email: Email,
+    storage_limit: Annotated[
+        int, typer.Argument(metavar="SIZE", parser=parse_size, help="Such as 500MB or 50GiB.")
+    ],
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Set how much an account may store. Below what it stores already nothing is lost.
+
+    Example: narwhal users quota ada@example.com 50GiB
+    """
+    account = _change(load_settings(home), "users_quota", email, storage_limit=storage_limit)
+    used, limit = human_size(account["storage_used"]), human_size(account["storage_limit"])
+    _show_account(account, f"{email} uses {used} of {limit}", as_json)
+
+
+@users_app.command("plan")
+def plan(
+    email: Email,
+    new_plan: Annotated[str, typer.Argument(metavar="PLAN", help="Its name in the table plans.")],
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Give an account another plan, and its limits.
+
+    Example: narwhal users plan ada@example.com free
+    """
+    account = _change(load_settings(home), "users_plan", email, plan=new_plan)
+    _show_account(account, f"{email} has the plan {account['plan']}", as_json)
+
+
+@users_app.command("deactivate")
+def deactivate(email: Email, as_json: AsJson = False, home: Home = None) -> None:
+    """Close an account: it reaches nothing any more, from its next request on.
+
+    Its uploads under way end, Auth lets it in no more. Its files stay; `users activate` opens it
+    again. The last active administrator stays.
+
+    Example: narwhal users deactivate ada@example.com
+    """
+    account = _set_active(load_settings(home), email, is_active=False)
+    _show_account(account, f"{email} is closed", as_json)
+
+
+@users_app.command("activate")
+def activate(email: Email, as_json: AsJson = False, home: Home = None) -> None:
+    """Open a closed account again.
+
+    Example: narwhal users activate ada@example.com
+    """
+    account = _set_active(load_settings(home), email, is_active=True)
+    _show_account(account, f"{email} is open", as_json)
+
+
 def login(
     email: Annotated[str, typer.Argument(help="The address of your account.")],
     password_stdin: PasswordStdin = False,
@@ -105,6 +190,36 @@ def login(
 
     session = log_in(load_settings(home), email, password)
     say(f"logged in as {session.user.email}")
+
+
+def _change(settings: Settings, query: str, email: str, **arguments: object) -> dict[str, Any]:
+    """Run one of the change_… functions for an address; return the account."""
+    url = settings.require("database_url")
+    rows = execute(url, query, {"email": email, **arguments})
+    if not rows:
+        raise NarwhalError(
+            f"no user {email}", "See the accounts: narwhal users list", error="NOT_FOUND"
+        )
+    account: dict[str, Any] = rows[0]["account"]
+    return account
+
+
+def _set_active(settings: Settings, email: str, *, is_active: bool) -> dict[str, Any]:
+    from narwhal.session import admin_client
+
+    admin = admin_client(settings)  # a missing key is said before anything changes
+    account = _change(settings, "users_active", email, is_active=is_active)
+    # the rows decide at once; the ban keeps Auth from handing out tokens that open nothing
+    ban = "none" if is_active else FOR_GOOD
+    admin.auth.admin.update_user_by_id(account["id"], {"ban_duration": ban})
+    return account
+
+
+def _show_account(account: dict[str, Any], line: str, as_json: bool) -> None:
+    if as_json:
+        show_json(account)
+    else:
+        print(line)
 
 
 def _profiles(admin: Any, ids: list[str]) -> dict[str, dict[str, Any]]:

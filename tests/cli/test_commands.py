@@ -13,7 +13,17 @@ import typer.main
 from narwhal.cli import app
 from narwhal.settings import VARIABLES
 
-READING = ["ls", "search", "users list", "jobs list", "audit", "status", "db status"]
+READING = [
+    "ls",
+    "search",
+    "users list",
+    "jobs list",
+    "settings list",
+    "settings get",
+    "audit",
+    "status",
+    "db status",
+]
 
 
 def commands() -> dict[str, object]:
@@ -81,6 +91,10 @@ def test_no_command_takes_a_secret_as_a_flag(name: str) -> None:
         ["worker", "--concurrency", "0"],
         ["upload", "missing.pdf"],
         ["upload", "."],
+        ["users", "role", "a@example.com", "root"],
+        ["users", "quota", "a@example.com", "lots"],
+        ["users", "quota", "a@example.com", "5 iB"],
+        ["users", "create", "a@example.com", "--role", "root", "--password-stdin"],
         ["users", "create", "a@example.com"],  # no terminal to ask for the password
         ["users", "create", "a@example.com", "--password-stdin"],  # nothing on stdin
     ],
@@ -101,6 +115,9 @@ def test_misuse_exits_with_2_and_says_why(arguments: list[str], tmp_path: Path) 
         (["users", "list"], "SUPABASE_SERVICE_ROLE_KEY"),
         (["login", "a@example.com", "--password-stdin"], "SUPABASE_URL"),
         (["jobs", "list"], "DATABASE_URL"),
+        (["users", "role", "a@example.com", "user"], "DATABASE_URL"),
+        (["users", "deactivate", "a@example.com"], "SUPABASE_SERVICE_ROLE_KEY"),
+        (["settings", "list"], "DATABASE_URL"),
     ],
 )
 def test_without_a_project_the_missing_variable_is_named(

@@ -1,3 +1,1 @@
-update public.user_profiles as p
-set role = %(role)s, updated_at = now()
-where p.id = %(user_id)s::uuid
+select private.change_role(user_id => %(user_id)s::uuid, role => %(role)s) as account

@@ -1,0 +1,3 @@
+select private.change_active(p.id, %(is_active)s) as account
+from public.user_profiles as p
+where lower(p.email) = lower(%(email)s)
