@@ -301,11 +301,9 @@ begin
         );
     end if;
     perform private.count_access(v_file.id, 0, 1);
-    if to_regproc('private.write_audit') is not null then
-        perform private.write_audit(
-            'download', v_file.id, null, null, jsonb_build_object('version_id', v_version.id)
-        );
-    end if;
+    perform private.write_audit(
+        'download', v_file.id, null, null, jsonb_build_object('version_id', v_version.id)
+    );
     return jsonb_build_object(
         'bucket', v_blob.bucket,
         'key', v_blob.key,
@@ -415,6 +413,7 @@ as $$
     select coalesce(array_agg(private.name_key(btrim(t.tag))), '{}') from unnest(tag_keys.tags) as t (tag);
 $$;
 comment on function private.tag_keys(text[]) is 'What to compare node_tags.tag_key with.';
+grant execute on function private.tag_keys(text[]) to anon, authenticated; -- list_folder filters by it
 
 create function private.tag_node(node_id uuid, add text[], remove text[]) returns void
 language plpgsql volatile
@@ -545,7 +544,7 @@ grant execute on function public.list_tags() to anon, authenticated;
 
 create function private.tagged_ids(tags text[], owner_ids uuid[], shared_ids uuid[]) returns uuid[]
 language sql stable
-security invoker -- called by search and listing, as their owner
+security invoker -- called by search, as its owner
 set search_path = ''
 as $$
     select coalesce(array_agg(f.node_id), '{}')

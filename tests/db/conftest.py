@@ -180,6 +180,26 @@ def denied(sqlstate: str = "42501") -> Iterator[None]:
     assert not (error.value.diag.message_primary or "").startswith("narwhal/"), error.value
 
 
+@contextmanager
+def holding_link(db: Database, node: str, maker: uuid.UUID, level: str = "view") -> Iterator[None]:
+    """Send the grant of a link to this node with each call."""
+    grant = uuid.uuid4().hex
+    db.all(
+        "with link as (insert into public.share_links (node_id, level, created_by)"
+        " values (%s, %s, %s) returning id) insert into private.link_grants"
+        " (grant_hash, link_id, expires_at) select sha256(convert_to(%s, 'UTF8')), id,"
+        " now() + interval '15 minutes' from link",
+        node,
+        level,
+        maker,
+        grant,
+    )
+    headers = json.dumps({"x-share-grant": grant})
+    db.all("select set_config('request.headers', %s, true)", headers)
+    yield
+    db.all("select set_config('request.headers', '', true)")
+
+
 def chunk_rows(texts: list[str]) -> list[dict[str, Any]]:
     """One chunk a text, as the chunk stage would store it."""
     return [

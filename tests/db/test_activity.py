@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
 import pytest
 
 from tests.database import Database
-from tests.db.conftest import Drive, denied, refused
+from tests.db.conftest import Drive, denied, holding_link, refused
 
 
 def _names(drive: Drive, user: uuid.UUID, function: str) -> list[str]:
@@ -36,26 +34,6 @@ def _age(db: Database) -> None:
         "update public.node_user_state set favourited_at = favourited_at - interval '1 minute',"
         " last_opened_at = last_opened_at - interval '1 minute'"
     )
-
-
-@contextmanager
-def holding_link(db: Database, node: str, maker: uuid.UUID, level: str = "view") -> Iterator[None]:
-    """Send the grant of a link to this node with each call."""
-    grant = uuid.uuid4().hex
-    db.all(
-        "with link as (insert into public.share_links (node_id, level, created_by)"
-        " values (%s, %s, %s) returning id) insert into private.link_grants"
-        " (grant_hash, link_id, expires_at) select sha256(convert_to(%s, 'UTF8')), id,"
-        " now() + interval '15 minutes' from link",
-        node,
-        level,
-        maker,
-        grant,
-    )
-    headers = json.dumps({"x-share-grant": grant})
-    db.all("select set_config('request.headers', %s, true)", headers)
-    yield
-    db.all("select set_config('request.headers', '', true)")
 
 
 # Favourites ---------------------------------------------------------------------------------------
@@ -289,6 +267,9 @@ def test_a_download_is_told_where_the_bytes_are(db: Database, drive: Drive) -> N
     assert len(answer["sha256"]) == 64
     with db.as_user(owner):
         assert db.all("select name from storage.objects") == [answer["key"]]
+    assert db.all(
+        "select actor_id, node_id::text, details from public.audit_logs where action = 'download'"
+    ) == [(owner, first["file_id"], {"version_id": first["version_id"]})]
 
 
 def test_the_head_is_downloaded_unless_a_version_is_named(db: Database, drive: Drive) -> None:
@@ -364,6 +345,10 @@ def test_who_holds_a_link_downloads_and_is_counted_without_an_account(
         for table in ("node_stats", "node_tags", "comments", "node_user_state"):
             with denied(), db.as_user(None):
                 db.all("select * from public." + table)  # type: ignore[operator]
+        (audit,) = db.all(
+            "select actor like 'link:%' from public.audit_logs where action = 'download'"
+        )
+        assert audit
     assert db.all("select views, downloads from public.node_stats") == [(1, 1)]
     assert db.all("select * from public.node_user_state") == []
 

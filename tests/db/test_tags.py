@@ -14,7 +14,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.database import Database
-from tests.db.conftest import Drive, denied, refused
+from tests.db.conftest import Drive, denied, holding_link, refused
 
 
 def _folder(drive: Drive, user: uuid.UUID, name: str, parent: str | None = None) -> str:
@@ -255,6 +255,43 @@ def test_a_search_by_tags_finds_what_has_any_of_them(
         assert {hit["file_id"] for hit in hits} == {library[name] for name in names}
 
 
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        (["PLAN"], ["a.txt", "b.pdf"]),
+        (["q3", "box"], ["a.txt", "folder"]),
+        (["own"], []),  # shared, but not in there
+        (["unknown"], []),
+        ([], ["a.txt", "b.pdf", "c.txt", "folder"]),
+        (None, ["a.txt", "b.pdf", "c.txt", "folder"]),
+    ],
+)
+def test_a_folder_is_listed_by_tags(
+    drive: Drive, library: dict[str, Any], tags: list[str] | None, names: list[str]
+) -> None:
+    page = drive.rpc(library["owner"], "list_folder", recursive=True, filters=Jsonb({"tags": tags}))
+    assert [item["name"] for item in page["items"]] == names
+    with refused("INVALID_ARGUMENT", field="filters.tags"):
+        drive.rpc(library["owner"], "list_folder", filters=Jsonb({"tags": "q3"}))
+
+
+def test_a_shared_folder_is_listed_by_tags_but_not_without_an_account(
+    db: Database, drive: Drive, library: dict[str, Any]
+) -> None:
+    filters = Jsonb({"tags": ["q3"]})
+    page = {"folder": library["folder"], "filters": filters}
+    with refused("NOT_FOUND"):
+        drive.rpc(library["other"], "list_folder", **page)
+    drive.share(library["folder"], library["other"])
+    items = drive.rpc(library["other"], "list_folder", **page)["items"]
+    assert [item["name"] for item in items] == ["a.txt"]
+    with holding_link(db, library["folder"], library["owner"]):
+        items = drive.rpc(None, "list_folder", folder=library["folder"])["items"]
+        assert [item["name"] for item in items] == ["a.txt"]  # control
+        with refused("NOT_AUTHENTICATED"):
+            drive.rpc(None, "list_folder", **page)
+
+
 def test_tags_tell_nobody_of_files_they_cannot_read(
     db: Database, drive: Drive, library: dict[str, Any]
 ) -> None:
@@ -291,6 +328,7 @@ def test_neither_search_nor_list_reads_other_owners_tags(db: Database, drive: Dr
     db.all("analyze public.node_tags, public.nodes")
     for query in (
         "select public.list_tags()",
+        'select public.list_folder(filters => \'{"tags": ["q3"]}\')',
         "select public.hybrid_search('budget', filters => '{\"tags\": [\"q3\"]}')",
     ):
         before = _reads(db)

@@ -10,7 +10,6 @@ CALLS: Calls = {
     "mark_notifications_read some": lambda w: {"ids": [w.more["notification"]]},
 }
 
-PERSONAL = {"public.notifications"}
 HARMLESS = {"mark_notifications_read"}
 # ids that are not the caller's are passed over, as if they did not exist
 EMPTY = {"mark_notifications_read some"}
