@@ -421,11 +421,9 @@ begin
         );
     end if;
     perform private.count_access(v_file.id, 0, 1);
-    if to_regproc('private.write_audit') is not null then
-        perform private.write_audit(
-            'download', v_file.id, null, null, jsonb_build_object('version_id', v_version.id)
-        );
-    end if;
+    perform private.write_audit(
+        'download', v_file.id, null, null, jsonb_build_object('version_id', v_version.id)
+    );
     return jsonb_build_object(
         'bucket', v_blob.bucket,
         'key', v_blob.key,
@@ -6498,6 +6496,7 @@ declare
     v_key text;
     v_is_descending boolean := sort like '-%';
     v_after jsonb := private.decode_cursor(cursor, sort);
+    v_tag_keys text[];
     v_rows jsonb;
 begin
     perform private.require_reader();
@@ -6521,9 +6520,15 @@ begin
     end if;
     if filters is not null then
         perform private.check_filter_types(
-            filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "name_contains": "text",
+            filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "tags": "texts", "name_contains": "text",
                        "updated_from": "timestamp", "updated_to": "timestamp"}'
         );
+        v_tag_keys := nullif(private.tag_keys(array(
+            select jsonb_array_elements_text(nullif(filters -> 'tags', 'null'))
+        )), '{}');
+    end if;
+    if v_tag_keys is not null then
+        perform private.require_user(); -- tags are for people, not for whoever holds a link
     end if;
     if folder is not null then
         select n.owner_id into v_owner_id from public.nodes as n where n.id = folder and n.kind = 'folder';
@@ -6539,7 +6544,7 @@ begin
         from (
             select n.*, %1$s as sort_key
             from public.nodes as n
-            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s
+            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s %6$s
                 and ($5 is null or private.passes_filters(n, $5))
             order by %1$s %3$s, n.id %3$s
             limit $3 + 1
@@ -6556,8 +6561,12 @@ begin
         end,
         case when v_after is not null then format(
             'and (%1$s, n.id) %2$s ($2 ->> 0, ($2 ->> 1)::uuid)', v_key, case when v_is_descending then '<' else '>' end
-        ) end
-    ) into v_rows using folder, v_after, page_size, v_owner_id, filters;
+        ) end,
+        -- by the owner's tags only
+        case when v_tag_keys is not null then
+            'and n.id in (select t.node_id from public.node_tags as t where t.owner_id = $4 and t.tag_key = any($6))'
+        end
+    ) into v_rows using folder, v_after, page_size, v_owner_id, filters, v_tag_keys;
 
     return jsonb_build_object(
         'items', (
@@ -6582,8 +6591,8 @@ COMMENT ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer
 
 folder: null for your own root. sort: name, updated_at, created_at, size; "-name" and so on reverse. page_size: 1 to
 1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. recursive: all that
-is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, name_contains (any case),
-updated_from, updated_to; anything else is refused. A folder among the items has child_count, and total_size, the bytes
+is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, tags (any of them), name_contains
+(any case), updated_from, updated_to; anything else is refused. A folder among the items has child_count, and total_size, the bytes
 of all files below it: null when there are more than 1,000 nodes to add up (file_details always has it). Raises
 NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
 
@@ -8509,6 +8518,8 @@ REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vect
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.tag_keys(tags text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.tag_keys(tags text[]) TO anon;
+GRANT ALL ON FUNCTION private.tag_keys(tags text[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.tag_node(node_id uuid, add text[], remove text[]) FROM PUBLIC;
 
