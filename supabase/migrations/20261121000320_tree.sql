@@ -1166,6 +1166,10 @@ begin
     from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
     inner join public.nodes as n on n.id = c.old_id
     where n.kind = 'file';
+    -- the source's owner learns of it too
+    perform private.write_audit('copy', c.old_id, null, null, jsonb_build_object('copy_id', c.new_id))
+    from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
+    where c.old_id = (node).id;
     return (select c.new_id from unnest(v_old_ids, v_new_ids) as c (old_id, new_id) where c.old_id = (node).id);
 end;
 $$;

@@ -30,7 +30,7 @@ line) or worker.';
 comment on column public.audit_logs.actor_id is 'The id in actor, if it has one.';
 comment on column public.audit_logs.on_behalf_of is 'The user for whom an agent, the service or a worker acted.';
 comment on column public.audit_logs.action is
-'create_folder, create_file, rename, move, transfer, trash, restore, purge; create_version, restore_version,
+'create_folder, create_file, copy, rename, move, transfer, trash, restore, purge; create_version, restore_version,
 reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share, change_share, unshare;
 create_link, open_link, change_link, revoke_link; and so on: list_audit takes it as a filter.';
 comment on column public.audit_logs.owner_id is
@@ -311,13 +311,25 @@ security definer -- runs for whoever writes
 set search_path = ''
 as $$
 declare
-    v_context record := private.audit_context();
+    v_context record;
     v_acts text;
 begin
+    -- what ingestion does, one node at a time, is most of what happens to nodes
+    if tg_op = 'UPDATE' then
+        if (select count(*) from (select from made limit 2) as m) = 1 and not exists (
+            select 1
+            from gone as o cross join made as n
+            where (o.name, o.parent_id, o.owner_id, o.trashed_at, o.purged_at)
+                is distinct from (n.name, n.parent_id, n.owner_id, n.trashed_at, n.purged_at)
+        ) then
+            return null;
+        end if;
+    end if;
+    v_context := private.audit_context();
     v_acts := case tg_op
         when 'INSERT' then $query$
             select
-                'create_' || n.kind as act, n.id, n.parent_id, n.kind, n.owner_id, n.created_by,
+                'create' as act, n.id, n.parent_id, n.kind, n.owner_id, n.created_by,
                 null as old_name, null::uuid as old_parent_id, null::uuid as old_owner_id, n.name, true as is_nested
             from made as n
         $query$
@@ -366,7 +378,7 @@ begin
         )
         select
             $1, $2, coalesce($3, case when $2 in ('service', 'worker') then r.created_by end), $4, $5, $6,
-            r.act, r.id, r.owner_id,
+            case r.act when 'create' then 'create_' || r.kind else r.act end, r.id, r.owner_id,
             case
                 when r.act = 'transfer' then jsonb_build_object('owner_id', r.old_owner_id)
                 when r.act in ('move', 'rename') then private.differing(v.before, v.after)
@@ -424,12 +436,23 @@ as $$
 begin
     if tg_op = 'INSERT' then
         perform private.insert_audit(
-            'create_version', n.id, n.owner_id, null,
+            case when e.id is null then 'create_version' else 'restore_version' end,
+            n.id, n.owner_id, null,
             jsonb_build_object('no', v.no, 'size', v.size),
-            jsonb_build_object('version_id', v.id), v.created_by
+            jsonb_build_object('version_id', v.id)
+            || case when e.id is null then '{}' else jsonb_build_object('source_version_id', e.id) end,
+            v.created_by
         )
         from made as v
-        inner join public.nodes as n on n.id = v.file_id;
+        inner join public.nodes as n on n.id = v.file_id
+        left join lateral (
+            select s.id
+            from public.file_versions as s
+            where s.file_id = v.file_id and s.no < v.no and s.blob_id = v.blob_id
+            order by s.no desc
+            limit 1
+        ) as e on true
+        where v.no > 1 or n.status = 'uploading'; -- the first version of a copy comes with its file
     elsif tg_op = 'UPDATE' then
         perform private.insert_audit(
             'reject_version', n.id, n.owner_id,
@@ -451,7 +474,8 @@ begin
 end;
 $$;
 comment on function private.tg_file_versions__audit() is
-'Records new, rejected and purged versions. Their ingestion is told by ingest_jobs.';
+'Records new, restored (with the bytes of an earlier one), rejected and purged versions. Their ingestion is told by
+ingest_jobs.';
 
 create trigger _900_audit_insert
 after insert on public.file_versions
@@ -595,6 +619,39 @@ for each row when (
 execute function private.tg__audit('change_link', 'level has_password expires_at max_downloads', 'link_id', 'id');
 
 create trigger _900_audit_insert
+after insert on public.node_tags
+for each row execute function private.tg__audit('tag', 'tag');
+
+create trigger _900_audit_delete
+after delete on public.node_tags
+for each row execute function private.tg__audit('untag', 'tag');
+
+-- never what a comment says
+create trigger _900_audit_insert
+after insert on public.comments
+for each row execute function private.tg__audit('add_comment', 'parent_id', 'comment_id', 'id');
+
+create trigger _900_audit_edit
+after update of body on public.comments
+for each row when (old.body is distinct from new.body and new.body is not null)
+execute function private.tg__audit('edit_comment', 'edited_at', 'comment_id', 'id');
+
+create trigger _900_audit_resolve
+after update of resolved_at on public.comments
+for each row when (old.resolved_at is distinct from new.resolved_at)
+execute function private.tg__audit('resolve_comment', 'resolved_at', 'comment_id', 'id');
+
+create trigger _900_audit_blank
+after update of deleted_at on public.comments
+for each row when (old.deleted_at is null and new.deleted_at is not null)
+execute function private.tg__audit('delete_comment', 'author_id deleted_at', 'comment_id', 'id');
+
+create trigger _900_audit_delete
+after delete on public.comments
+for each row when (old.deleted_at is null)
+execute function private.tg__audit('delete_comment', 'author_id', 'comment_id', 'id');
+
+create trigger _900_audit_insert
 after insert on public.groups
 for each row execute function private.tg__audit('create_group', 'name', 'group_id', 'id');
 
@@ -664,6 +721,11 @@ execute function private.tg__audit('change_activity', 'is_active');
 create trigger _900_audit_delete
 after delete on public.user_profiles
 for each row execute function private.tg__audit('delete_account', 'role');
+
+create trigger _900_audit_plan
+after update of subscription on public.user_profiles
+for each row when (old.subscription is distinct from new.subscription)
+execute function private.tg__audit('change_plan', 'subscription');
 
 create trigger _900_audit_quota
 after update of storage_limit on public.owners

@@ -260,6 +260,46 @@ def test_the_plan_for_one_row_is_not_kept_for_many(db: Database, drive: Drive) -
     assert rows(db, "trash")[-1]["details"]["nodes"] == 20_002
 
 
+def test_a_copied_tree_is_told_of_the_copy_and_of_its_source(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="a")["id"]
+    for name in ("1.txt", "2.txt"):
+        drive.file(owner, name, "alpha", folder_id=folder)
+    drive.share(folder, peer)
+    before = last(db)
+    copied = drive.rpc(peer, "copy_nodes", ids=[folder])["items"][0]["id"]
+    found = {entry["action"]: entry for entry in rows(db, after=before)}
+    assert found.keys() == {"create_folder", "copy"}
+    assert found["create_folder"]["node_id"] == copied
+    assert found["create_folder"]["owner_id"] == str(peer)
+    assert found["copy"]["node_id"] == folder
+    assert found["copy"]["owner_id"] == str(owner)
+    assert found["copy"]["actor"] == f"user:{peer}"
+    assert found["copy"]["details"] == {"copy_id": copied}
+
+
+def test_a_version_with_earlier_bytes_is_a_restored_one(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    ticket = drive.file(owner, "a.txt", "alpha")
+    second = drive.upload(owner, "a.txt", on_conflict="version")
+    drive.ingest("bravo")
+    with db.as_user(owner):
+        db.connection.execute("set session authorization postgres")
+        third = db.one(
+            "select private.append_version(%s, %s, %s)",
+            *(ticket["file_id"], ticket["version_id"], owner),
+        )
+    created = rows(db, "create_version")
+    assert [entry["details"]["version_id"] for entry in created] == [
+        ticket["version_id"],
+        second["version_id"],
+    ]
+    assert row(db, "restore_version")["details"] == {
+        "version_id": str(third),
+        "source_version_id": ticket["version_id"],
+    }
+
+
 # What: everything else ----------------------------------------------------------------------------
 
 
@@ -348,6 +388,22 @@ def test_an_anonymous_holder_is_named_by_the_link(db: Database, drive: Drive) ->
     headers(db, **{"x-share-grant": "another"})
     db.all("select private.write_audit('look', %s, null, null)", folder)
     assert row(db, "look")["actor"] == "anonymous"
+
+
+def test_comments_and_tags_are_told_without_what_they_say(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="a")["id"]
+    comment = drive.rpc(owner, "add_comment", node=folder, body="alpha secret")["id"]
+    drive.rpc(owner, "edit_comment", id=comment, body="bravo secret")
+    drive.rpc(owner, "resolve_comment", id=comment)
+    drive.rpc(owner, "delete_comment", id=comment)
+    drive.rpc(owner, "tag_nodes", ids=[folder], add=["red"])
+    drive.rpc(owner, "tag_nodes", ids=[folder], remove=["red"])
+    for action in ("add_comment", "edit_comment", "resolve_comment", "delete_comment"):
+        found = row(db, action)
+        assert (found["node_id"], found["details"]) == (folder, {"comment_id": comment})
+    assert row(db, "tag")["after"] == row(db, "untag")["before"] == {"tag": "red"}
+    assert "secret" not in json.dumps(rows(db))
 
 
 def test_members_that_go_with_their_group_are_told_by_the_group(db: Database) -> None:
@@ -557,6 +613,9 @@ def test_the_list_refuses_what_it_did_not_give(db: Database, drive: Drive) -> No
 # volatile functions of the API that leave no row, and why
 UNTOLD = {
     "hybrid_search": "looks, and keeps its own statistics",
+    "mark_notifications_read": "the caller's own list, which nobody else sees",
+    "record_view": "looks; counted in node_stats",
+    "set_favourite": "the caller's own list, which nobody else sees",
 }
 # what must be there for a call to change anything
 PREPARED: dict[str, Callable[[Drive, World], Any]] = {
