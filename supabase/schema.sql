@@ -1564,6 +1564,10 @@ begin
     from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
     inner join public.nodes as n on n.id = c.old_id
     where n.kind = 'file';
+    -- the source's owner learns of it too
+    perform private.write_audit('copy', c.old_id, null, null, jsonb_build_object('copy_id', c.new_id))
+    from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
+    where c.old_id = (node).id;
     return (select c.new_id from unnest(v_old_ids, v_new_ids) as c (old_id, new_id) where c.old_id = (node).id);
 end;
 $$;
@@ -5425,12 +5429,23 @@ CREATE FUNCTION private.tg_file_versions__audit() RETURNS trigger
 begin
     if tg_op = 'INSERT' then
         perform private.insert_audit(
-            'create_version', n.id, n.owner_id, null,
+            case when e.id is null then 'create_version' else 'restore_version' end,
+            n.id, n.owner_id, null,
             jsonb_build_object('no', v.no, 'size', v.size),
-            jsonb_build_object('version_id', v.id), v.created_by
+            jsonb_build_object('version_id', v.id)
+            || case when e.id is null then '{}' else jsonb_build_object('source_version_id', e.id) end,
+            v.created_by
         )
         from made as v
-        inner join public.nodes as n on n.id = v.file_id;
+        inner join public.nodes as n on n.id = v.file_id
+        left join lateral (
+            select s.id
+            from public.file_versions as s
+            where s.file_id = v.file_id and s.no < v.no and s.blob_id = v.blob_id
+            order by s.no desc
+            limit 1
+        ) as e on true
+        where v.no > 1 or n.status = 'uploading'; -- the first version of a copy comes with its file
     elsif tg_op = 'UPDATE' then
         perform private.insert_audit(
             'reject_version', n.id, n.owner_id,
@@ -5452,7 +5467,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.tg_file_versions__audit() IS 'Records new, rejected and purged versions. Their ingestion is told by ingest_jobs.';
+COMMENT ON FUNCTION private.tg_file_versions__audit() IS 'Records new, restored (with the bytes of an earlier one), rejected and purged versions. Their ingestion is told by
+ingest_jobs.';
 
 CREATE FUNCTION private.tg_file_versions__delete_blobs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5522,13 +5538,25 @@ CREATE FUNCTION private.tg_nodes__audit() RETURNS trigger
     SET search_path TO ''
     AS $_$
 declare
-    v_context record := private.audit_context();
+    v_context record;
     v_acts text;
 begin
+    -- what ingestion does, one node at a time, is most of what happens to nodes
+    if tg_op = 'UPDATE' then
+        if (select count(*) from (select from made limit 2) as m) = 1 and not exists (
+            select 1
+            from gone as o cross join made as n
+            where (o.name, o.parent_id, o.owner_id, o.trashed_at, o.purged_at)
+                is distinct from (n.name, n.parent_id, n.owner_id, n.trashed_at, n.purged_at)
+        ) then
+            return null;
+        end if;
+    end if;
+    v_context := private.audit_context();
     v_acts := case tg_op
         when 'INSERT' then $query$
             select
-                'create_' || n.kind as act, n.id, n.parent_id, n.kind, n.owner_id, n.created_by,
+                'create' as act, n.id, n.parent_id, n.kind, n.owner_id, n.created_by,
                 null as old_name, null::uuid as old_parent_id, null::uuid as old_owner_id, n.name, true as is_nested
             from made as n
         $query$
@@ -5577,7 +5605,7 @@ begin
         )
         select
             $1, $2, coalesce($3, case when $2 in ('service', 'worker') then r.created_by end), $4, $5, $6,
-            r.act, r.id, r.owner_id,
+            case r.act when 'create' then 'create_' || r.kind else r.act end, r.id, r.owner_id,
             case
                 when r.act = 'transfer' then jsonb_build_object('owner_id', r.old_owner_id)
                 when r.act in ('move', 'rename') then private.differing(v.before, v.after)
@@ -6943,7 +6971,7 @@ line) or worker.';
 
 COMMENT ON COLUMN public.audit_logs.on_behalf_of IS 'The user for whom an agent, the service or a worker acted.';
 
-COMMENT ON COLUMN public.audit_logs.action IS 'create_folder, create_file, rename, move, transfer, trash, restore, purge; create_version, restore_version,
+COMMENT ON COLUMN public.audit_logs.action IS 'create_folder, create_file, copy, rename, move, transfer, trash, restore, purge; create_version, restore_version,
 reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share, change_share, unshare;
 create_link, open_link, change_link, revoke_link; and so on: list_audit takes it as a filter.';
 
@@ -7555,11 +7583,17 @@ CREATE TRIGGER _900_audit_abort AFTER UPDATE OF state ON public.uploads FOR EACH
 
 CREATE TRIGGER _900_audit_activity AFTER UPDATE OF is_active ON public.user_profiles FOR EACH ROW WHEN ((old.is_active <> new.is_active)) EXECUTE FUNCTION private.tg__audit('change_activity', 'is_active');
 
+CREATE TRIGGER _900_audit_blank AFTER UPDATE OF deleted_at ON public.comments FOR EACH ROW WHEN (((old.deleted_at IS NULL) AND (new.deleted_at IS NOT NULL))) EXECUTE FUNCTION private.tg__audit('delete_comment', 'author_id deleted_at', 'comment_id', 'id');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.comments FOR EACH ROW WHEN ((old.deleted_at IS NULL)) EXECUTE FUNCTION private.tg__audit('delete_comment', 'author_id', 'comment_id', 'id');
+
 CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.file_versions REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_file_versions__audit();
 
 CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg__audit('remove_group_member', 'user_id email is_manager', 'group_id', 'group_id');
 
 CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.groups FOR EACH ROW EXECUTE FUNCTION private.tg__audit('delete_group', 'name', 'group_id', 'id');
+
+CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.node_tags FOR EACH ROW EXECUTE FUNCTION private.tg__audit('untag', 'tag');
 
 CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.nodes REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__audit();
 
@@ -7573,13 +7607,19 @@ CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.workspaces FOR EACH ROW 
 
 CREATE TRIGGER _900_audit_download AFTER UPDATE OF downloads ON public.share_links FOR EACH ROW WHEN ((old.downloads < new.downloads)) EXECUTE FUNCTION private.tg__audit('download', 'downloads', 'link_id', 'id');
 
+CREATE TRIGGER _900_audit_edit AFTER UPDATE OF body ON public.comments FOR EACH ROW WHEN (((old.body IS DISTINCT FROM new.body) AND (new.body IS NOT NULL))) EXECUTE FUNCTION private.tg__audit('edit_comment', 'edited_at', 'comment_id', 'id');
+
 CREATE TRIGGER _900_audit_expire AFTER UPDATE OF state ON public.uploads FOR EACH ROW WHEN (((old.state = ANY (ARRAY['open'::text, 'uploading'::text])) AND (new.state = ANY (ARRAY['expired'::text, 'refused'::text])))) EXECUTE FUNCTION private.tg__audit('expire_upload', 'state', 'upload_id', 'id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.comments FOR EACH ROW EXECUTE FUNCTION private.tg__audit('add_comment', 'parent_id', 'comment_id', 'id');
 
 CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.file_versions REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_file_versions__audit();
 
 CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg__audit('add_group_member', 'user_id email is_manager', 'group_id', 'group_id');
 
 CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.groups FOR EACH ROW EXECUTE FUNCTION private.tg__audit('create_group', 'name', 'group_id', 'id');
+
+CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.node_tags FOR EACH ROW EXECUTE FUNCTION private.tg__audit('tag', 'tag');
 
 CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.nodes REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__audit();
 
@@ -7597,9 +7637,13 @@ CREATE TRIGGER _900_audit_insert AFTER INSERT ON public.workspaces FOR EACH ROW 
 
 CREATE TRIGGER _900_audit_open AFTER UPDATE OF opens ON public.share_links FOR EACH ROW WHEN ((old.opens < new.opens)) EXECUTE FUNCTION private.tg__audit('open_link', 'opens', 'link_id', 'id');
 
+CREATE TRIGGER _900_audit_plan AFTER UPDATE OF subscription ON public.user_profiles FOR EACH ROW WHEN ((old.subscription IS DISTINCT FROM new.subscription)) EXECUTE FUNCTION private.tg__audit('change_plan', 'subscription');
+
 CREATE TRIGGER _900_audit_quota AFTER UPDATE OF storage_limit ON public.owners FOR EACH ROW WHEN ((old.storage_limit <> new.storage_limit)) EXECUTE FUNCTION private.tg__audit('change_quota', 'storage_limit');
 
 CREATE TRIGGER _900_audit_reject AFTER UPDATE OF status ON public.file_versions FOR EACH ROW WHEN (((old.status <> 'rejected'::text) AND (new.status = 'rejected'::text))) EXECUTE FUNCTION private.tg_file_versions__audit();
+
+CREATE TRIGGER _900_audit_resolve AFTER UPDATE OF resolved_at ON public.comments FOR EACH ROW WHEN ((old.resolved_at IS DISTINCT FROM new.resolved_at)) EXECUTE FUNCTION private.tg__audit('resolve_comment', 'resolved_at', 'comment_id', 'id');
 
 CREATE TRIGGER _900_audit_revoke AFTER UPDATE OF revoking_at ON public.share_links FOR EACH ROW WHEN (((old.revoking_at IS NULL) AND (new.revoking_at IS NOT NULL))) EXECUTE FUNCTION private.tg__audit('revoke_link', 'revoking_at revoked_at', 'link_id', 'id');
 
