@@ -39,6 +39,7 @@ create table public.share_links (
     last_opened_at timestamptz,
     created_at timestamptz not null default now(),
     revoking_at timestamptz,
+    is_hard boolean not null default false,
     revoked_at timestamptz,
     revoked_by uuid references auth.users on delete set null,
     check (downloads <= max_downloads)
@@ -48,6 +49,7 @@ comment on table public.share_links is
 comment on column public.share_links.level is 'For signed-in holders; anonymous ones only look.';
 comment on column public.share_links.downloads is 'Files read through it; at max_downloads it is used up.';
 comment on column public.share_links.revoking_at is 'When it was revoked: it opens nothing from then on.';
+comment on column public.share_links.is_hard is 'Whether it was revoked together with the signed URLs made before.';
 comment on column public.share_links.revoked_at is
 'When the revocation was complete: at once if soft; if hard, when every object had moved to a new key.';
 create index share_links_node_id_idx on public.share_links (node_id);
@@ -68,9 +70,13 @@ alter table private.link_secrets enable row level security;
 create table private.link_grants (
     grant_hash bytea primary key,
     link_id uuid not null references public.share_links on delete cascade,
+    user_id uuid references auth.users on delete cascade,
     expires_at timestamptz not null
 );
 comment on table private.link_grants is 'What opening a link gives, by sha256: sent back in the header x-share-grant.';
+comment on column private.link_grants.user_id is
+'Who opened it, when somebody was signed in: their uploads end with it.';
+create index link_grants_user_id_idx on private.link_grants (user_id);
 create index link_grants_link_id_idx on private.link_grants (link_id);
 create index link_grants_expires_at_idx on private.link_grants (expires_at);
 alter table private.link_grants enable row level security;
@@ -125,6 +131,28 @@ $$;
 comment on function private.user_level(uuid, public.nodes) is
 'A user''s level on a node by ownership, membership and shares, trashed or not; null when they have none.';
 
+create function private.link_problem(link public.share_links) returns text
+language sql stable
+security definer -- looks at the node and its shares, whoever asks
+set search_path = ''
+as $$
+    select case
+        when (link).revoking_at is not null then 'revoked'
+        when (link).expires_at <= now() then 'expired'
+        when n.id is null or n.purged_at is not null then 'deleted'
+        when n.trashed_at is not null then 'trashed'
+        -- a link is worth what its maker may still give
+        when coalesce(private.level_rank(private.user_level((link).created_by, n)), 0) < private.level_rank('manage')
+            then 'not_permitted'
+        when (link).downloads >= (link).max_downloads then 'used_up'
+    end
+    from (select (link).node_id as id) as wanted
+    left join public.nodes as n on n.id = wanted.id;
+$$;
+comment on function private.link_problem(public.share_links) is
+'Why a link opens nothing now: revoked, expired, deleted, trashed, not_permitted (its maker does not manage the node any
+more), used_up; null when it is good.';
+
 create function private.my_link() returns public.share_links
 language sql stable
 security definer -- grants and links are closed to those who hold them
@@ -133,34 +161,37 @@ as $$
     select l.*
     from private.link_grants as g
     inner join public.share_links as l on l.id = g.link_id
-    inner join public.nodes as n on n.id = l.node_id
     where g.grant_hash = sha256(convert_to(
             nullif(current_setting('request.headers', true), '')::json ->> 'x-share-grant', 'UTF8'
         ))
         and g.expires_at > now()
-        and l.revoking_at is null
-        and (l.expires_at is null or l.expires_at > now())
-        -- a link is worth what its maker may still give
-        and private.level_rank(private.user_level(l.created_by, n)) >= private.level_rank('manage');
+        -- the last download itself goes on; further ones are refused one by one
+        and coalesce(private.link_problem(l), 'used_up') = 'used_up';
 $$;
 comment on function private.my_link() is
 'The link whose grant the caller sends in the header x-share-grant, while it is good; else a null row.';
+
+create function private.shared_roots() returns uuid[]
+language sql stable
+security definer -- decides readability, so it must not depend on what the caller may read
+set search_path = ''
+as $$
+    select coalesce(array_agg(s.node_id), '{}')
+    from private.shares_of(auth.uid()) as s
+    where private.user_has_permission(auth.uid(), 'view_documents');
+$$;
+comment on function private.shared_roots() is 'The nodes opened to the caller by shares.';
 
 create function private.granted_roots() returns uuid[]
 language sql stable
 security definer -- decides readability, so it must not depend on what the caller may read
 set search_path = ''
 as $$
-    select coalesce(array_agg(r.node_id), '{}')
-    from (
-        select s.node_id
-        from private.shares_of(auth.uid()) as s
-        where private.user_has_permission(auth.uid(), 'view_documents')
-        union
-        select l.node_id
+    select private.shared_roots() || coalesce((
+        select array[l.node_id]
         from private.my_link() as l
         where l.id is not null and private.is_active()
-    ) as r;
+    ), '{}');
 $$;
 comment on function private.granted_roots() is
 'The nodes opened to the caller by shares, or by the link whose grant they send. Call it as
@@ -263,7 +294,7 @@ comment on function private.require_writer() is
 'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
 (viewer) and for anonymous holders of a link.';
 
-create function private.require_level(
+create function private.find_node(
     node_id uuid, level text, include_trashed boolean default false
 ) returns public.nodes
 language plpgsql stable
@@ -274,12 +305,8 @@ declare
     v_node public.nodes;
     v_level text;
 begin
-    if level = 'view' then
-        perform private.require_reader();
-    else
-        perform private.require_writer();
-    end if;
-    select n.* into v_node from public.nodes as n where n.id = require_level.node_id;
+    perform private.require_reader();
+    select n.* into v_node from public.nodes as n where n.id = find_node.node_id;
     v_level := private.my_level(v_node, include_trashed);
     if v_level is null then -- absent and not-yours look alike on purpose
         perform private.raise_error(
@@ -297,9 +324,27 @@ begin
     return v_node;
 end;
 $$;
+comment on function private.find_node(uuid, text, boolean) is
+'The node, when the caller has at least this level on it, whatever their role: for RPCs that only read. Raises
+NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN.';
+
+create function private.require_level(
+    node_id uuid, level text, include_trashed boolean default false
+) returns public.nodes
+language plpgsql stable
+security definer -- reads the role's rows
+set search_path = ''
+as $$
+begin
+    if level <> 'view' then
+        perform private.require_writer();
+    end if;
+    return private.find_node(node_id, level, include_trashed);
+end;
+$$;
 comment on function private.require_level(uuid, text, boolean) is
 'The node, when the caller has at least this level on it. Raises NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN. Every
-writing RPC calls it.';
+writing RPC calls it: levels above view also need a role that writes.';
 
 create function private.require_not_root(node public.nodes) returns void
 language plpgsql stable
@@ -336,6 +381,32 @@ $$;
 comment on function private.can_manage(uuid) is 'Whether the caller has the level manage on a node, trashed or not.';
 grant execute on function private.can_manage(uuid) to authenticated;
 
+create function private.my_managed_owner_ids() returns uuid[]
+language sql stable
+security definer -- decides what is visible, so it must not depend on it
+set search_path = ''
+as $$
+    select coalesce(array_agg(o.id), '{}')
+    from unnest(private.my_owner_ids()) as o (id)
+    where private.level_rank(private.owner_level(auth.uid(), o.id)) >= private.level_rank('manage');
+$$;
+comment on function private.my_managed_owner_ids() is
+'The owners all of whose files the caller manages. Call it as (select private.my_managed_owner_ids()).';
+grant execute on function private.my_managed_owner_ids() to authenticated;
+
+create function private.my_managed_roots() returns uuid[]
+language sql stable
+security definer -- decides what is visible, so it must not depend on it
+set search_path = ''
+as $$
+    select coalesce(array_agg(s.node_id), '{}')
+    from private.shares_of(auth.uid()) as s
+    where s.level = 'manage' and private.user_has_permission(auth.uid(), 'view_documents');
+$$;
+comment on function private.my_managed_roots() is
+'The nodes that shares let the caller manage. Call it as (select private.my_managed_roots()).';
+grant execute on function private.my_managed_roots() to authenticated;
+
 -- Row security ---------------------------------------------------------------------------------
 
 alter table public.nodes enable row level security;
@@ -358,18 +429,31 @@ using (exists ( -- through the policy of nodes
     where n.id = file_id
 ));
 
+-- asked in sets: a function called for each row would take seconds at tens of thousands of shares
 create policy parties_can_select on public.shares
 for select to authenticated
 using (
     id = any((select private.my_share_ids())::uuid[])
-    or private.can_manage(node_id)
+    or exists ( -- through the policy of nodes
+        select 1 from public.nodes as n
+        where n.id = node_id and (
+            n.owner_id = any((select private.my_managed_owner_ids())::uuid[])
+            or n.path && (select private.my_managed_roots())
+        )
+    )
 );
 
 create policy managers_can_select on public.share_links
 for select to authenticated
 using (
     (created_by = (select auth.uid()) and (select private.is_active()))
-    or private.can_manage(node_id)
+    or exists ( -- through the policy of nodes
+        select 1 from public.nodes as n
+        where n.id = node_id and (
+            n.owner_id = any((select private.my_managed_owner_ids())::uuid[])
+            or n.path && (select private.my_managed_roots())
+        )
+    )
 );
 
 grant select on public.nodes, public.file_versions to anon, authenticated, service_role;

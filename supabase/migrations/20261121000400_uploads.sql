@@ -386,7 +386,7 @@ begin
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
         -- a hash alone must not open a file to whoever may only write elsewhere in this drive
-        and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.key))
+        and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.bucket, b.key))
     limit 1;
     if v_blob.id is not null then
         return jsonb_build_object(
@@ -515,26 +515,6 @@ set search_path = ''
 as $$ select (private.find_ticket(key, auth.uid())).id is not null; $$;
 comment on function private.holds_ticket(text) is 'May the caller write this key of the bucket files?';
 grant execute on function private.holds_ticket(text) to authenticated;
-
-create function private.can_read_object(key text) returns boolean
-language sql stable
-security definer -- policies on storage.objects run as the caller, who cannot read blobs
-set search_path = ''
-as $$
-    select exists (
-        select 1
-        from private.blobs as b
-        inner join public.file_versions as v on v.blob_id = b.id
-        inner join public.nodes as n on n.id = v.file_id
-        where b.key = can_read_object.key
-            and private.is_readable(
-                n.owner_id, n.path, n.trashed_at, private.my_owner_ids(), private.granted_roots()
-            )
-    );
-$$;
-comment on function private.can_read_object(text) is
-'May the caller read this object of the bucket files? True when it is the blob of a readable file.';
-grant execute on function private.can_read_object(text) to anon, authenticated;
 
 create function private.complete_upload(object_key text, user_id text, size bigint) returns void
 language plpgsql volatile

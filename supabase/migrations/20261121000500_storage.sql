@@ -1,9 +1,9 @@
--- Storage: the bucket of all files, its policies and triggers. Short and alone, because each statement on
--- storage.objects locks it until commit.
+-- Storage: the bucket of all files, the bucket of what workers derive from them, policies and triggers. Short and
+-- alone, because each statement on storage.objects locks it until commit.
 
 set local lock_timeout = '5s';
 
-insert into storage.buckets (id, name, public) values ('files', 'files', false);
+insert into storage.buckets (id, name, public) values ('files', 'files', false), ('derived', 'derived', false);
 
 create policy narwhal_ticket_holders_can_insert on storage.objects
 for insert to authenticated
@@ -11,7 +11,7 @@ with check (bucket_id = 'files' and private.holds_ticket(name));
 
 create policy narwhal_readers_can_select on storage.objects
 for select to anon, authenticated
-using (bucket_id = 'files' and private.can_read_object(name));
+using (bucket_id in ('files', 'derived') and private.open_object(bucket_id, name));
 
 -- no update or delete policy: versions are immutable, and only the worker removes objects
 
@@ -38,3 +38,11 @@ create or replace trigger narwhal_500_complete_upload
 after insert on storage.objects
 for each row when (new.bucket_id = 'files' and new.metadata ? 'size')
 execute function private.tg_objects__complete_upload();
+
+-- permission tests of a move are rolled back, and this with them
+create or replace trigger narwhal_500_follow_move
+after update on storage.objects
+for each row when (
+    old.bucket_id in ('files', 'derived') and (old.bucket_id, old.name) is distinct from (new.bucket_id, new.name)
+)
+execute function private.tg_objects__follow_move();

@@ -28,7 +28,7 @@ class Drive:
 
     def rpc(self, user: uuid.UUID | None, function: str, /, **arguments: object) -> Any:
         """Call a public function as a user, as PostgREST does."""
-        named = ", ".join(f"{key} => %s" for key in arguments)
+        named = ", ".join(f'"{key}" => %s' for key in arguments)
         values = [
             Jsonb(value) if isinstance(value, dict) else value for value in arguments.values()
         ]
@@ -132,14 +132,49 @@ class Drive:
             arguments["embedding"] = Jsonb(embed(query))
         return self.rpc(user, "hybrid_search", query=query, **arguments)
 
-    def share(self, node: str, user: uuid.UUID, level: str = "view") -> None:
-        """Share a node, as the later RPC will."""
-        self.db.all(
-            "insert into public.shares (node_id, grantee_id, level) values (%s, %s, %s)",
-            node,
-            user,
-            level,
+    def share(
+        self, node: str, user: uuid.UUID, level: str = "view", expires_at: object = None
+    ) -> str:
+        """Share a node as its owner; return the id of the share."""
+        owner = self.db.one("select owner_id from public.nodes where id = %s", node)
+        made = self.rpc(
+            owner,
+            "share_node",
+            node=node,
+            grantee={"user_id": str(user)},
+            level=level,
+            expires_at=expires_at,
         )
+        return str(made["id"])
+
+    def rendition(self, version: str, page: int | None = None) -> uuid.UUID:
+        """Give a version a picture, as a worker will; return its id."""
+        key = f"{uuid.uuid4()}.webp"
+        with self.db.as_service():
+            self.db.all(
+                "insert into storage.objects (bucket_id, name, version, metadata)"
+                " values ('derived', %s, '1', '{\"size\": 3}')",
+                key,
+            )
+        made: uuid.UUID = self.db.one(
+            "select private.add_rendition(%s, %s, %s, %s, 3, 320, 200)",
+            version,
+            "page" if page else "thumbnail",
+            page,
+            key,
+        )
+        return made
+
+    @contextmanager
+    def holding(self, grant: str, **headers: str) -> Iterator[None]:
+        """Send the grant of a link with every request, and more headers."""
+        sent = json.dumps({"x-share-grant": grant, **headers})
+        before = self.db.one("select current_setting('request.headers', true)")
+        self.db.all("select set_config('request.headers', %s, false)", sent)
+        try:
+            yield
+        finally:
+            self.db.all("select set_config('request.headers', %s, false)", before or "")
 
 
 class RolledBackError(Exception):

@@ -30,13 +30,15 @@ HELPERS = {
     "my_share_ids": "the shares that name the caller only",
     "granted_roots": "the caller's own grants only",
     "can_manage": "yes or no about the caller and one node",
+    "my_managed_owner_ids": "the caller's own ids only",
+    "my_managed_roots": "the caller's own grants only",
     "require_user": "raises or returns the caller's own id",
     "require_reader": "raises or returns nothing",
     "pre_request": "runs before every request, only reads",
     "folder_totals": "list_folder asks it: counts below a folder that the caller may read",
     # what policies on storage.objects ask: yes or no about the caller and one key
     "holds_ticket": "tickets are read through RLS, but this runs inside Storage's insert",
-    "can_read_object": "blobs are not in the API",
+    "open_object": "blobs are not in the API; it counts what holders of a link read",
     "find_space": "tells anon our error instead of a refusal; spaces are no secret to users",
 }
 
@@ -298,8 +300,11 @@ def test_no_foreign_key_leads_to_anything_of_auth_but_a_users_id(db: Database) -
     assert targets == [f"auth.users{{{key}}}"]
 
 
-def test_the_bucket_is_private(db: Database) -> None:
-    assert db.all("select id, public from storage.buckets") == [("files", False)]
+def test_the_buckets_are_private(db: Database) -> None:
+    assert db.all("select id, public from storage.buckets order by id") == [
+        ("derived", False),
+        ("files", False),
+    ]
 
 
 @pytest.mark.parametrize("feature", TOO_NEW)

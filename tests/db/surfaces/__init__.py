@@ -11,6 +11,8 @@ EMPTY     calls that find nothing of what is not visible
 READING   functions that the role viewer may call
 OPEN      functions that somebody with the level view may call, and then sees the owner's text
 BARE      calls that answer somebody with the level view without the owner's text
+FOREIGN   calls about what is not below the shared folder: with the level view there, NOT_FOUND
+BEARER    calls that answer whoever holds a secret; anybody may make them
 PRIVILEGED  calls that need a permission which nobody in these tests has
 """
 
@@ -42,6 +44,7 @@ class World:
     upload: str = ""
     key: str = ""
     open_key: str = ""
+    token: str = ""  # of a link
     # ids of what the capabilities add, by name
     more: dict[str, str] = field(default_factory=dict)
     # what everybody saw when nothing was there
