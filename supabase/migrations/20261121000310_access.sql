@@ -70,8 +70,8 @@ alter table private.link_secrets enable row level security;
 create table private.link_grants (
     grant_hash bytea primary key,
     link_id uuid not null references public.share_links on delete cascade,
-    user_id uuid references auth.users on delete cascade,
-    expires_at timestamptz not null
+    expires_at timestamptz not null,
+    user_id uuid references auth.users on delete cascade
 );
 comment on table private.link_grants is 'What opening a link gives, by sha256: sent back in the header x-share-grant.';
 comment on column private.link_grants.user_id is
@@ -392,7 +392,7 @@ as $$
 $$;
 comment on function private.my_managed_owner_ids() is
 'The owners all of whose files the caller manages. Call it as (select private.my_managed_owner_ids()).';
-grant execute on function private.my_managed_owner_ids() to authenticated;
+grant execute on function private.my_managed_owner_ids() to anon, authenticated, service_role;
 
 create function private.my_managed_roots() returns uuid[]
 language sql stable

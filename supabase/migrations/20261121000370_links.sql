@@ -352,6 +352,7 @@ as $$
 declare
     v_headers json := nullif(current_setting('request.headers', true), '')::json;
     v_grant_hash bytea := private.hash_token(v_headers ->> 'x-share-grant');
+    v_file_id uuid;
 begin
     -- the rest of what this grant has begun to read; If-Range may turn a rest into the whole
     if not is_signing
@@ -375,15 +376,18 @@ begin
     if not found then
         return false;
     end if;
+    select v.file_id into v_file_id
+    from private.blobs as b
+    inner join public.file_versions as v on v.blob_id = b.id
+    inner join public.nodes as n on n.id = v.file_id
+    where b.bucket = count_download.bucket
+        and b.key = count_download.key
+        and n.path && array[(link).node_id]
+        and n.trashed_at is null
+    limit 1;
     insert into private.link_events (link_id, kind, grant_hash, node_id, bucket, key)
     values (
-        (link).id, case when is_signing then 'signed' else 'downloaded' end, v_grant_hash,
-        (
-            select v.file_id
-            from private.blobs as b inner join public.file_versions as v on v.blob_id = b.id
-            where b.bucket = count_download.bucket and b.key = count_download.key
-            limit 1
-        ),
+        (link).id, case when is_signing then 'signed' else 'downloaded' end, v_grant_hash, v_file_id,
         count_download.bucket, count_download.key
     );
     return true;

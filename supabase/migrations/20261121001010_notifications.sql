@@ -29,9 +29,6 @@ create index notifications_node_id_idx on public.notifications (node_id);
 create index notifications_actor_id_idx on public.notifications (actor_id);
 create index notifications_created_at_idx on public.notifications (created_at);
 
--- an address is looked up among the accounts whenever something is shared with it
-create index user_profiles_email_idx on public.user_profiles (lower(email));
-
 alter table public.notifications enable row level security;
 
 create policy users_can_select on public.notifications
@@ -46,30 +43,6 @@ grant select, delete on public.notifications to authenticated;
 grant select on public.notifications to service_role;
 
 -- Whom to tell ---------------------------------------------------------------------------------
-
-create function private.people_named(user_id uuid, email text, group_id uuid default null) returns uuid[]
-language sql stable
-security invoker
-set search_path = ''
-as $$
-    with named as (
-        select people_named.user_id, people_named.email
-        where people_named.group_id is null
-        union all
-        select m.user_id, m.email from public.group_members as m where m.group_id = people_named.group_id
-    )
-
-    select coalesce(array_agg(distinct a.id), '{}')
-    from (
-        select n.user_id as id from named as n where n.user_id is not null
-        union all
-        select p.id
-        from named as n inner join public.user_profiles as p on lower(p.email) = n.email
-        where n.user_id is null and private.email_of(p.id) = n.email -- whoever has confirmed it
-    ) as a;
-$$;
-comment on function private.people_named(uuid, text, uuid) is
-'The accounts that a row means which names a person, by id or else by address, or a group.';
 
 create function private.readers_among(user_ids uuid[], node public.nodes) returns uuid[]
 language sql stable
@@ -157,7 +130,7 @@ begin
         return null; -- after trigger
     end if;
     perform private.notify(
-        private.people_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id),
+        private.users_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id),
         v_kind,
         coalesce(auth.uid(), case when tg_op = 'INSERT' then new.granted_by end),
         v_share.node_id,
@@ -185,7 +158,7 @@ declare
 begin
     if exists (select 1 from public.groups as g where g.id = v_member.group_id) then
         perform private.notify(
-            private.people_named(v_member.user_id, v_member.email),
+            private.users_named(v_member.user_id, v_member.email),
             case when tg_op = 'DELETE' then 'group_removed' else 'group_added' end,
             coalesce(auth.uid(), case when tg_op = 'INSERT' then new.added_by end),
             null,
@@ -216,7 +189,7 @@ begin
         return null; -- after trigger
     end if;
     perform private.notify(
-        private.people_named(v_member.user_id, v_member.email),
+        private.users_named(v_member.user_id, v_member.email),
         case tg_op
             when 'INSERT' then 'workspace_added'
             when 'UPDATE' then 'workspace_changed'

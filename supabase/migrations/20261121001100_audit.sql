@@ -53,20 +53,6 @@ insert into private.settings (key, value, description) values
 
 -- Who reads it ---------------------------------------------------------------------------------
 
-create function private.my_managed_owner_ids() returns uuid[]
-language sql stable
-security definer -- decides what is visible, so it must not depend on it
-set search_path = ''
-as $$
-    select coalesce(array_agg(o.id), '{}')
-    from unnest(private.my_owner_ids()) as o (id)
-    where private.level_rank(private.owner_level(auth.uid(), o.id)) >= private.level_rank('manage');
-$$;
-comment on function private.my_managed_owner_ids() is
-'The owners on which the caller has level manage or owner; empty for anon and inactive users. Call it as
-(select private.my_managed_owner_ids()).';
-grant execute on function private.my_managed_owner_ids() to anon, authenticated, service_role;
-
 alter table public.audit_logs enable row level security;
 
 create policy parties_can_select on public.audit_logs

@@ -30,7 +30,6 @@ HELPERS = {
     "my_share_ids": "the shares that name the caller only",
     "granted_roots": "the caller's own grants only",
     "can_manage": "yes or no about the caller and one node",
-    "my_managed_owner_ids": "the caller's own ids only",
     "my_managed_roots": "the caller's own grants only",
     "require_user": "raises or returns the caller's own id",
     "require_reader": "raises or returns nothing",
