@@ -177,6 +177,78 @@ $$;
 
 COMMENT ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) IS 'Behind public.add_comment.';
 
+CREATE FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_group public.groups := private.require_group(group_id);
+    v_member public.group_members;
+    v_person record;
+begin
+    v_person := private.parse_person(member, 'member');
+    if is_manager is null then
+        perform private.raise_invalid('is_manager', 'is_manager must be true or false.');
+    end if;
+    select m.* into v_member
+    from public.group_members as m
+    where m.group_id = v_group.id
+        and case when v_person.email is null then m.user_id = v_person.user_id else m.email = v_person.email end
+    order by m.user_id is not null
+    limit 1;
+    if v_member.id is null then
+        insert into public.group_members (group_id, user_id, email, is_manager, added_by)
+        values (v_group.id, v_person.user_id, v_person.email, add_group_member.is_manager, v_user_id)
+        returning * into v_member;
+    elsif v_member.is_manager <> add_group_member.is_manager then
+        if not add_group_member.is_manager then
+            perform private.require_other_manager(v_member);
+        end if;
+        update public.group_members as m
+        set is_manager = add_group_member.is_manager
+        where m.id = v_member.id
+        returning m.* into v_member;
+    end if;
+    return private.group_member_json(v_member);
+end;
+$$;
+
+COMMENT ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) IS 'Behind public.add_group_member.';
+
+CREATE FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_id uuid;
+    v_file_id uuid;
+    v_blob_id uuid;
+begin
+    select v.file_id into v_file_id from public.file_versions as v where v.id = add_rendition.version_id;
+    delete from public.renditions as r -- of an earlier run
+    where r.version_id = add_rendition.version_id
+        and r.kind = add_rendition.kind
+        and r.page is not distinct from add_rendition.page
+        and r.width = add_rendition.width;
+    insert into private.blobs (owner_id, bucket, key, size)
+    select n.owner_id, 'derived', add_rendition.key, add_rendition.size
+    from public.nodes as n
+    where n.id = v_file_id
+    returning id into v_blob_id;
+    insert into public.renditions (file_id, version_id, kind, page, blob_id, width, height)
+    values (
+        v_file_id, add_rendition.version_id, add_rendition.kind, add_rendition.page, v_blob_id,
+        add_rendition.width, add_rendition.height
+    )
+    returning id into v_id;
+    return v_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) IS 'Records a picture that a worker has stored in the bucket derived; its bytes count for the owner. The caller holds the
+locks on the file and its owner.';
+
 CREATE TABLE private.blobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     owner_id uuid NOT NULL,
@@ -219,6 +291,38 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) IS 'Gives a file its next version and queues its ingestion. The caller holds the lock on the owner.';
+
+CREATE FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_workspace public.workspaces := private.require_workspace(workspace_id, 'manage');
+    v_member public.workspace_members;
+    v_person record;
+begin
+    v_person := private.parse_person(member, 'member');
+    perform private.check_member_level(level);
+    select m.* into v_member
+    from public.workspace_members as m
+    where m.workspace_id = v_workspace.id
+        and case when v_person.email is null then m.user_id = v_person.user_id else m.email = v_person.email end
+    order by m.user_id is not null
+    limit 1;
+    if v_member.id is not null then
+        return private.set_workspace_level(v_member, level);
+    end if;
+    v_member.workspace_id := v_workspace.id;
+    perform private.require_member_level(v_member, level);
+    insert into public.workspace_members (workspace_id, user_id, email, level, added_by)
+    values (v_workspace.id, v_person.user_id, v_person.email, add_workspace_member.level, v_user_id)
+    returning * into v_member;
+    return private.workspace_member_json(v_member);
+end;
+$$;
+
+COMMENT ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) IS 'Behind public.add_workspace_member.';
 
 CREATE FUNCTION private.advance_version(version_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -524,7 +628,7 @@ begin
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
         -- a hash alone must not open a file to whoever may only write elsewhere in this drive
-        and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.key))
+        and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.bucket, b.key))
     limit 1;
     if v_blob.id is not null then
         return jsonb_build_object(
@@ -599,23 +703,12 @@ $$;
 
 COMMENT ON FUNCTION private.can_manage(node_id uuid) IS 'Whether the caller has the level manage on a node, trashed or not.';
 
-CREATE FUNCTION private.can_read_object(key text) RETURNS boolean
+CREATE FUNCTION private.can_read_object(bucket text, key text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
-    AS $$
-    select exists (
-        select 1
-        from private.blobs as b
-        inner join public.file_versions as v on v.blob_id = b.id
-        inner join public.nodes as n on n.id = v.file_id
-        where b.key = can_read_object.key
-            and private.is_readable(
-                n.owner_id, n.path, n.trashed_at, private.my_owner_ids(), private.granted_roots()
-            )
-    );
-$$;
+    AS $$ select private.reads_object(bucket, key, private.my_owner_ids(), private.granted_roots()); $$;
 
-COMMENT ON FUNCTION private.can_read_object(key text) IS 'May the caller read this object of the bucket files? True when it is the blob of a readable file.';
+COMMENT ON FUNCTION private.can_read_object(bucket text, key text) IS 'May the caller read this object? True when it belongs to a readable file, as its bytes or as a picture of it.';
 
 CREATE FUNCTION private.cancel_ingest(file_id uuid) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -920,6 +1013,19 @@ $$;
 
 COMMENT ON FUNCTION private.check_depth(depth integer) IS 'Raises INVALID_ARGUMENT (field depth) when a path would have more nodes than drive.max_depth.';
 
+CREATE FUNCTION private.check_expiry(expires_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if expires_at <= now() or expires_at = 'infinity' then
+        perform private.raise_invalid('expires_at', 'The expiry must be in the future; null for none.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_expiry(expires_at timestamp with time zone) IS 'Raises INVALID_ARGUMENT (field expires_at).';
+
 CREATE FUNCTION private.check_filter_types(filters jsonb, types jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1031,6 +1137,99 @@ $$;
 
 COMMENT ON FUNCTION private.check_ids(ids uuid[]) IS 'The ids of a batch, each once, in the order given. Raises INVALID_ARGUMENT (field ids).';
 
+CREATE FUNCTION private.check_link(level text, password text, expires_at timestamp with time zone, max_downloads integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if level is null or level not in ('view', 'comment', 'edit') then
+        perform private.raise_invalid('level', 'A link has the level view, comment or edit.');
+    end if;
+    if char_length(password) not between 1 and 200 then
+        perform private.raise_invalid('password', 'A password has 1 to 200 characters; null for none.');
+    end if;
+    perform private.check_expiry(expires_at);
+    if max_downloads < 1 then
+        perform private.raise_invalid('max_downloads', 'A link allows at least one download; null for any number.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_link(level text, password text, expires_at timestamp with time zone, max_downloads integer) IS 'Raises INVALID_ARGUMENT (field level, password, expires_at or max_downloads).';
+
+CREATE TABLE private.link_secrets (
+    link_id uuid NOT NULL,
+    token_hash bytea NOT NULL,
+    password_salt bytea,
+    password_hash bytea,
+    failures integer DEFAULT 0 NOT NULL,
+    last_failure_at timestamp with time zone
+);
+
+COMMENT ON TABLE private.link_secrets IS 'What a link is opened with: sha256 of the token, the salted password hash.';
+
+CREATE FUNCTION private.check_link_password(secret private.link_secrets, password text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_failures integer := case
+        when (secret).last_failure_at > now() - interval '15 minutes' then (secret).failures else 0
+    end;
+begin
+    if (secret).password_hash is null then
+        return null;
+    end if;
+    if v_failures >= (private.setting('auth.password_attempts'))::integer then
+        perform private.raise_error(
+            'RATE_LIMITED', 'Too many wrong passwords; this link waits.',
+            jsonb_build_object('retry_after', ceil(extract(
+                epoch from (secret).last_failure_at + interval '15 minutes' - now()
+            ))),
+            'Try again later.'
+        );
+    end if;
+    if password is not null
+        and private.hash_password(left(password, 201), (secret).password_salt) = (secret).password_hash then
+        update private.link_secrets as s set failures = 0 where s.link_id = (secret).link_id and s.failures > 0;
+        return null;
+    end if;
+    if password is not null then -- asking without one is no guess
+        update private.link_secrets as s
+        set failures = v_failures + 1, last_failure_at = now()
+        where s.link_id = (secret).link_id;
+        insert into private.link_events (link_id, kind) values ((secret).link_id, 'refused');
+    end if;
+    -- raising would undo the count
+    perform set_config('response.status', '401', true);
+    return jsonb_build_object(
+        'code', 'PT401',
+        'message', case when password is null then 'This link asks for a password.' else 'Wrong password.' end,
+        'details', jsonb_build_object(
+            'error', 'NOT_AUTHENTICATED',
+            'reason', case when password is null then 'password_required' else 'wrong_password' end
+        )::text,
+        'hint', 'Open the link with the password that came with it.'
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_link_password(secret private.link_secrets, password text) IS 'null when the link may be opened; else the error as an object, with the HTTP status set. Raises RATE_LIMITED after
+auth.password_attempts failures, until 15 minutes after the last one. The caller holds the lock on the secret.';
+
+CREATE FUNCTION private.check_member_level(level text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if private.level_rank(level) is null then
+        perform private.raise_invalid('level', 'Levels are view, comment, edit, manage and owner.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_member_level(level text) IS 'Raises INVALID_ARGUMENT (field level) for anything else.';
+
 CREATE FUNCTION private.check_name(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1057,6 +1256,20 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.check_name(name text) IS 'The name itself, as given. Raises INVALID_ARGUMENT (field name).';
+
+CREATE FUNCTION private.check_page_size(page_size integer) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    return page_size;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_page_size(page_size integer) IS 'The size itself. Raises INVALID_ARGUMENT (field page_size).';
 
 CREATE FUNCTION private.check_plan(owner_id uuid, name text, size bigint) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1096,6 +1309,40 @@ $$;
 
 COMMENT ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) IS 'Raises what an owner''s plan says against one file: TYPE_NOT_ALLOWED, FILE_TOO_LARGE. The limit on all files together
 is on the owner: see require_quota.';
+
+CREATE FUNCTION private.check_share_level(level text, own_level text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if private.level_rank(level) > private.level_rank(own_level) then
+        perform private.raise_error(
+            'FORBIDDEN', format('Nobody gives a level above their own; yours is %s.', own_level),
+            jsonb_build_object('level', own_level, 'required', level)
+        );
+    end if;
+    if level is null or level not in ('view', 'comment', 'edit', 'manage') then
+        perform private.raise_invalid('level', 'Share with the level view, comment, edit or manage.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_share_level(level text, own_level text) IS 'Raises FORBIDDEN above the own level, INVALID_ARGUMENT (field level) for what cannot be given: owner is not.';
+
+CREATE FUNCTION private.check_team_name(name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.check_name(replace(replace(name, '/', '-'), '\', '-'));
+    if char_length(name) > 200 then
+        perform private.raise_invalid('name', 'A name may have at most 200 characters.');
+    end if;
+    return name;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_team_name(name text) IS 'The name itself; a slash is allowed, since no path shows it. Raises INVALID_ARGUMENT (field name).';
 
 CREATE FUNCTION private.check_type(name text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1185,6 +1432,46 @@ $$;
 
 COMMENT ON FUNCTION private.claim_jobs(worker text, max_jobs integer) IS 'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings;
 reclaims lost ones.';
+
+CREATE FUNCTION private.claim_key_rotations(max_objects integer) RETURNS SETOF jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_rotation private.key_rotations;
+begin
+    -- purged, or moved by somebody else
+    for v_rotation in
+        select r.* from private.key_rotations as r
+        where r.run_after <= now() and not exists (
+            select 1 from storage.objects as o where o.bucket_id = r.bucket and o.name = r.key
+        )
+        order by r.id
+        limit max_objects
+    loop
+        perform private.finish_key_rotation(v_rotation.bucket, v_rotation.key);
+    end loop;
+    return query
+        update private.key_rotations as r
+        set attempts = r.attempts + 1, run_after = now() + interval '30 s' -- also the time that one move may take
+        where r.id in (
+            select q.id from private.key_rotations as q
+            where q.run_after <= now() and not exists ( -- once for a key, however many links wait for it
+                select 1 from private.key_rotations as first
+                where first.bucket = q.bucket and first.key = q.key and first.id < q.id
+            )
+            order by q.run_after, q.id
+            limit max_objects
+            for update skip locked
+        )
+        returning jsonb_build_object(
+            'bucket', r.bucket, 'key', r.key,
+            'new_key', regexp_replace(r.key, '[^/]*$', gen_random_uuid()::text)
+        );
+end;
+$_$;
+
+COMMENT ON FUNCTION private.claim_key_rotations(max_objects integer) IS 'Objects to move now: {bucket, key, new_key}; each comes again after 30 s, with another new key, until it has moved.';
 
 CREATE FUNCTION private.claim_object_deletions(max_objects integer) RETURNS SETOF jsonb
     LANGUAGE sql SECURITY DEFINER
@@ -1654,6 +1941,91 @@ $$;
 COMMENT ON FUNCTION private.count_access(node_id uuid, views integer, downloads integer) IS 'Adds to the counters of a node, which the caller has locked, and remembers that the user opened it; returns their state
 of it, null for anonymous holders of a link.';
 
+CREATE TABLE public.share_links (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    node_id uuid NOT NULL,
+    level text NOT NULL,
+    created_by uuid NOT NULL,
+    has_password boolean DEFAULT false NOT NULL,
+    expires_at timestamp with time zone,
+    max_downloads integer,
+    downloads integer DEFAULT 0 NOT NULL,
+    opens integer DEFAULT 0 NOT NULL,
+    last_opened_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    revoking_at timestamp with time zone,
+    is_hard boolean DEFAULT false NOT NULL,
+    revoked_at timestamp with time zone,
+    revoked_by uuid,
+    CONSTRAINT share_links_check CHECK ((downloads <= max_downloads)),
+    CONSTRAINT share_links_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text]))),
+    CONSTRAINT share_links_max_downloads_check CHECK ((max_downloads > 0))
+);
+
+COMMENT ON TABLE public.share_links IS 'Links that open a node, and all below it, to whoever holds the token. Ended ones stay listed.';
+
+COMMENT ON COLUMN public.share_links.level IS 'For signed-in holders; anonymous ones only look.';
+
+COMMENT ON COLUMN public.share_links.downloads IS 'Files read through it; at max_downloads it is used up.';
+
+COMMENT ON COLUMN public.share_links.revoking_at IS 'When it was revoked: it opens nothing from then on.';
+
+COMMENT ON COLUMN public.share_links.is_hard IS 'Whether it was revoked together with the signed URLs made before.';
+
+COMMENT ON COLUMN public.share_links.revoked_at IS 'When the revocation was complete: at once if soft; if hard, when every object had moved to a new key.';
+
+CREATE FUNCTION private.count_download(link public.share_links, bucket text, key text, is_signing boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+declare
+    v_headers json := nullif(current_setting('request.headers', true), '')::json;
+    v_grant_hash bytea := private.hash_token(v_headers ->> 'x-share-grant');
+    v_file_id uuid;
+begin
+    -- the rest of what this grant has begun to read; If-Range may turn a rest into the whole
+    if not is_signing
+        and v_headers ->> 'range' ~ '^bytes=[1-9][0-9]*-[0-9]*$'
+        and v_headers ->> 'if-range' is null
+        and exists (
+            select 1 from private.link_events as e
+            where e.grant_hash = v_grant_hash
+                and e.kind = 'downloaded'
+                and e.bucket = count_download.bucket
+                and e.key = count_download.key
+        ) then
+        return true;
+    end if;
+    -- of many readers at once at the last download, the row lock lets one through
+    update public.share_links as l
+    set downloads = l.downloads + 1
+    where l.id = (link).id
+        and l.revoking_at is null
+        and (l.max_downloads is null or l.downloads < l.max_downloads);
+    if not found then
+        return false;
+    end if;
+    select v.file_id into v_file_id
+    from private.blobs as b
+    inner join public.file_versions as v on v.blob_id = b.id
+    inner join public.nodes as n on n.id = v.file_id
+    where b.bucket = count_download.bucket
+        and b.key = count_download.key
+        and n.path && array[(link).node_id]
+        and n.trashed_at is null
+    limit 1;
+    insert into private.link_events (link_id, kind, grant_hash, node_id, bucket, key)
+    values (
+        (link).id, case when is_signing then 'signed' else 'downloaded' end, v_grant_hash, v_file_id,
+        count_download.bucket, count_download.key
+    );
+    return true;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.count_download(link public.share_links, bucket text, key text, is_signing boolean) IS 'Counts one read of an object through a link; false when the link is used up. A range that does not start at the first
+byte is the rest of an earlier read, when the same grant has begun one.';
+
 CREATE FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -1714,6 +2086,70 @@ $$;
 
 COMMENT ON FUNCTION private.create_folder(parent uuid, name text) IS 'Behind public.create_folder.';
 
+CREATE TABLE public.groups (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    created_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT groups_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200)))
+);
+
+COMMENT ON TABLE public.groups IS 'People to share with at once. Members see it; managers change it.';
+
+CREATE FUNCTION private.create_group(name text) RETURNS public.groups
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_group public.groups;
+begin
+    insert into public.groups (name, created_by)
+    values (private.check_team_name(create_group.name), v_user_id)
+    returning * into v_group;
+    insert into public.group_members (group_id, user_id, is_manager, added_by)
+    values (v_group.id, v_user_id, true, v_user_id);
+    return v_group;
+end;
+$$;
+
+COMMENT ON FUNCTION private.create_group(name text) IS 'Behind public.create_group.';
+
+CREATE FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_token text := private.random_token();
+    v_salt bytea;
+    v_hash bytea;
+    v_link public.share_links;
+begin
+    perform private.require_level(node, 'manage');
+    perform private.check_link(level, password, expires_at, max_downloads);
+    if password is not null then
+        v_salt := uuid_send(gen_random_uuid());
+        v_hash := private.hash_password(password, v_salt);
+    end if;
+    -- the node may be on its way to the trash: wait for that, then look
+    perform from public.nodes as n where n.id = node for share;
+    perform private.require_level(node, 'manage');
+    insert into public.share_links (node_id, level, created_by, has_password, expires_at, max_downloads)
+    values (
+        node, create_share_link.level, v_user_id, password is not null, create_share_link.expires_at,
+        create_share_link.max_downloads
+    )
+    returning * into v_link;
+    insert into private.link_secrets (link_id, token_hash, password_salt, password_hash)
+    values (v_link.id, private.hash_token(v_token), v_salt, v_hash);
+    insert into private.link_events (link_id, kind) values (v_link.id, 'created');
+    return private.link_json(v_link) || jsonb_build_object('token', v_token);
+end;
+$$;
+
+COMMENT ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) IS 'Behind public.create_share_link.';
+
 CREATE FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) RETURNS smallint
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -1746,6 +2182,39 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) IS 'Registers an embedding space and makes its partition; returns its id.';
+
+CREATE FUNCTION private.create_workspace(name text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_limit integer := (private.setting('workspaces.per_user'))::integer;
+    v_id uuid := gen_random_uuid();
+    v_root_id uuid := gen_random_uuid();
+begin
+    perform private.check_name(name);
+    -- one at a time, so that the count is certain
+    perform from public.user_profiles as p where p.id = v_user_id for no key update;
+    if (select count(*) from public.workspaces as w where w.created_by = v_user_id) >= v_limit then
+        perform private.raise_error(
+            'CONFLICT_STATE', format('You have made %s workspaces, as many as one person may.', v_limit),
+            jsonb_build_object('limit', v_limit), 'Delete one that nobody needs.'
+        );
+    end if;
+    insert into public.owners (id, kind, storage_limit)
+    values (v_id, 'workspace', (private.setting('workspaces.storage_limit'))::bigint);
+    insert into public.workspaces (id, created_by) values (v_id, v_user_id);
+    insert into public.nodes (id, kind, name, owner_id, path, created_by)
+    values (v_root_id, 'folder', create_workspace.name, v_id, array[v_root_id], v_user_id);
+    update public.workspaces as w set root_id = v_root_id where w.id = v_id;
+    insert into public.workspace_members (workspace_id, user_id, level, added_by)
+    values (v_id, v_user_id, 'owner', v_user_id);
+    return jsonb_build_object('id', v_id, 'root_id', v_root_id, 'name', name);
+end;
+$$;
+
+COMMENT ON FUNCTION private.create_workspace(name text) IS 'Behind public.create_workspace.';
 
 CREATE FUNCTION private.custom_access_token_hook(event jsonb) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1812,6 +2281,28 @@ $$;
 
 COMMENT ON FUNCTION private.delete_comment(id uuid) IS 'Behind public.delete_comment.';
 
+CREATE FUNCTION private.delete_group(id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_group public.groups;
+    v_user_ids uuid[];
+    v_upload_ids uuid[];
+    v_links integer;
+begin
+    perform private.require_writer();
+    v_group := private.require_group(id);
+    v_user_ids := private.users_named(null, null, v_group.id);
+    v_upload_ids := private.lock_work(v_user_ids);
+    delete from public.groups as g where g.id = v_group.id; -- takes its members and its shares along
+    v_links := private.settle_access(v_user_ids, v_upload_ids);
+    return jsonb_build_object('deleted', true, 'links_revoked', v_links);
+end;
+$$;
+
+COMMENT ON FUNCTION private.delete_group(id uuid) IS 'Behind public.delete_group.';
+
 CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1869,6 +2360,57 @@ $$;
 
 COMMENT ON FUNCTION private.edit_comment(id uuid, body text) IS 'Behind public.edit_comment.';
 
+CREATE FUNCTION private.effective_access(node uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes := private.find_node(node, 'view');
+    v_level text := private.my_level(v_node);
+begin
+    if auth.uid() is null or private.level_rank(v_level) < private.level_rank('manage') then
+        return jsonb_build_object('level', v_level);
+    end if;
+    return jsonb_build_object('level', v_level, 'items', (
+        with ways as (
+            select jsonb_build_object('user', private.public_facts(o.id)) as who, 'owner' as level, 'owner' as via,
+                null::uuid as node_id
+            from public.owners as o
+            where o.id = v_node.owner_id and o.kind = 'user'
+            union all
+            select private.person_json(m.user_id, m.email), m.level, 'workspace', null
+            from public.workspace_members as m
+            where m.workspace_id = v_node.owner_id
+            union all
+            select
+                case
+                    when s.group_id is null then private.person_json(s.grantee_id, s.grantee_email)
+                    else jsonb_build_object('group', jsonb_build_object('id', g.id, 'name', g.name))
+                end,
+                s.level, 'share', s.node_id
+            from public.shares as s
+            left join public.groups as g on g.id = s.group_id
+            where s.node_id = any(v_node.path) and (s.expires_at is null or s.expires_at > now())
+        ), best as (
+            select distinct on (w.who) w.*
+            from ways as w
+            order by w.who, private.level_rank(w.level) desc, w.node_id = v_node.id desc nulls first
+        )
+        select coalesce(jsonb_agg(
+            b.who || jsonb_build_object(
+                'level', b.level,
+                'via', b.via,
+                'inherited_from', case when b.node_id <> v_node.id then private.visible_name(b.node_id) end
+            )
+            order by private.level_rank(b.level) desc, b.who
+        ), '[]')
+        from best as b
+    ));
+end;
+$$;
+
+COMMENT ON FUNCTION private.effective_access(node uuid) IS 'Behind public.effective_access.';
+
 CREATE FUNCTION private.email_of(user_id uuid) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1905,6 +2447,21 @@ CREATE FUNCTION private.error_status(error text) RETURNS integer
     RETURN CASE error WHEN 'NOT_AUTHENTICATED'::text THEN 401 WHEN 'FORBIDDEN'::text THEN 403 WHEN 'NOT_FOUND'::text THEN 404 WHEN 'CONFLICT_NAME'::text THEN 409 WHEN 'CONFLICT_STATE'::text THEN 409 WHEN 'CYCLE'::text THEN 409 WHEN 'GONE'::text THEN 410 WHEN 'QUOTA_EXCEEDED'::text THEN 413 WHEN 'FILE_TOO_LARGE'::text THEN 413 WHEN 'TYPE_NOT_ALLOWED'::text THEN 415 WHEN 'INVALID_ARGUMENT'::text THEN 422 WHEN 'LOCKED'::text THEN 423 WHEN 'RATE_LIMITED'::text THEN 429 WHEN 'SERVICE_UNAVAILABLE'::text THEN 503 ELSE NULL::integer END;
 
 COMMENT ON FUNCTION private.error_status(error text) IS 'The error catalogue: stable code to HTTP status; null for a code that is not in it.';
+
+CREATE FUNCTION private.expire_link_grants() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_count integer;
+begin
+    delete from private.link_grants as g where g.expires_at <= now();
+    get diagnostics v_count = row_count;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.expire_link_grants() IS 'Forgets grants that have run out; how many.';
 
 CREATE FUNCTION private.expire_notifications() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2059,6 +2616,37 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.file_details(file_id uuid) IS 'Behind public.file_details.';
+
+CREATE FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean DEFAULT false) RETURNS public.nodes
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+    v_level text;
+begin
+    perform private.require_reader();
+    select n.* into v_node from public.nodes as n where n.id = find_node.node_id;
+    v_level := private.my_level(v_node, include_trashed);
+    if v_level is null then -- absent and not-yours look alike on purpose
+        perform private.raise_error(
+            'NOT_FOUND', 'No such file or folder.', jsonb_build_object('id', node_id), 'List a folder to see valid ids.'
+        );
+    end if;
+    if private.level_rank(v_level) < private.level_rank(level) then
+        perform private.raise_error(
+            'FORBIDDEN',
+            format('This needs the level %s; yours is %s.', level, v_level),
+            jsonb_build_object('id', node_id, 'level', v_level, 'required', level),
+            'Ask the owner for a higher level.'
+        );
+    end if;
+    return v_node;
+end;
+$$;
+
+COMMENT ON FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean) IS 'The node, when the caller has at least this level on it, whatever their role: for RPCs that only read. Raises
+NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN.';
 
 CREATE FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) RETURNS public.nodes
     LANGUAGE sql STABLE
@@ -2295,6 +2883,36 @@ $$;
 
 COMMENT ON FUNCTION private.finish_job(job_id uuid) IS 'Marks a job done, in the transaction that stores its output.';
 
+CREATE FUNCTION private.finish_key_rotation(bucket text, key text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_link_ids uuid[];
+begin
+    -- of two objects of one link, the second waits here and then sees that the first is done
+    perform from public.share_links as l
+    where l.id in (
+        select r.link_id from private.key_rotations as r
+        where r.bucket = finish_key_rotation.bucket and r.key = finish_key_rotation.key
+    )
+    order by l.id for no key update;
+    with done as (
+        delete from private.key_rotations as r
+        where r.bucket = finish_key_rotation.bucket and r.key = finish_key_rotation.key
+        returning r.link_id
+    )
+    select array_agg(d.link_id) into v_link_ids from done as d;
+    update public.share_links as l
+    set revoked_at = now()
+    where l.id = any(v_link_ids)
+        and l.revoked_at is null
+        and not exists (select 1 from private.key_rotations as r where r.link_id = l.id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_key_rotation(bucket text, key text) IS 'Nothing is at this key any more: ends what waits for that, and so perhaps the revocation of links.';
+
 CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO ''
@@ -2443,20 +3061,53 @@ CREATE FUNCTION private.granted_roots() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    select coalesce(array_agg(r.node_id), '{}')
-    from (
-        select s.node_id
-        from private.shares_of(auth.uid()) as s
-        where private.user_has_permission(auth.uid(), 'view_documents')
-        union
-        select l.node_id
+    select private.shared_roots() || coalesce((
+        select array[l.node_id]
         from private.my_link() as l
         where l.id is not null and private.is_active()
-    ) as r;
+    ), '{}');
 $$;
 
 COMMENT ON FUNCTION private.granted_roots() IS 'The nodes opened to the caller by shares, or by the link whose grant they send. Call it as
 (select private.granted_roots()).';
+
+CREATE TABLE public.shares (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    node_id uuid NOT NULL,
+    grantee_id uuid,
+    grantee_email text,
+    group_id uuid,
+    level text NOT NULL,
+    granted_by uuid,
+    expires_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT shares_check CHECK (((group_id IS NULL) = (num_nonnulls(grantee_id, grantee_email) > 0))),
+    CONSTRAINT shares_grantee_email_check CHECK ((grantee_email = lower(grantee_email))),
+    CONSTRAINT shares_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text, 'manage'::text])))
+);
+
+COMMENT ON TABLE public.shares IS 'A node, and all below it, opened to one person or one group up to a level.';
+
+COMMENT ON COLUMN public.shares.grantee_id IS 'The grantee, when named by id (or when their address has changed since).';
+
+COMMENT ON COLUMN public.shares.grantee_email IS 'The grantee, when named by address: whoever has confirmed it, now or later. The row never tells whether anybody has.';
+
+CREATE FUNCTION private.grantee_json(share public.shares) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select case
+        when (share).group_id is not null then jsonb_build_object(
+            'group_id', (share).group_id,
+            'name', (select g.name from public.groups as g where g.id = (share).group_id)
+        )
+        when (share).grantee_email is not null then jsonb_build_object('email', (share).grantee_email)
+        else jsonb_build_object('user_id', (share).grantee_id)
+    end;
+$$;
+
+COMMENT ON FUNCTION private.grantee_json(share public.shares) IS 'Whom a share names, as they were named: {email}, {user_id} or {group_id, name}.';
 
 CREATE FUNCTION private.group_ids_of(user_id uuid) RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2474,6 +3125,32 @@ $$;
 
 COMMENT ON FUNCTION private.group_ids_of(user_id uuid) IS 'The groups that a user is in.';
 
+CREATE TABLE public.group_members (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    group_id uuid NOT NULL,
+    user_id uuid,
+    email text,
+    is_manager boolean DEFAULT false NOT NULL,
+    added_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT group_members_check CHECK ((num_nonnulls(user_id, email) > 0)),
+    CONSTRAINT group_members_email_check CHECK ((email = lower(email)))
+);
+
+COMMENT ON TABLE public.group_members IS 'Who is in a group, by user id or by e-mail address.';
+
+CREATE FUNCTION private.group_member_json(member public.group_members) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'id', (member).id, 'group_id', (member).group_id, 'is_manager', (member).is_manager,
+        'is_me', private.is_me((member).user_id, (member).email), 'created_at', (member).created_at
+    ) || private.person_json((member).user_id, (member).email);
+$$;
+
+COMMENT ON FUNCTION private.group_member_json(member public.group_members) IS 'A row of group_members as clients get it.';
+
 CREATE FUNCTION private.has_permission(permission text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2481,6 +3158,28 @@ CREATE FUNCTION private.has_permission(permission text) RETURNS boolean
 
 COMMENT ON FUNCTION private.has_permission(permission text) IS 'Whether the caller''s role has a permission; false for anon and inactive users. Call it as
 (select private.has_permission(...)).';
+
+CREATE FUNCTION private.hash_password(password text, salt bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_hash bytea := sha256(salt || convert_to(password, 'UTF8'));
+begin
+    for v_round in 2..100000 loop -- about 36 ms
+        v_hash := sha256(salt || v_hash);
+    end loop;
+    return v_hash;
+end;
+$$;
+
+COMMENT ON FUNCTION private.hash_password(password text, salt bytea) IS '100,000 rounds of salted sha256: pgcrypto is not everywhere.';
+
+CREATE FUNCTION private.hash_token(token text) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN sha256(convert_to(token, 'UTF8'::name));
+
+COMMENT ON FUNCTION private.hash_token(token text) IS 'How tokens and grants are stored.';
 
 CREATE FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real DEFAULT NULL::real, pages_done integer DEFAULT NULL::integer, pages_total integer DEFAULT NULL::integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2680,6 +3379,13 @@ $$;
 
 COMMENT ON FUNCTION private.is_active() IS 'False for a deactivated or deleted user whose token is still valid. True for anon and the service.';
 
+CREATE FUNCTION private.is_me(user_id uuid, email text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$ select coalesce(private.is_person(user_id, email, auth.uid(), private.email_of(auth.uid())), false); $$;
+
+COMMENT ON FUNCTION private.is_me(user_id uuid, email text) IS 'Whether a row that names somebody means the caller.';
+
 CREATE FUNCTION private.is_overdue(upload public.uploads) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -2807,6 +3513,162 @@ CREATE FUNCTION private.lexemes(content text, language text) RETURNS TABLE(lexem
 $$;
 
 COMMENT ON FUNCTION private.lexemes(content text, language text) IS 'The terms of a text and how often each occurs: stems by language, pairs of characters for CJK.';
+
+CREATE FUNCTION private.link_history(id uuid, page_size integer, cursor text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_link public.share_links := private.own_link(id, null);
+    v_after record;
+    v_answer jsonb;
+begin
+    perform private.check_page_size(page_size);
+    v_after := private.read_timed_cursor(cursor);
+    with page as (
+        select e.*, row_number() over (order by e.at desc, e.id desc) as position
+        from private.link_events as e
+        where e.link_id = v_link.id and (v_after.at is null or (e.at, e.id) < (v_after.at, v_after.id))
+        order by e.at desc, e.id desc
+        limit page_size + 1
+    )
+    select jsonb_build_object(
+        'items', coalesce(jsonb_agg(
+            jsonb_build_object(
+                'kind', p.kind, 'at', p.at,
+                'node', case when p.node_id is not null then private.visible_name(p.node_id) end
+            )
+            order by p.position
+        ) filter (where p.position <= page_size), '[]'),
+        'next_cursor', case when count(*) > page_size then (
+            select private.timed_cursor(l.at, l.id) from page as l where l.position = page_size
+        ) end
+    ) into v_answer
+    from page as p;
+    return v_answer;
+end;
+$$;
+
+COMMENT ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) IS 'Behind public.link_history.';
+
+CREATE FUNCTION private.link_json(link public.share_links) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'id', (link).id,
+        'node_id', (link).node_id,
+        'level', (link).level,
+        'has_password', (link).has_password,
+        'expires_at', (link).expires_at,
+        'max_downloads', (link).max_downloads,
+        'downloads', (link).downloads,
+        'opens', (link).opens,
+        'last_opened_at', (link).last_opened_at,
+        'created_at', (link).created_at,
+        'created_by', private.public_facts((link).created_by),
+        'revoking_at', (link).revoking_at,
+        'revoked_at', (link).revoked_at,
+        'state', case
+            when (link).revoked_at is not null then 'revoked'
+            when (link).revoking_at is not null then 'revoking'
+            else coalesce(private.link_problem(link), 'active')
+        end
+    );
+$$;
+
+COMMENT ON FUNCTION private.link_json(link public.share_links) IS 'A link as those who manage it get it, without its token.';
+
+CREATE FUNCTION private.link_problem(link public.share_links) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select case
+        when (link).revoking_at is not null then 'revoked'
+        when (link).expires_at <= now() then 'expired'
+        when n.id is null or n.purged_at is not null then 'deleted'
+        when n.trashed_at is not null then 'trashed'
+        -- a link is worth what its maker may still give
+        when coalesce(private.level_rank(private.user_level((link).created_by, n)), 0) < private.level_rank('manage')
+            then 'not_permitted'
+        when (link).downloads >= (link).max_downloads then 'used_up'
+    end
+    from (select (link).node_id as id) as wanted
+    left join public.nodes as n on n.id = wanted.id;
+$$;
+
+COMMENT ON FUNCTION private.link_problem(link public.share_links) IS 'Why a link opens nothing now: revoked, expired, deleted, trashed, not_permitted (its maker does not manage the node any
+more), used_up; null when it is good.';
+
+CREATE FUNCTION private.list_group_members(group_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_user();
+    if not coalesce(group_id = any(private.my_group_ids()), false) then
+        perform private.raise_error('NOT_FOUND', 'No such group.', jsonb_build_object('id', group_id));
+    end if;
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(private.group_member_json(m) order by m.created_at, m.id), '[]')
+            from public.group_members as m
+            where m.group_id = list_group_members.group_id
+        ),
+        'next_cursor', null
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_group_members(group_id uuid) IS 'Behind public.list_group_members.';
+
+CREATE FUNCTION private.list_share_links(node uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_user();
+    perform private.find_node(node, 'manage');
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(private.link_json(l) order by l.created_at desc, l.id), '[]')
+            from public.share_links as l
+            where l.node_id = list_share_links.node
+        ),
+        'next_cursor', null
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_share_links(node uuid) IS 'Behind public.list_share_links.';
+
+CREATE FUNCTION private.list_shares(node uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+begin
+    perform private.require_user();
+    v_node := private.find_node(node, 'manage');
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(
+                private.share_json(s) || jsonb_build_object(
+                    'is_expired', coalesce(s.expires_at <= now(), false),
+                    'inherited_from', case when s.node_id <> v_node.id then private.visible_name(s.node_id) end
+                )
+                order by array_position(v_node.path, s.node_id) desc, s.created_at, s.id
+            ), '[]')
+            from public.shares as s
+            where s.node_id = any(v_node.path)
+        ),
+        'next_cursor', null
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_shares(node uuid) IS 'Behind public.list_shares.';
 
 CREATE FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -2946,6 +3808,63 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.list_users(query text, page_size integer, cursor text) IS 'Behind public.list_users.';
+
+CREATE FUNCTION private.list_workspace_members(workspace_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_user();
+    if not coalesce(workspace_id = any(private.my_owner_ids()), false) or not exists (
+        select 1 from public.workspaces as w where w.id = list_workspace_members.workspace_id
+    ) then
+        perform private.raise_error('NOT_FOUND', 'No such workspace.', jsonb_build_object('id', workspace_id));
+    end if;
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(private.workspace_member_json(m) order by m.created_at, m.id), '[]')
+            from public.workspace_members as m
+            where m.workspace_id = list_workspace_members.workspace_id
+        ),
+        'next_cursor', null
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_workspace_members(workspace_id uuid) IS 'Behind public.list_workspace_members.';
+
+CREATE FUNCTION private.list_workspaces() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_user();
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(
+                jsonb_build_object(
+                    'id', w.id,
+                    'root_id', w.root_id,
+                    'name', n.name,
+                    'level', private.owner_level(auth.uid(), w.id),
+                    'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
+                    'storage_used', o.storage_used,
+                    'storage_limit', o.storage_limit,
+                    'created_at', w.created_at
+                )
+                order by lower(n.name), w.id
+            ), '[]')
+            from public.workspaces as w
+            inner join public.owners as o on o.id = w.id
+            inner join public.nodes as n on n.id = w.root_id and n.trashed_at is null
+            where w.id = any(private.my_owner_ids())
+        ),
+        'next_cursor', null
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_workspaces() IS 'Behind public.list_workspaces.';
 
 CREATE FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -3111,6 +4030,33 @@ $$;
 
 COMMENT ON FUNCTION private.lock_tree(owner_ids uuid[]) IS 'Lets one transaction at a time change who is below whom in these owners'' trees; taken before any row.';
 
+CREATE FUNCTION private.lock_work(user_ids uuid[], node_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS uuid[]
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_file_ids uuid[] := array(
+        select u.file_id from public.uploads as u
+        where u.created_by = any(user_ids) and u.state in ('open', 'uploading')
+    );
+    v_upload_ids uuid[];
+begin
+    -- nodes, owners: the order in which everything locks
+    perform from public.nodes as n where n.id = any(v_file_ids || node_ids) order by n.id for update;
+    v_upload_ids := array(
+        select u.id from public.uploads as u
+        where u.created_by = any(user_ids) and u.state in ('open', 'uploading') and u.file_id = any(v_file_ids)
+    );
+    perform from public.owners as o
+    where o.id in (select u.owner_id from public.uploads as u where u.id = any(v_upload_ids))
+    order by o.id for no key update;
+    return v_upload_ids;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_work(user_ids uuid[], node_ids uuid[]) IS 'Locks what settle_access may end: the files and owners of these users'' open tickets, which it returns, and more nodes.
+Call it before access is taken away, since whoever purges locks nodes before shares.';
+
 CREATE FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -3263,36 +4209,6 @@ $$;
 
 COMMENT ON FUNCTION private.my_level(node public.nodes, include_trashed boolean) IS 'The caller''s level on a node; null when it is not readable. Anonymous holders of a link only look.';
 
-CREATE TABLE public.share_links (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    node_id uuid NOT NULL,
-    level text NOT NULL,
-    created_by uuid NOT NULL,
-    has_password boolean DEFAULT false NOT NULL,
-    expires_at timestamp with time zone,
-    max_downloads integer,
-    downloads integer DEFAULT 0 NOT NULL,
-    opens integer DEFAULT 0 NOT NULL,
-    last_opened_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    revoking_at timestamp with time zone,
-    revoked_at timestamp with time zone,
-    revoked_by uuid,
-    CONSTRAINT share_links_check CHECK ((downloads <= max_downloads)),
-    CONSTRAINT share_links_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text]))),
-    CONSTRAINT share_links_max_downloads_check CHECK ((max_downloads > 0))
-);
-
-COMMENT ON TABLE public.share_links IS 'Links that open a node, and all below it, to whoever holds the token. Ended ones stay listed.';
-
-COMMENT ON COLUMN public.share_links.level IS 'For signed-in holders; anonymous ones only look.';
-
-COMMENT ON COLUMN public.share_links.downloads IS 'Files read through it; at max_downloads it is used up.';
-
-COMMENT ON COLUMN public.share_links.revoking_at IS 'When it was revoked: it opens nothing from then on.';
-
-COMMENT ON COLUMN public.share_links.revoked_at IS 'When the revocation was complete: at once if soft; if hard, when every object had moved to a new key.';
-
 CREATE FUNCTION private.my_link() RETURNS public.share_links
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3300,15 +4216,12 @@ CREATE FUNCTION private.my_link() RETURNS public.share_links
     select l.*
     from private.link_grants as g
     inner join public.share_links as l on l.id = g.link_id
-    inner join public.nodes as n on n.id = l.node_id
     where g.grant_hash = sha256(convert_to(
             nullif(current_setting('request.headers', true), '')::json ->> 'x-share-grant', 'UTF8'
         ))
         and g.expires_at > now()
-        and l.revoking_at is null
-        and (l.expires_at is null or l.expires_at > now())
-        -- a link is worth what its maker may still give
-        and private.level_rank(private.user_level(l.created_by, n)) >= private.level_rank('manage');
+        -- the last download itself goes on; further ones are refused one by one
+        and coalesce(private.link_problem(l), 'used_up') = 'used_up';
 $$;
 
 COMMENT ON FUNCTION private.my_link() IS 'The link whose grant the caller sends in the header x-share-grant, while it is good; else a null row.';
@@ -3322,8 +4235,18 @@ CREATE FUNCTION private.my_managed_owner_ids() RETURNS uuid[]
     where private.level_rank(private.owner_level(auth.uid(), o.id)) >= private.level_rank('manage');
 $$;
 
-COMMENT ON FUNCTION private.my_managed_owner_ids() IS 'The owners on which the caller has level manage or owner; empty for anon and inactive users. Call it as
-(select private.my_managed_owner_ids()).';
+COMMENT ON FUNCTION private.my_managed_owner_ids() IS 'The owners all of whose files the caller manages. Call it as (select private.my_managed_owner_ids()).';
+
+CREATE FUNCTION private.my_managed_roots() RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(s.node_id), '{}')
+    from private.shares_of(auth.uid()) as s
+    where s.level = 'manage' and private.user_has_permission(auth.uid(), 'view_documents');
+$$;
+
+COMMENT ON FUNCTION private.my_managed_roots() IS 'The nodes that shares let the caller manage. Call it as (select private.my_managed_roots()).';
 
 CREATE FUNCTION private.my_owner_ids() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -3433,6 +4356,99 @@ $$;
 
 COMMENT ON FUNCTION private.notify_of_comment(comment public.comments, answered_id uuid, mentioned_ids uuid[]) IS 'Tells who is mentioned, who is answered and whose node it is of a comment, once each, as far as they can read it.';
 
+CREATE FUNCTION private.open_object(bucket text, key text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_operation text := coalesce(current_setting('storage.operation', true), '');
+    v_link public.share_links;
+begin
+    if not private.can_read_object(bucket, key) then
+        return false;
+    end if;
+    v_link := private.my_link();
+    if v_link.id is null
+        or bucket = 'derived' -- looking at a picture is no download
+        -- names, sizes and permission tests, as supabase/storage calls them; all else may read bytes
+        or v_operation in (
+            'storage.object.list', 'storage.object.list_v2', 'storage.object.info_authenticated',
+            'object.get_authenticated_info', 'object.head_authenticated_info',
+            'storage.object.upload', 'storage.object.upload_update', 'storage.object.move',
+            'storage.object.delete', 'storage.object.delete_many',
+            'storage.s3.object.list', 'storage.s3.object.info', 'storage.s3.object.get_tagging'
+        )
+        or v_operation like 'storage.tus.%'
+        -- not through the link
+        or private.reads_object(bucket, key, private.my_owner_ids(), private.shared_roots()) then
+        return true;
+    end if;
+    return private.count_download(
+        v_link, bucket, key, v_operation in ('storage.object.sign', 'storage.object.sign_many')
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.open_object(bucket text, key text) IS 'May the caller read this object, here and now? What can_read_object says, and for holders of a link a download that is
+left: the policy of storage.objects asks when Storage reads a row, and storage.operation() tells what for. VOLATILE,
+since it counts.';
+
+CREATE FUNCTION private.open_share_link(token text, password text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_secret private.link_secrets;
+    v_link public.share_links;
+    v_refusal jsonb;
+    v_grant text := private.random_token();
+    v_expires_at timestamptz := now() + interval '15 minutes';
+begin
+    if auth.uid() is not null then
+        perform private.require_user();
+    end if;
+    -- guesses come one at a time, so that no more are tried than counted
+    select s.* into v_secret
+    from private.link_secrets as s
+    where s.token_hash = private.hash_token(token)
+    for update;
+    if v_secret.link_id is null then
+        perform private.raise_error('NOT_FOUND', 'No such link.', '{}', 'Check that the link is complete.');
+    end if;
+    select l.* into v_link from public.share_links as l where l.id = v_secret.link_id;
+    perform private.raise_gone(v_link);
+    v_refusal := private.check_link_password(v_secret, password);
+    if v_refusal is not null then
+        return v_refusal;
+    end if;
+
+    update public.share_links as l
+    set opens = l.opens + 1, last_opened_at = now()
+    where l.id = v_link.id;
+    v_expires_at := least(v_expires_at, v_link.expires_at);
+    insert into private.link_grants (grant_hash, link_id, user_id, expires_at)
+    values (private.hash_token(v_grant), v_link.id, auth.uid(), v_expires_at);
+    insert into private.link_events (link_id, kind, grant_hash, node_id)
+    values (v_link.id, 'opened', private.hash_token(v_grant), v_link.node_id);
+    return jsonb_build_object(
+        'node', (
+            select jsonb_build_object(
+                'id', n.id, 'kind', n.kind, 'name', n.name, 'size', n.size, 'mime', n.mime, 'status', n.status,
+                'created_at', n.created_at, 'updated_at', n.updated_at
+            )
+            from public.nodes as n
+            where n.id = v_link.node_id
+        ),
+        'grant', v_grant,
+        'expires_at', v_expires_at,
+        'level', case when auth.uid() is null then 'view' else v_link.level end,
+        'downloads_left', v_link.max_downloads - v_link.downloads
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.open_share_link(token text, password text) IS 'Behind public.open_share_link.';
+
 CREATE TABLE public.ingest_jobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     file_id uuid NOT NULL,
@@ -3495,6 +4511,30 @@ $$;
 
 COMMENT ON FUNCTION private.own_job(job_id uuid, lease_token uuid) IS 'The fence: the running job, locked, if this lease token still holds it. Raises CONFLICT_STATE otherwise.';
 
+CREATE FUNCTION private.own_link(link_id uuid, level text) RETURNS public.share_links
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_link public.share_links;
+    v_node public.nodes;
+begin
+    perform private.require_user();
+    select l.* into v_link from public.share_links as l where l.id = own_link.link_id;
+    if v_link.created_by = auth.uid() and level is null then
+        return v_link;
+    end if;
+    select n.* into v_node from public.nodes as n where n.id = v_link.node_id;
+    if private.my_level(v_node, true) is null then
+        perform private.raise_error('NOT_FOUND', 'No such link.', jsonb_build_object('id', link_id));
+    end if;
+    perform private.find_node(v_link.node_id, 'manage', true);
+    return v_link;
+end;
+$$;
+
+COMMENT ON FUNCTION private.own_link(link_id uuid, level text) IS 'The link, when the caller manages its node or (level null) made it. Raises NOT_FOUND or FORBIDDEN.';
+
 CREATE FUNCTION private.own_query(query text, owner_id uuid) RETURNS extensions.sparsevec
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -3555,6 +4595,65 @@ $$;
 
 COMMENT ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) IS 'A user''s level on all that an owner has: owner of their own, the member''s level in a workspace, else null.';
 
+CREATE FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    if jsonb_typeof(grantee) = 'object' and grantee ? 'group_id' and (
+        select count(*) from jsonb_object_keys(grantee)
+    ) = 1 then
+        begin
+            group_id := grantee ->> 'group_id';
+        exception when invalid_text_representation then
+            perform private.raise_invalid('grantee.group_id', 'This is not the id of a group.');
+        end;
+        if not coalesce(group_id = any(private.my_group_ids()), false) then
+            perform private.raise_error('NOT_FOUND', 'No such group.', jsonb_build_object('group_id', group_id));
+        end if;
+        return;
+    end if;
+    select p.user_id, p.email into user_id, email from private.parse_person(grantee, 'grantee') as p;
+    -- the address of anybody but the caller is not looked up: the answer would tell who has an account
+    if user_id = (node).owner_id or private.is_me(user_id, email) then
+        perform private.raise_invalid('grantee', 'Share with somebody else than yourself or the owner.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) IS 'Reads {email}, {user_id} or {group_id}. Raises INVALID_ARGUMENT (field grantee…), NOT_FOUND for a group that the caller
+is not in or an id that nobody has.';
+
+CREATE FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+begin
+    if jsonb_typeof(person) is distinct from 'object' or (
+        select count(*) from jsonb_object_keys(person)
+    ) <> 1 or jsonb_typeof(coalesce(person -> 'email', person -> 'user_id')) is distinct from 'string' then
+        perform private.raise_invalid(field, 'Name one person: {"email": …} or {"user_id": …}.');
+    end if;
+    if person ? 'email' then
+        email := lower(btrim(person ->> 'email'));
+        if char_length(email) > 254 or email !~ '^[^@\s[:cntrl:]]{1,64}@[^@\s[:cntrl:]]+\.[^@\s.[:cntrl:]]+$' then
+            perform private.raise_invalid(field || '.email', 'This is not an e-mail address.');
+        end if;
+        return; -- whether anybody has it must not be looked up
+    end if;
+    begin
+        user_id := person ->> 'user_id';
+    exception when invalid_text_representation then
+        perform private.raise_invalid(field || '.user_id', 'This is not the id of a user.');
+    end;
+    if not exists (select 1 from public.user_profiles as p where p.id = parse_person.user_id) then
+        perform private.raise_error('NOT_FOUND', 'No such person.', jsonb_build_object('user_id', user_id));
+    end if;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) IS 'Reads {email} or {user_id}. Raises INVALID_ARGUMENT (the field), NOT_FOUND for an id that nobody has.';
+
 CREATE FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -3606,28 +4705,41 @@ $$;
 
 COMMENT ON FUNCTION private.path_name(node public.nodes) IS 'Names from the highest ancestor that the caller can see, such as /Projects/Plan.pdf.';
 
-CREATE FUNCTION private.people_named(user_id uuid, email text, group_id uuid DEFAULT NULL::uuid) RETURNS uuid[]
-    LANGUAGE sql STABLE
+CREATE FUNCTION private.people(ids uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    with named as (
-        select people_named.user_id, people_named.email
-        where people_named.group_id is null
-        union all
-        select m.user_id, m.email from public.group_members as m where m.group_id = people_named.group_id
-    )
-
-    select coalesce(array_agg(distinct a.id), '{}')
-    from (
-        select n.user_id as id from named as n where n.user_id is not null
-        union all
-        select p.id
-        from named as n inner join public.user_profiles as p on lower(p.email) = n.email
-        where n.user_id is null and private.email_of(p.id) = n.email -- whoever has confirmed it
-    ) as a;
+declare
+    v_user_id uuid := private.require_user();
+begin
+    if ids is null or cardinality(ids) > 200 then
+        perform private.raise_invalid('ids', 'Ask for at most 200 people at once.');
+    end if;
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(private.public_facts(p.id) order by p.full_name, p.id), '[]')
+            from public.user_profiles as p
+            where p.id = any(ids) and private.shares_something(v_user_id, p.id)
+        ),
+        'next_cursor', null
+    );
+end;
 $$;
 
-COMMENT ON FUNCTION private.people_named(user_id uuid, email text, group_id uuid) IS 'The accounts that a row means which names a person, by id or else by address, or a group.';
+COMMENT ON FUNCTION private.people(ids uuid[]) IS 'Behind public.people.';
+
+CREATE FUNCTION private.person_json(user_id uuid, email text) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select case
+        when person_json.email is not null then jsonb_build_object('email', person_json.email)
+        else jsonb_build_object('user', private.public_facts(person_json.user_id))
+    end;
+$$;
+
+COMMENT ON FUNCTION private.person_json(user_id uuid, email text) IS 'Somebody as they were named: {email} or {user: {id, full_name, avatar_url}}. An address stays an address, so that
+nobody learns who has it.';
 
 CREATE FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) RETURNS void
     LANGUAGE plpgsql
@@ -3727,6 +4839,17 @@ $$;
 
 COMMENT ON FUNCTION private.prune_audit() IS 'Deletes audit rows older than the setting audit.keep_days; how many. Says so in the audit log.';
 
+CREATE FUNCTION private.public_facts(user_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object('id', p.id, 'full_name', p.full_name, 'avatar_url', p.avatar_url)
+    from public.user_profiles as p
+    where p.id = public_facts.user_id;
+$$;
+
+COMMENT ON FUNCTION private.public_facts(user_id uuid) IS 'What others may know of somebody: {id, full_name, avatar_url}.';
+
 CREATE FUNCTION private.purge_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -3810,6 +4933,32 @@ $$;
 
 COMMENT ON FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) IS 'A JSON array as a vector of a space. Raises INVALID_ARGUMENT (field embedding, expected dimension).';
 
+CREATE FUNCTION private.queue_key_rotations(link public.share_links) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into private.key_rotations (link_id, bucket, key)
+    select (link).id, b.bucket, b.key
+    from public.nodes as n
+    inner join public.file_versions as v on v.file_id = n.id
+    inner join private.blobs as b on b.id = v.blob_id
+    where n.path && array[(link).node_id] and n.purged_at is null
+    union
+    select (link).id, b.bucket, b.key
+    from public.nodes as n
+    inner join public.renditions as r on r.file_id = n.id
+    inner join private.blobs as b on b.id = r.blob_id
+    where n.path && array[(link).node_id] and n.purged_at is null
+    union
+    -- what has left the folder since may have been signed while it was there
+    select (link).id, b.bucket, b.key
+    from private.link_events as e
+    inner join private.blobs as b on b.bucket = e.bucket and b.key = e.key
+    where e.link_id = (link).id and e.kind = 'signed';
+$$;
+
+COMMENT ON FUNCTION private.queue_key_rotations(link public.share_links) IS 'Queues every object that a holder of this link can have made a signed URL for.';
+
 CREATE FUNCTION private.raise_batch(items jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -3850,6 +4999,31 @@ $$;
 COMMENT ON FUNCTION private.raise_error(error text, message text, details jsonb, hint text) IS 'Raises one error of the catalogue. PostgREST turns SQLSTATE PTnnn into HTTP nnn; details is JSON text whose
 `error` is the stable code that clients branch on.';
 
+CREATE FUNCTION private.raise_gone(link public.share_links) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_problem text := private.link_problem(link);
+begin
+    if v_problem is not null then
+        perform private.raise_error(
+            'GONE',
+            case v_problem
+                when 'expired' then 'This link has expired.'
+                when 'revoked' then 'This link was revoked.'
+                when 'used_up' then 'This link has been used as often as it may be.'
+                else 'This link does not work any more.'
+            end,
+            jsonb_build_object('reason', v_problem),
+            'Ask whoever sent it for a new one.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.raise_gone(link public.share_links) IS 'Raises GONE with details.reason unless the link is good.';
+
 CREATE FUNCTION private.raise_invalid(field text, message text, details jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -3888,6 +5062,13 @@ $$;
 
 COMMENT ON FUNCTION private.raise_storage_error(error text, message text) IS 'Raises an error from a trigger that the Storage API fires; clients see the text `narwhal/CODE: sentence`.';
 
+CREATE FUNCTION private.random_token() RETURNS text
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''); $$;
+
+COMMENT ON FUNCTION private.random_token() IS '64 hexadecimal digits, 244 of their bits random.';
+
 CREATE FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -3913,6 +5094,31 @@ $$;
 
 COMMENT ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) IS 'What make_cursor put into a cursor of this list. Raises INVALID_ARGUMENT (field cursor).';
 
+CREATE FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_after jsonb;
+begin
+    if cursor is null then
+        return;
+    end if;
+    begin
+        v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
+        at := v_after ->> 0;
+        id := v_after ->> 1;
+        if num_nulls(at, id) > 0 then
+            raise data_exception;
+        end if;
+    exception when others then
+        perform private.raise_invalid('cursor', 'This cursor is not one that this list gave.');
+    end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) IS 'What timed_cursor wrote; nulls for the first page. Raises INVALID_ARGUMENT (field cursor).';
+
 CREATE FUNCTION private.readers_among(user_ids uuid[], node public.nodes) RETURNS uuid[]
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -3925,6 +5131,31 @@ CREATE FUNCTION private.readers_among(user_ids uuid[], node public.nodes) RETURN
 $$;
 
 COMMENT ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) IS 'Those of some people who can read a node.';
+
+CREATE FUNCTION private.reads_object(bucket text, key text, owner_ids uuid[], roots uuid[]) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select exists (
+        select 1
+        from private.blobs as b
+        inner join public.file_versions as v on v.blob_id = b.id
+        inner join public.nodes as n on n.id = v.file_id
+        where b.bucket = reads_object.bucket
+            and b.key = reads_object.key
+            and private.is_readable(n.owner_id, n.path, n.trashed_at, owner_ids, roots)
+    ) or exists (
+        select 1
+        from private.blobs as b
+        inner join public.renditions as r on r.blob_id = b.id
+        inner join public.nodes as n on n.id = r.file_id
+        where b.bucket = reads_object.bucket
+            and b.key = reads_object.key
+            and private.is_readable(n.owner_id, n.path, n.trashed_at, owner_ids, roots)
+    );
+$$;
+
+COMMENT ON FUNCTION private.reads_object(bucket text, key text, owner_ids uuid[], roots uuid[]) IS 'Whether an object belongs to a file that is readable with these owners and roots.';
 
 CREATE FUNCTION private.reclaim_jobs() RETURNS void
     LANGUAGE plpgsql
@@ -4054,6 +5285,93 @@ CREATE FUNCTION private.release_job(job_id uuid, lease_token uuid) RETURNS void
 $$;
 
 COMMENT ON FUNCTION private.release_job(job_id uuid, lease_token uuid) IS 'A worker that is asked to stop hands its job back; nothing is counted against the job.';
+
+CREATE FUNCTION private.remove_group_member(id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.group_members;
+    v_user_ids uuid[];
+    v_upload_ids uuid[];
+    v_links integer;
+begin
+    perform private.require_user();
+    select m.* into v_member from public.group_members as m where m.id = remove_group_member.id;
+    if not private.is_me(v_member.user_id, v_member.email) then -- leaving is always possible
+        perform private.require_writer();
+        perform private.require_group(v_member.group_id);
+    else
+        perform from public.groups as g where g.id = v_member.group_id for no key update;
+    end if;
+    select m.* into v_member from public.group_members as m where m.id = remove_group_member.id;
+    if v_member.id is null then -- removed meanwhile
+        perform private.raise_error('NOT_FOUND', 'No such member.', jsonb_build_object('id', id));
+    end if;
+    perform private.require_other_manager(v_member);
+    v_user_ids := private.users_named(v_member.user_id, v_member.email);
+    v_upload_ids := private.lock_work(v_user_ids);
+    delete from public.group_members as m where m.id = v_member.id;
+    v_links := private.settle_access(v_user_ids, v_upload_ids);
+    -- the count would tell managers whether an address has an account
+    return jsonb_build_object('removed', true)
+        || case when private.is_me(v_member.user_id, v_member.email)
+            then jsonb_build_object('links_revoked', v_links) else '{}' end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.remove_group_member(id uuid) IS 'Behind public.remove_group_member.';
+
+CREATE FUNCTION private.remove_workspace_member(id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.workspace_members;
+    v_user_ids uuid[];
+    v_upload_ids uuid[];
+    v_is_me boolean;
+begin
+    perform private.require_user();
+    select m.* into v_member from public.workspace_members as m where m.id = remove_workspace_member.id;
+    v_is_me := private.is_me(v_member.user_id, v_member.email);
+    if not v_is_me then -- leaving is always possible
+        perform private.require_writer();
+    end if;
+    perform private.require_workspace(v_member.workspace_id, case when v_is_me then 'view' else 'manage' end);
+    select m.* into v_member from public.workspace_members as m where m.id = remove_workspace_member.id;
+    if v_member.id is null then -- removed meanwhile
+        perform private.raise_error('NOT_FOUND', 'No such member.', jsonb_build_object('id', id));
+    end if;
+    perform private.require_member_level(v_member, null);
+    v_user_ids := private.users_named(v_member.user_id, v_member.email);
+    v_upload_ids := private.lock_work(v_user_ids);
+    delete from public.workspace_members as m where m.id = v_member.id;
+    perform private.settle_access(v_user_ids, v_upload_ids);
+    return jsonb_build_object('removed', true);
+end;
+$$;
+
+COMMENT ON FUNCTION private.remove_workspace_member(id uuid) IS 'Behind public.remove_workspace_member.';
+
+CREATE FUNCTION private.rename_group(id uuid, name text) RETURNS public.groups
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_group public.groups;
+begin
+    perform private.require_writer();
+    v_group := private.require_group(id);
+    update public.groups as g
+    set name = private.check_team_name(rename_group.name)
+    where g.id = v_group.id
+    returning g.* into v_group;
+    return v_group;
+end;
+$$;
+
+COMMENT ON FUNCTION private.rename_group(id uuid, name text) IS 'Behind public.rename_group.';
 
 CREATE FUNCTION private.rename_node(id uuid, name text) RETURNS public.nodes
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4198,40 +5516,95 @@ $$;
 COMMENT ON FUNCTION private.require_comment(id uuid, level text) IS 'A comment that stands, locked, when the caller may write and has this level on its node. Raises NOT_AUTHENTICATED,
 NOT_FOUND or FORBIDDEN.';
 
+CREATE FUNCTION private.require_group(group_id uuid) RETURNS public.groups
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_group public.groups;
+    v_is_manager boolean;
+begin
+    -- members come and go one at a time, so that the last manager is certain
+    select g.* into v_group from public.groups as g where g.id = require_group.group_id for no key update;
+    select bool_or(m.is_manager) into v_is_manager
+    from public.group_members as m
+    where m.group_id = v_group.id and private.is_me(m.user_id, m.email);
+    if v_is_manager is null then
+        perform private.raise_error('NOT_FOUND', 'No such group.', jsonb_build_object('id', group_id));
+    end if;
+    if not v_is_manager then
+        perform private.raise_error(
+            'FORBIDDEN', 'Only managers of the group can do this.', jsonb_build_object('id', group_id),
+            'Ask one of its managers.'
+        );
+    end if;
+    return v_group;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_group(group_id uuid) IS 'The group, locked, when the caller manages it. Raises NOT_FOUND to everybody who is not in it, else FORBIDDEN.';
+
 CREATE FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean DEFAULT false) RETURNS public.nodes
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-declare
-    v_node public.nodes;
-    v_level text;
 begin
-    if level = 'view' then
-        perform private.require_reader();
-    else
+    if level <> 'view' then
         perform private.require_writer();
     end if;
-    select n.* into v_node from public.nodes as n where n.id = require_level.node_id;
-    v_level := private.my_level(v_node, include_trashed);
-    if v_level is null then -- absent and not-yours look alike on purpose
-        perform private.raise_error(
-            'NOT_FOUND', 'No such file or folder.', jsonb_build_object('id', node_id), 'List a folder to see valid ids.'
-        );
-    end if;
-    if private.level_rank(v_level) < private.level_rank(level) then
-        perform private.raise_error(
-            'FORBIDDEN',
-            format('This needs the level %s; yours is %s.', level, v_level),
-            jsonb_build_object('id', node_id, 'level', v_level, 'required', level),
-            'Ask the owner for a higher level.'
-        );
-    end if;
-    return v_node;
+    return private.find_node(node_id, level, include_trashed);
 end;
 $$;
 
 COMMENT ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) IS 'The node, when the caller has at least this level on it. Raises NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN. Every
-writing RPC calls it.';
+writing RPC calls it: levels above view also need a role that writes.';
+
+CREATE TABLE public.workspace_members (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    workspace_id uuid NOT NULL,
+    user_id uuid,
+    email text,
+    level text NOT NULL,
+    added_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT workspace_members_check CHECK ((num_nonnulls(user_id, email) > 0)),
+    CONSTRAINT workspace_members_email_check CHECK ((email = lower(email))),
+    CONSTRAINT workspace_members_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text, 'manage'::text, 'owner'::text])))
+);
+
+COMMENT ON TABLE public.workspace_members IS 'Who is in a workspace, and their level on everything in it.';
+
+CREATE FUNCTION private.require_member_level(member public.workspace_members, level text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_own integer := private.level_rank(private.owner_level(auth.uid(), (member).workspace_id));
+begin
+    if v_own < greatest(private.level_rank((member).level), private.level_rank(level)) then
+        perform private.raise_error(
+            'FORBIDDEN', 'Nobody gives, or takes, a level above their own.',
+            jsonb_build_object('id', (member).workspace_id, 'required', case
+                when private.level_rank((member).level) > private.level_rank(level) then (member).level
+                else coalesce(level, (member).level)
+            end)
+        );
+    end if;
+    if (member).level = 'owner' and level is distinct from 'owner' and not exists (
+        select 1 from public.workspace_members as m
+        where m.workspace_id = (member).workspace_id and m.level = 'owner' and m.id <> (member).id
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'A workspace keeps at least one owner.',
+            jsonb_build_object('workspace_id', (member).workspace_id),
+            'Make somebody else an owner first, or delete the workspace.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_member_level(member public.workspace_members, level text) IS 'Passes when the caller may change this membership to that level (null: end it). Raises FORBIDDEN above their own level,
+CONFLICT_STATE for the last owner.';
 
 CREATE FUNCTION private.require_move(node public.nodes, target public.nodes, target_owner_id uuid) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -4281,6 +5654,25 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.require_not_root(node public.nodes) IS 'Raises CONFLICT_STATE for the root folder of a workspace, which cannot be trashed, moved or purged.';
+
+CREATE FUNCTION private.require_other_manager(member public.group_members) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if (member).is_manager and not exists (
+        select 1 from public.group_members as m
+        where m.group_id = (member).group_id and m.is_manager and m.id <> (member).id
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'A group keeps at least one manager.', jsonb_build_object('group_id', (member).group_id),
+            'Make somebody else a manager first, or delete the group.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_other_manager(member public.group_members) IS 'Raises CONFLICT_STATE when this member is the group''s last manager.';
 
 CREATE FUNCTION private.require_permission(permission text) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -4373,6 +5765,45 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.require_user() IS 'The id of the signed-in, active caller. Raises NOT_AUTHENTICATED.';
+
+CREATE TABLE public.workspaces (
+    id uuid NOT NULL,
+    root_id uuid,
+    created_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE public.workspaces IS 'An owner that several people share. Its files are below its root folder, whose name is the workspace''s.';
+
+CREATE FUNCTION private.require_workspace(workspace_id uuid, level text) RETURNS public.workspaces
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_workspace public.workspaces;
+    v_level text := private.owner_level(auth.uid(), workspace_id);
+begin
+    -- members come and go one at a time, so that the last owner is certain
+    if v_level is not null then
+        select w.* into v_workspace from public.workspaces as w where w.id = workspace_id for no key update;
+        v_level := private.owner_level(auth.uid(), workspace_id);
+    end if;
+    if v_workspace.id is null or v_level is null then
+        perform private.raise_error('NOT_FOUND', 'No such workspace.', jsonb_build_object('id', workspace_id));
+    end if;
+    if private.level_rank(v_level) < private.level_rank(level) then
+        perform private.raise_error(
+            'FORBIDDEN',
+            format('This needs the level %s in the workspace; yours is %s.', level, v_level),
+            jsonb_build_object('id', workspace_id, 'level', v_level, 'required', level),
+            'Ask an owner of the workspace.'
+        );
+    end if;
+    return v_workspace;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_workspace(workspace_id uuid, level text) IS 'The workspace, locked, when the caller has at least this level in it. Raises NOT_FOUND or FORBIDDEN.';
 
 CREATE FUNCTION private.require_writer() RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -4541,6 +5972,47 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.retry_version(version_id uuid, from_stage text) IS 'Queues the ended jobs of a version again, or one stage and so all after it; returns how many.';
+
+CREATE FUNCTION private.revoke_share_link(id uuid, hard boolean) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_link public.share_links;
+    v_user_ids uuid[];
+    v_upload_ids uuid[];
+begin
+    perform private.require_writer();
+    v_link := private.own_link(id, case when hard then 'manage' end);
+    v_user_ids := array(
+        select distinct g.user_id from private.link_grants as g
+        where g.link_id = v_link.id and g.user_id is not null and g.expires_at > now()
+    );
+    v_upload_ids := private.lock_work(v_user_ids);
+    select l.* into v_link from public.share_links as l where l.id = v_link.id for update;
+    if v_link.revoking_at is null or (hard and v_link.revoked_at is not null and not v_link.is_hard) then
+        update public.share_links as l
+        set
+            revoking_at = coalesce(l.revoking_at, now()), revoked_by = auth.uid(),
+            is_hard = coalesce(hard, false), revoked_at = case when not coalesce(hard, false) then now() end
+        where l.id = v_link.id
+        returning l.* into v_link;
+        insert into private.link_events (link_id, kind) values (v_link.id, 'revoked');
+        if v_link.is_hard then
+            perform private.queue_key_rotations(v_link);
+            update public.share_links as l
+            set revoked_at = now()
+            where l.id = v_link.id
+                and not exists (select 1 from private.key_rotations as r where r.link_id = l.id);
+        end if;
+        perform private.settle_access(v_user_ids, v_upload_ids);
+        select l.* into v_link from public.share_links as l where l.id = v_link.id;
+    end if;
+    return private.link_json(v_link);
+end;
+$$;
+
+COMMENT ON FUNCTION private.revoke_share_link(id uuid, hard boolean) IS 'Behind public.revoke_share_link.';
 
 CREATE FUNCTION private.scope_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -4923,6 +6395,28 @@ $$;
 
 COMMENT ON FUNCTION private.set_version_status(version_id uuid, status text, error_code text, error_message text) IS 'Records where a version is, on it and, when it is the newest, on its file.';
 
+CREATE FUNCTION private.set_workspace_level(member public.workspace_members, level text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.workspace_members;
+    v_user_ids uuid[] := private.users_named((member).user_id, (member).email);
+    v_upload_ids uuid[];
+begin
+    perform private.require_member_level(member, level);
+    v_upload_ids := private.lock_work(v_user_ids);
+    update public.workspace_members as m
+    set level = set_workspace_level.level
+    where m.id = (member).id
+    returning m.* into v_member;
+    perform private.settle_access(v_user_ids, v_upload_ids);
+    return private.workspace_member_json(v_member);
+end;
+$$;
+
+COMMENT ON FUNCTION private.set_workspace_level(member public.workspace_members, level text) IS 'Changes the level of a member; the caller holds the lock on the workspace.';
+
 CREATE FUNCTION private.setting(key text) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -4931,6 +6425,108 @@ CREATE FUNCTION private.setting(key text) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.setting(key text) IS 'The value of one setting; null when there is none.';
+
+CREATE FUNCTION private.settle_access(user_ids uuid[], upload_ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    -- nothing of a closed account works; it is judged when something of it changes after it was opened again
+    v_user_ids uuid[] := array(
+        select p.id from public.user_profiles as p where p.id = any(user_ids) and p.is_active
+    );
+    v_upload_id uuid;
+    v_count integer;
+begin
+    for v_upload_id in
+        select u.id
+        from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+        where u.id = any(upload_ids)
+            and u.created_by = any(v_user_ids)
+            and u.state in ('open', 'uploading')
+            and coalesce(private.level_rank(private.working_level(u.created_by, n)), 0) < private.level_rank('edit')
+        order by u.id
+        for update of u
+    loop
+        perform private.close_upload(u, 'aborted') from public.uploads as u where u.id = v_upload_id;
+    end loop;
+
+    update public.share_links as l
+    set revoking_at = now(), revoked_at = now(), revoked_by = auth.uid()
+    from public.nodes as n
+    where n.id = l.node_id
+        and l.created_by = any(v_user_ids)
+        and l.revoking_at is null
+        and coalesce(private.level_rank(private.user_level(l.created_by, n)), 0) < private.level_rank('manage');
+    get diagnostics v_count = row_count;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.settle_access(user_ids uuid[], upload_ids uuid[]) IS 'After access was taken away: aborts those of the locked tickets whose makers may no longer edit, and revokes the links
+of these users to what they no longer manage; how many links.';
+
+CREATE FUNCTION private.share_json(share public.shares) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'id', (share).id,
+        'node_id', (share).node_id,
+        'level', (share).level,
+        'expires_at', (share).expires_at,
+        'grantee', private.grantee_json(share),
+        'shared_by', private.public_facts((share).granted_by),
+        'created_at', (share).created_at,
+        'updated_at', (share).updated_at
+    );
+$$;
+
+COMMENT ON FUNCTION private.share_json(share public.shares) IS 'A share as clients get it.';
+
+CREATE FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_node public.nodes := private.require_level(node, 'manage');
+    v_grantee record;
+    v_share public.shares;
+    v_user_ids uuid[] := '{}';
+    v_upload_ids uuid[];
+begin
+    perform private.check_share_level(level, private.my_level(v_node));
+    v_grantee := private.parse_grantee(grantee, v_node);
+    perform private.check_expiry(expires_at);
+
+    select s.* into v_share
+    from public.shares as s
+    where s.node_id = share_node.node
+        and (s.grantee_id, s.grantee_email, s.group_id) is not distinct from
+            (v_grantee.user_id, v_grantee.email, v_grantee.group_id);
+    if v_share.id is not null then -- it may become less
+        v_user_ids := private.users_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id);
+    end if;
+    v_upload_ids := private.lock_work(v_user_ids, array[share_node.node]);
+    v_node := private.require_level(node, 'manage'); -- what was waited for may have been a trash, or an unshare
+    perform private.check_share_level(level, private.my_level(v_node));
+
+    insert into public.shares (node_id, grantee_id, grantee_email, group_id, level, granted_by, expires_at)
+    values (
+        v_node.id, v_grantee.user_id, v_grantee.email, v_grantee.group_id, share_node.level, v_user_id,
+        share_node.expires_at
+    )
+    on conflict on constraint shares_node_id_grantee_id_grantee_email_group_id_key do update
+    set
+        level = excluded.level, expires_at = excluded.expires_at, granted_by = excluded.granted_by, updated_at = now()
+    returning * into v_share;
+    perform private.settle_access(v_user_ids, v_upload_ids);
+    return private.share_json(v_share);
+end;
+$$;
+
+COMMENT ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) IS 'Behind public.share_node.';
 
 CREATE FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -4962,27 +6558,70 @@ $$;
 COMMENT ON FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) IS 'The query side of BM25, term frequency * idf, with the statistics of some files, and the average length of their
 chunks; terms is null when none of the query occurs.';
 
-CREATE TABLE public.shares (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    node_id uuid NOT NULL,
-    grantee_id uuid,
-    grantee_email text,
-    group_id uuid,
-    level text NOT NULL,
-    granted_by uuid,
-    expires_at timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT shares_check CHECK (((group_id IS NULL) = (num_nonnulls(grantee_id, grantee_email) > 0))),
-    CONSTRAINT shares_grantee_email_check CHECK ((grantee_email = lower(grantee_email))),
-    CONSTRAINT shares_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text, 'manage'::text])))
-);
+CREATE FUNCTION private.shared_roots() RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(s.node_id), '{}')
+    from private.shares_of(auth.uid()) as s
+    where private.user_has_permission(auth.uid(), 'view_documents');
+$$;
 
-COMMENT ON TABLE public.shares IS 'A node, and all below it, opened to one person or one group up to a level.';
+COMMENT ON FUNCTION private.shared_roots() IS 'The nodes opened to the caller by shares.';
 
-COMMENT ON COLUMN public.shares.grantee_id IS 'The grantee, when named by id (or when their address has changed since).';
+CREATE FUNCTION private.shared_with_me(page_size integer, cursor text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_after record;
+    v_owner_ids uuid[] := private.my_owner_ids();
+    v_roots uuid[] := private.shared_roots();
+    v_answer jsonb;
+begin
+    perform private.require_user();
+    perform private.check_page_size(page_size);
+    v_after := private.read_timed_cursor(cursor);
+    with opened as (
+        -- one a node: the highest level, then what lasts longest
+        select distinct on (s.node_id) s.node_id, s.id, s.level, s.granted_by, s.created_at, s.expires_at
+        from private.shares_of(auth.uid()) as s
+        where s.node_id = any(v_roots)
+        order by s.node_id, private.level_rank(s.level) desc, s.expires_at desc nulls first, s.created_at
+    ), page as (
+        select n, o.*
+        from opened as o
+        inner join public.nodes as n on n.id = o.node_id
+        where n.trashed_at is null
+            and not n.owner_id = any(v_owner_ids)
+            and not n.path[:cardinality(n.path) - 1] && v_roots -- the topmost only
+            and (v_after.at is null or (o.created_at, n.id) < (v_after.at, v_after.id))
+        order by o.created_at desc, n.id desc
+        limit page_size + 1
+    ), numbered as (
+        select p.*, row_number() over (order by p.created_at desc, p.node_id desc) as position from page as p
+    )
+    select jsonb_build_object(
+        'items', coalesce(jsonb_agg(
+            to_jsonb(p.n) - 'path' || jsonb_build_object(
+                'level', p.level,
+                'shared_by', private.public_facts(p.granted_by),
+                'shared_at', p.created_at,
+                'expires_at', p.expires_at,
+                'share_id', p.id
+            )
+            order by p.position
+        ) filter (where p.position <= page_size), '[]'),
+        'next_cursor', case when count(*) > page_size then (
+            select private.timed_cursor(l.created_at, l.node_id) from numbered as l where l.position = page_size
+        ) end
+    ) into v_answer
+    from numbered as p;
+    return v_answer;
+end;
+$$;
 
-COMMENT ON COLUMN public.shares.grantee_email IS 'The grantee, when named by address: whoever has confirmed it, now or later. The row never tells whether anybody has.';
+COMMENT ON FUNCTION private.shared_with_me(page_size integer, cursor text) IS 'Behind public.shared_with_me.';
 
 CREATE FUNCTION private.shares_of(user_id uuid) RETURNS SETOF public.shares
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 20
@@ -5002,6 +6641,45 @@ CREATE FUNCTION private.shares_of(user_id uuid) RETURNS SETOF public.shares
 $$;
 
 COMMENT ON FUNCTION private.shares_of(user_id uuid) IS 'The shares that open something to a user now, whatever their role.';
+
+CREATE FUNCTION private.shares_something(user_id uuid, other_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    with owned as (
+        select u.id as user_id, u.id as owner_id
+        from unnest(array[shares_something.user_id, shares_something.other_id]) as u (id)
+        union all
+        select u.id, m.workspace_id
+        from unnest(array[shares_something.user_id, shares_something.other_id]) as u (id)
+        inner join public.workspace_members as m on m.user_id = u.id
+        union all
+        select u.id, m.workspace_id
+        from unnest(array[shares_something.user_id, shares_something.other_id]) as u (id)
+        inner join public.workspace_members as m on m.user_id is null and m.email = private.email_of(u.id)
+    ), opened as (
+        select u.id as user_id, n.id as node_id, n.owner_id, n.path
+        from unnest(array[shares_something.user_id, shares_something.other_id]) as u (id)
+        cross join lateral private.shares_of(u.id) as s
+        inner join public.nodes as n on n.id = s.node_id and n.purged_at is null
+    )
+    select shares_something.user_id = shares_something.other_id
+        or private.group_ids_of(shares_something.user_id) && private.group_ids_of(shares_something.other_id)
+        or exists (
+            select 1 from owned as a inner join owned as b on b.owner_id = a.owner_id
+            where a.user_id = shares_something.user_id and b.user_id = shares_something.other_id
+        )
+        or exists (
+            select 1 from owned as a inner join opened as b on b.owner_id = a.owner_id
+            where a.user_id <> b.user_id
+        )
+        or exists (
+            select 1 from opened as a inner join opened as b on a.node_id = any(b.path) or b.node_id = any(a.path)
+            where a.user_id = shares_something.user_id and b.user_id = shares_something.other_id
+        );
+$$;
+
+COMMENT ON FUNCTION private.shares_something(user_id uuid, other_id uuid) IS 'Whether two people meet anywhere: in a group or workspace, or in what one of them or a third shares with the other.';
 
 CREATE FUNCTION private.snippet(content text, query text, language text) RETURNS text
     LANGUAGE sql STABLE
@@ -5520,7 +7198,7 @@ declare
 begin
     if exists (select 1 from public.groups as g where g.id = v_member.group_id) then
         perform private.notify(
-            private.people_named(v_member.user_id, v_member.email),
+            private.users_named(v_member.user_id, v_member.email),
             case when tg_op = 'DELETE' then 'group_removed' else 'group_added' end,
             coalesce(auth.uid(), case when tg_op = 'INSERT' then new.added_by end),
             null,
@@ -5662,6 +7340,26 @@ $$;
 
 COMMENT ON FUNCTION private.tg_objects__complete_upload() IS 'Fires on Storage''s real write only (its permission test has no size), so it runs once per stored object.';
 
+CREATE FUNCTION private.tg_objects__follow_move() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    update private.blobs as b
+    set bucket = new.bucket_id, key = new.name
+    where b.bucket = old.bucket_id and b.key = old.name;
+    -- a removal that is under way finds nothing at the old key
+    insert into private.object_deletions (bucket, key)
+    select distinct new.bucket_id, new.name
+    from private.object_deletions as d
+    where d.bucket = old.bucket_id and d.key = old.name;
+    perform private.finish_key_rotation(old.bucket_id, old.name);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_objects__follow_move() IS 'Keeps blobs.key true when an object gets another key, and what is to be removed on the list; ends the rotation.';
+
 CREATE FUNCTION private.tg_objects__guard_upload() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -5735,6 +7433,21 @@ $$;
 
 COMMENT ON FUNCTION private.tg_quota_ledger__refuse() IS 'Nobody changes or removes what is in the ledger.';
 
+CREATE FUNCTION private.tg_renditions__delete_blobs() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    delete from private.blobs as b
+    using gone as g
+    where b.id = g.blob_id
+        and not exists (select 1 from public.renditions as r where r.blob_id = b.id);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_renditions__delete_blobs() IS 'Deletes blobs whose last rendition went.';
+
 CREATE FUNCTION private.tg_shares__notify() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -5758,7 +7471,7 @@ begin
         return null; -- after trigger
     end if;
     perform private.notify(
-        private.people_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id),
+        private.users_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id),
         v_kind,
         coalesce(auth.uid(), case when tg_op = 'INSERT' then new.granted_by end),
         v_share.node_id,
@@ -5958,6 +7671,38 @@ $$;
 
 COMMENT ON FUNCTION private.tg_users__notify_of_waiting() IS 'Tells whoever confirms an address what was shared with it before.';
 
+CREATE FUNCTION private.tg_users__pin_address() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_email text := lower(old.email);
+begin
+    -- a newer row for the same address takes the place of what an earlier change has pinned
+    delete from public.shares as s
+    using public.shares as newer
+    where s.grantee_id = new.id and s.grantee_email = v_email
+        and newer.grantee_id is null and newer.grantee_email = v_email and newer.node_id = s.node_id;
+    update public.shares as s set grantee_id = new.id where s.grantee_id is null and s.grantee_email = v_email;
+
+    delete from public.group_members as m
+    using public.group_members as newer
+    where m.user_id = new.id and m.email = v_email
+        and newer.user_id is null and newer.email = v_email and newer.group_id = m.group_id;
+    update public.group_members as m set user_id = new.id where m.user_id is null and m.email = v_email;
+
+    delete from public.workspace_members as m
+    using public.workspace_members as newer
+    where m.user_id = new.id and m.email = v_email
+        and newer.user_id is null and newer.email = v_email and newer.workspace_id = m.workspace_id;
+    update public.workspace_members as m set user_id = new.id where m.user_id is null and m.email = v_email;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_users__pin_address() IS 'What was given to somebody by their confirmed address stays theirs when the address changes, and does not pass to
+whoever confirms it next.';
+
 CREATE FUNCTION private.tg_workspace_members__notify() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -5971,7 +7716,7 @@ begin
         return null; -- after trigger
     end if;
     perform private.notify(
-        private.people_named(v_member.user_id, v_member.email),
+        private.users_named(v_member.user_id, v_member.email),
         case tg_op
             when 'INSERT' then 'workspace_added'
             when 'UPDATE' then 'workspace_changed'
@@ -5986,6 +7731,13 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_workspace_members__notify() IS 'Tells people that they are in a workspace, up to another level, or no longer; not when the whole workspace goes.';
+
+CREATE FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select replace(encode(convert_to(jsonb_build_array(at, id)::text, 'UTF8'), 'base64'), e'\n', ''); $$;
+
+COMMENT ON FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) IS 'An opaque cursor of a list that is ordered by time.';
 
 CREATE FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -6202,6 +7954,61 @@ $$;
 
 COMMENT ON FUNCTION private.unserve_version(version_id uuid) IS 'Takes a version out of both legs of search.';
 
+CREATE FUNCTION private.unshare_node(share_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_share public.shares;
+    v_node public.nodes;
+    v_user_ids uuid[];
+    v_upload_ids uuid[];
+    v_links integer;
+begin
+    perform private.require_user();
+    select s.* into v_share from public.shares as s where s.id = unshare_node.share_id;
+    if not private.is_me(v_share.grantee_id, v_share.grantee_email) then -- leaving is always possible
+        perform private.require_writer();
+        select n.* into v_node from public.nodes as n where n.id = v_share.node_id;
+        if private.my_level(v_node, true) is null then
+            perform private.raise_error('NOT_FOUND', 'No such share.', jsonb_build_object('id', share_id));
+        end if;
+        perform private.find_node(v_share.node_id, 'manage', true);
+    end if;
+    v_user_ids := private.users_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id);
+    v_upload_ids := private.lock_work(v_user_ids, array[v_share.node_id]);
+    delete from public.shares as s where s.id = v_share.id;
+    if not found then -- removed meanwhile
+        perform private.raise_error('NOT_FOUND', 'No such share.', jsonb_build_object('id', share_id));
+    end if;
+    v_links := private.settle_access(v_user_ids, v_upload_ids);
+    return jsonb_build_object('revoked', true, 'links_revoked', v_links);
+end;
+$$;
+
+COMMENT ON FUNCTION private.unshare_node(share_id uuid) IS 'Behind public.unshare_node.';
+
+CREATE FUNCTION private.update_workspace_member(id uuid, level text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.workspace_members;
+begin
+    perform private.require_writer();
+    select m.* into v_member from public.workspace_members as m where m.id = update_workspace_member.id;
+    perform private.require_workspace(v_member.workspace_id, 'manage');
+    perform private.check_member_level(level);
+    select m.* into v_member from public.workspace_members as m where m.id = update_workspace_member.id;
+    if v_member.id is null then -- removed meanwhile
+        perform private.raise_error('NOT_FOUND', 'No such member.', jsonb_build_object('id', id));
+    end if;
+    return private.set_workspace_level(v_member, level);
+end;
+$$;
+
+COMMENT ON FUNCTION private.update_workspace_member(id uuid, level text) IS 'Behind public.update_workspace_member.';
+
 CREATE FUNCTION private.usage_of(owner_ids uuid[]) RETURNS TABLE(owner_id uuid, live bigint, versions bigint, trash bigint, derived bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -6271,11 +8078,133 @@ $$;
 
 COMMENT ON FUNCTION private.user_level(user_id uuid, node public.nodes) IS 'A user''s level on a node by ownership, membership and shares, trashed or not; null when they have none.';
 
+CREATE FUNCTION private.users_named(user_id uuid, email text, group_id uuid DEFAULT NULL::uuid) RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    with named as (
+        select users_named.user_id as id, users_named.email as address
+        union all
+        select g.user_id, g.email from public.group_members as g where g.group_id = users_named.group_id
+    )
+    select coalesce(array_agg(distinct u.id), '{}')
+    from (
+        select n.id from named as n where n.id is not null
+        union all
+        select p.id
+        from named as n
+        inner join public.user_profiles as p on lower(p.email) = n.address
+        where n.id is null and private.email_of(p.id) = n.address
+    ) as u;
+$$;
+
+COMMENT ON FUNCTION private.users_named(user_id uuid, email text, group_id uuid) IS 'The accounts that a row means which names somebody by id, else by address, or a group. Its answer never reaches a
+client: it would tell who has an account.';
+
 CREATE FUNCTION private.vector_table(space_id smallint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ('chunk_vectors_'::text || space_id);
 
 COMMENT ON FUNCTION private.vector_table(space_id smallint) IS 'Name of the partition of chunk_vectors that holds a space.';
+
+CREATE FUNCTION private.visible_name(node_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object('id', n.id, 'name', case
+        when private.is_readable(
+            n.owner_id, n.path, n.trashed_at, private.my_owner_ids(), private.granted_roots()
+        ) then n.name
+    end)
+    from public.nodes as n
+    where n.id = visible_name.node_id;
+$$;
+
+COMMENT ON FUNCTION private.visible_name(node_id uuid) IS 'A node as {id, name}; name is null when the caller cannot see it.';
+
+CREATE FUNCTION private.why_access("user" uuid, node uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := coalesce("user", private.require_user());
+    v_email text := private.email_of(v_user_id);
+    v_node public.nodes;
+    v_level text;
+begin
+    perform private.require_user();
+    v_node := private.find_node(node, case when v_user_id = auth.uid() then 'view' else 'manage' end);
+    v_level := private.user_level(v_user_id, v_node);
+    return jsonb_build_object(
+        'user', case
+            when v_level is null then jsonb_build_object('id', v_user_id)
+            else private.public_facts(v_user_id)
+        end,
+        'node_id', v_node.id,
+        'level', v_level,
+        'chain', (
+            select coalesce(jsonb_agg(w.way order by private.level_rank(w.way ->> 'level') desc, w.depth desc), '[]')
+            from (
+                select jsonb_build_object('via', 'owner', 'level', 'owner') as way, 0 as depth
+                where v_user_id = v_node.owner_id
+                union all
+                select jsonb_build_object(
+                    'via', 'workspace', 'level', m.level, 'workspace', private.visible_name(w.root_id)
+                        || jsonb_build_object('id', w.id)
+                ), 0
+                from public.workspace_members as m
+                inner join public.workspaces as w on w.id = m.workspace_id
+                where w.id = v_node.owner_id and private.is_person(m.user_id, m.email, v_user_id, v_email)
+                union all
+                select jsonb_build_object(
+                    'via', 'share', 'level', s.level, 'share_id', s.id, 'expires_at', s.expires_at,
+                    'node', private.visible_name(s.node_id), 'is_inherited', s.node_id <> v_node.id,
+                    'grantee', private.grantee_json(s), 'shared_by', private.public_facts(s.granted_by)
+                ), array_position(v_node.path, s.node_id)
+                from private.shares_of(v_user_id) as s
+                where s.node_id = any(v_node.path)
+            ) as w
+            where v_level is not null -- a closed account has no access, whatever names it
+        )
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.why_access("user" uuid, node uuid) IS 'Behind public.why_access.';
+
+CREATE FUNCTION private.working_level(user_id uuid, node public.nodes) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select l.level
+    from (
+        select private.user_level(working_level.user_id, working_level.node) as level
+        union all
+        select k.level
+        from private.link_grants as g
+        inner join public.share_links as k on k.id = g.link_id
+        where g.user_id = working_level.user_id
+            and g.expires_at > now()
+            and k.node_id = any((working_level.node).path)
+            and private.link_problem(k) is null
+    ) as l
+    order by private.level_rank(l.level) desc nulls last
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.working_level(user_id uuid, node public.nodes) IS 'A user''s level on a node, also by the links that they have opened within the life of a grant.';
+
+CREATE FUNCTION private.workspace_member_json(member public.workspace_members) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'id', (member).id, 'workspace_id', (member).workspace_id, 'level', (member).level,
+        'is_me', private.is_me((member).user_id, (member).email), 'created_at', (member).created_at
+    ) || private.person_json((member).user_id, (member).email);
+$$;
+
+COMMENT ON FUNCTION private.workspace_member_json(member public.workspace_members) IS 'A row of workspace_members as clients get it.';
 
 CREATE FUNCTION private.write_audit(action text, node_id uuid, before jsonb, after jsonb, details jsonb DEFAULT '{}'::jsonb) RETURNS void
     LANGUAGE sql
@@ -6310,6 +8239,28 @@ COMMENT ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, ment
 body: 1 to 10000 characters. reply_to: the comment that it answers. mentions: ids of people to notify, at most 50; who
 cannot read the node is passed over in silence. Needs level comment. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT
 (field body, reply_to or mentions).';
+
+CREATE FUNCTION public.add_group_member(group_id uuid, member jsonb, is_manager boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.add_group_member(group_id, member, is_manager); $$;
+
+COMMENT ON FUNCTION public.add_group_member(group_id uuid, member jsonb, is_manager boolean) IS 'Add somebody to a group that you manage: {id, group_id, is_manager, user or email, …}.
+
+member: {"email": …} or {"user_id": …}; an address means whoever has confirmed it, now or later. Adding somebody again
+changes is_manager. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field member or is_manager), CONFLICT_STATE for the
+last manager.';
+
+CREATE FUNCTION public.add_workspace_member(workspace_id uuid, member jsonb, level text DEFAULT 'view'::text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.add_workspace_member(workspace_id, member, level); $$;
+
+COMMENT ON FUNCTION public.add_workspace_member(workspace_id uuid, member jsonb, level text) IS 'Add somebody to a workspace: {id, workspace_id, level, user or email, …}. Needs level manage in it.
+
+member: {"email": …} or {"user_id": …}; an address means whoever has confirmed it, now or later. level: view, comment,
+edit, manage or owner, at most your own. Adding somebody again changes their level. Raises NOT_FOUND, FORBIDDEN,
+INVALID_ARGUMENT (field member or level), CONFLICT_STATE for the last owner.';
 
 CREATE FUNCTION public.begin_download(file_id uuid, version_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE sql
@@ -6374,6 +8325,36 @@ COMMENT ON FUNCTION public.create_folder(name text, parent uuid) IS 'Make a fold
 parent: the folder to put it in (level edit), null for your own root. Raises INVALID_ARGUMENT (field name, parent or
 depth), CONFLICT_NAME with existing_id and suggested, NOT_FOUND, FORBIDDEN.';
 
+CREATE FUNCTION public.create_group(name text) RETURNS public.groups
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.create_group(name); $$;
+
+COMMENT ON FUNCTION public.create_group(name text) IS 'Make a group of people to share with, and return it; you are its first manager. Raises INVALID_ARGUMENT (field name).';
+
+CREATE FUNCTION public.create_share_link(node uuid, level text DEFAULT 'view'::text, password text DEFAULT NULL::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_downloads integer DEFAULT NULL::integer) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.create_share_link(node, level, password, expires_at, max_downloads); $$;
+
+COMMENT ON FUNCTION public.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) IS 'Make a link to a file or folder: {id, token, node_id, level, expires_at, max_downloads, has_password, state, …}. Needs
+level manage.
+
+The token is shown only now; whoever holds it calls open_share_link. level: view, comment or edit, for people who are
+signed in; anonymous holders only look. password: 1 to 200 characters. max_downloads counts reads of a file''s bytes,
+and the making of signed URLs. The link is good only as long as you manage the node. Raises NOT_FOUND, FORBIDDEN,
+INVALID_ARGUMENT (field level, password, expires_at or max_downloads).';
+
+CREATE FUNCTION public.create_workspace(name text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.create_workspace(name); $$;
+
+COMMENT ON FUNCTION public.create_workspace(name text) IS 'Make a workspace, whose files belong to all its members, with a quota of its own: {id, root_id, name}.
+
+Everything in it is below the folder root_id; rename that to rename the workspace. You are its first owner. Raises
+INVALID_ARGUMENT (field name), CONFLICT_STATE {limit} for one workspace too many.';
+
 CREATE FUNCTION public.delete_comment(id uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -6384,6 +8365,14 @@ COMMENT ON FUNCTION public.delete_comment(id uuid) IS 'Take back a comment of yo
 One that has answers stays without its body, with deleted_at, until they are deleted as well. Raises NOT_FOUND,
 FORBIDDEN.';
 
+CREATE FUNCTION public.delete_group(id uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.delete_group(id); $$;
+
+COMMENT ON FUNCTION public.delete_group(id uuid) IS 'Delete a group that you manage: {deleted, links_revoked}. What was shared with it closes to its members at once. Raises
+NOT_FOUND, FORBIDDEN.';
+
 CREATE FUNCTION public.edit_comment(id uuid, body text) RETURNS public.comments
     LANGUAGE sql
     SET search_path TO ''
@@ -6392,6 +8381,17 @@ CREATE FUNCTION public.edit_comment(id uuid, body text) RETURNS public.comments
 COMMENT ON FUNCTION public.edit_comment(id uuid, body text) IS 'Change a comment of your own; returns it, with edited_at.
 
 Needs level comment, still. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field body).';
+
+CREATE FUNCTION public.effective_access(node uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.effective_access(node); $$;
+
+COMMENT ON FUNCTION public.effective_access(node uuid) IS 'Your level on a file or folder, and for managers who else has one: {level, items: [{user or email or group, level, via,
+inherited_from}]}.
+
+Everybody is listed once, with the highest level; via is owner, workspace or share. Below level manage the answer is
+{level}. Raises NOT_FOUND.';
 
 CREATE FUNCTION public.embedding_space(space text DEFAULT 'active'::text, kind text DEFAULT 'text'::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -6434,6 +8434,17 @@ languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100. candida
 threshold (least cosine). explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
 page, bboxes, heading, time_range_ms, snippet, score, parts. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a
 folder that is not visible, NOT_AUTHENTICATED.';
+
+CREATE FUNCTION public.link_history(id uuid, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.link_history(id, page_size, cursor); $$;
+
+COMMENT ON FUNCTION public.link_history(id uuid, page_size integer, cursor text) IS 'What happened to a link, the newest first: {items: [{kind, at, node}], next_cursor}.
+
+kind: created, opened, refused (a wrong password), downloaded, signed (a URL was made), revoked; node {id, name} for
+what was opened or read. Needs level manage, or that you made it. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field
+page_size or cursor).';
 
 CREATE FUNCTION public.list_audit(actor uuid DEFAULT NULL::uuid, action text DEFAULT NULL::text, node uuid DEFAULT NULL::uuid, owner uuid DEFAULT NULL::uuid, date_from timestamp with time zone DEFAULT NULL::timestamp with time zone, date_to timestamp with time zone DEFAULT NULL::timestamp with time zone, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -6624,6 +8635,14 @@ is below it, not only in it. filters: kinds (file, folder), types (extensions), 
 of all files below it: null when there are more than 1,000 nodes to add up (file_details always has it). Raises
 NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
 
+CREATE FUNCTION public.list_group_members(group_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_group_members(group_id); $$;
+
+COMMENT ON FUNCTION public.list_group_members(group_id uuid) IS 'Who is in a group that you are in: {items: [{id, is_manager, is_me, user {id, full_name, avatar_url} or email, …}],
+next_cursor}. Raises NOT_FOUND.';
+
 CREATE FUNCTION public.list_recent(page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -6634,6 +8653,25 @@ COMMENT ON FUNCTION public.list_recent(page_size integer, cursor text) IS 'List 
 Items are nodes with is_favourite, favourited_at and last_opened_at. What is opened again while you turn pages moves to
 the front. page_size: 1 to 1000. cursor: the next_cursor of the page before. Raises INVALID_ARGUMENT (field page_size or
 cursor).';
+
+CREATE FUNCTION public.list_share_links(node uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_share_links(node); $$;
+
+COMMENT ON FUNCTION public.list_share_links(node uuid) IS 'The links to a file or folder, ended ones too, the newest first: {items, next_cursor}. Needs level manage.
+
+An item is a link as create_share_link returns it, without its token, with downloads, opens, last_opened_at, created_by
+and state: active, expired, used_up, revoking, revoked, or not_permitted when its maker does not manage the node any
+more. Raises NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.list_shares(node uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_shares(node); $$;
+
+COMMENT ON FUNCTION public.list_shares(node uuid) IS 'Who a file or folder is shared with: {items, next_cursor}; an item is a share as share_node returns it, with is_expired
+and inherited_from {id, name} (null for its own). Its own come first. Needs level manage. Raises NOT_FOUND, FORBIDDEN.';
 
 CREATE FUNCTION public.list_tags() RETURNS jsonb
     LANGUAGE sql STABLE
@@ -6654,6 +8692,22 @@ storage_used, storage_limit, created_at, last_sign_in_at}.
 
 query: part of the address or the name. page_size: 1 to 1000. cursor: the next_cursor of the page before. Shows nothing
 of what is stored. Needs the permission manage_users. Raises FORBIDDEN, INVALID_ARGUMENT (field page_size or cursor).';
+
+CREATE FUNCTION public.list_workspace_members(workspace_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_workspace_members(workspace_id); $$;
+
+COMMENT ON FUNCTION public.list_workspace_members(workspace_id uuid) IS 'Who is in a workspace that you are in: {items: [{id, level, is_me, user {id, full_name, avatar_url} or email, …}],
+next_cursor}. Raises NOT_FOUND.';
+
+CREATE FUNCTION public.list_workspaces() RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_workspaces(); $$;
+
+COMMENT ON FUNCTION public.list_workspaces() IS 'The workspaces that you are in: {items: [{id, root_id, name, level, members, storage_used, storage_limit, created_at}],
+next_cursor}.';
 
 CREATE FUNCTION public.mark_notifications_read(ids uuid[] DEFAULT NULL::uuid[]) RETURNS jsonb
     LANGUAGE sql
@@ -6681,6 +8735,28 @@ shared with the caller, or belongs to somebody else. Raises CYCLE, CONFLICT_NAME
 CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth), QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN,
 LOCKED; details.items has every id that cannot be moved.';
 
+CREATE FUNCTION public.open_share_link(token text, password text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.open_share_link(token, password); $$;
+
+COMMENT ON FUNCTION public.open_share_link(token text, password text) IS 'Open a link, signed in or not: {node {id, kind, name, …}, grant, expires_at, level, downloads_left}.
+
+Send the grant in the header x-share-grant, to the Data API and to Storage: until expires_at (15 minutes) the node and
+all below it are visible as if shared. Open the link again for a new one. Raises NOT_FOUND for a token that there is
+not, GONE with details.reason (expired, revoked, used_up, trashed, deleted, not_permitted), RATE_LIMITED {retry_after}
+after too many wrong passwords. A wrong or missing password answers 401 with error NOT_AUTHENTICATED.';
+
+CREATE FUNCTION public.people(ids uuid[]) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.people(ids); $$;
+
+COMMENT ON FUNCTION public.people(ids uuid[]) IS 'Who is behind these ids: {items: [{id, full_name, avatar_url}], next_cursor}.
+
+Only of people with whom you share something (a group, a workspace, a file or folder); the others are left out, as if
+there were nobody. At most 200 ids. Raises INVALID_ARGUMENT (field ids).';
+
 CREATE FUNCTION public.purge_nodes(ids uuid[]) RETURNS integer
     LANGUAGE sql
     SET search_path TO ''
@@ -6699,6 +8775,34 @@ CREATE FUNCTION public.record_view(node uuid) RETURNS public.node_user_state
 COMMENT ON FUNCTION public.record_view(node uuid) IS 'Say that a file or folder was opened: counts a view, and puts it first in list_recent; returns your state of it.
 
 Holders of a link may call it without an account; they get null. Raises NOT_FOUND.';
+
+CREATE FUNCTION public.remove_group_member(id uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.remove_group_member(id); $$;
+
+COMMENT ON FUNCTION public.remove_group_member(id uuid) IS 'Remove a member from a group that you manage, or leave it, by the id of the membership: {removed}.
+
+What was shared with the group closes to them at once. Raises NOT_FOUND, FORBIDDEN, CONFLICT_STATE for the last
+manager.';
+
+CREATE FUNCTION public.remove_workspace_member(id uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.remove_workspace_member(id); $$;
+
+COMMENT ON FUNCTION public.remove_workspace_member(id uuid) IS 'Remove a member from a workspace (level manage, and at least theirs), or leave it, by the id of the membership:
+{removed}.
+
+The files that they brought stay with the workspace; their access ends at once. Raises NOT_FOUND, FORBIDDEN,
+CONFLICT_STATE for the last owner.';
+
+CREATE FUNCTION public.rename_group(id uuid, name text) RETURNS public.groups
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.rename_group(id, name); $$;
+
+COMMENT ON FUNCTION public.rename_group(id uuid, name text) IS 'Rename a group that you manage, and return it. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field name).';
 
 CREATE FUNCTION public.rename_node(id uuid, name text) RETURNS public.nodes
     LANGUAGE sql
@@ -6727,6 +8831,19 @@ CREATE FUNCTION public.retry_ingest(file_id uuid, from_stage text DEFAULT NULL::
 
 COMMENT ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) IS 'Run the failed, dead or cancelled jobs of a file''s newest version again, or everything from one stage on; returns how
 many jobs were queued. Needs level edit. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT, CONFLICT_STATE while running.';
+
+CREATE FUNCTION public.revoke_share_link(id uuid, hard boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.revoke_share_link(id, hard); $$;
+
+COMMENT ON FUNCTION public.revoke_share_link(id uuid, hard boolean) IS 'Revoke a link and return it. Needs level manage, or (not hard) that you made it. It opens nothing from the commit on.
+
+Soft: a signed URL that a holder has made before keeps working until the expiry that the holder chose when making it,
+however late that is; nothing else does. hard: every object below the node also moves to a new key, so that all signed
+URLs made before, by anybody, are dead within 60 seconds while Storage works; until then state is revoking and
+revoked_at null, and the owner''s own URLs are to be made again. Revoking a soft-revoked link hard does the rest.
+Raises NOT_FOUND, FORBIDDEN.';
 
 CREATE FUNCTION public.set_favourite(node uuid, is_favourite boolean DEFAULT true) RETURNS public.node_user_state
     LANGUAGE sql
@@ -6768,6 +8885,29 @@ COMMENT ON FUNCTION public.set_user_role(user_id uuid, role text) IS 'Give a use
 Takes effect at the user''s next statement. Needs the permission manage_users. Raises FORBIDDEN (also for your own
 role), NOT_FOUND, INVALID_ARGUMENT (field role), CONFLICT_STATE for the last active administrator.';
 
+CREATE FUNCTION public.share_node(node uuid, grantee jsonb, level text DEFAULT 'view'::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.share_node(node, grantee, level, expires_at); $$;
+
+COMMENT ON FUNCTION public.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) IS 'Open a file or folder, with all below it, to somebody: {id, node_id, level, expires_at, grantee, …}.
+
+Needs level manage. grantee: {"email": …}, {"user_id": …} or {"group_id": …} of a group that you are in. An address means whoever has
+confirmed it, now or later; the answer is the same whether or not anybody has. level: view, comment, edit or manage, at
+most your own. expires_at: null for never. Sharing again changes level and expiry. Raises NOT_FOUND, FORBIDDEN,
+INVALID_ARGUMENT (field grantee, level or expires_at).';
+
+CREATE FUNCTION public.shared_with_me(page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.shared_with_me(page_size, cursor); $$;
+
+COMMENT ON FUNCTION public.shared_with_me(page_size integer, cursor text) IS 'What others have shared with you, or with a group that you are in, the newest first: {items, next_cursor}.
+
+An item is a node with level, shared_by {id, full_name, avatar_url}, shared_at, expires_at and share_id; of nested ones
+only the topmost. page_size: 1 to 1000. cursor: the next_cursor of the page before. Raises INVALID_ARGUMENT (field
+page_size or cursor).';
+
 CREATE FUNCTION public.storage_usage(owner uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -6798,6 +8938,36 @@ CREATE FUNCTION public.trash_nodes(ids uuid[]) RETURNS integer
 COMMENT ON FUNCTION public.trash_nodes(ids uuid[]) IS 'Move files and folders, with all below them, to the trash; returns how many nodes. All or nothing.
 
 From the commit on nothing returns them; uploads and ingestion under way are stopped. Needs level edit. Raises
+NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.unshare_node(share_id uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.unshare_node(share_id); $$;
+
+COMMENT ON FUNCTION public.unshare_node(share_id uuid) IS 'End a share: {revoked, links_revoked}. Needs level manage, or that it names you: leaving is always possible.
+
+From the commit on the grantee sees nothing through it. In the same transaction their uploads to where they may no
+longer write are aborted, and their links to what they no longer manage are revoked. Raises NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.update_workspace_member(id uuid, level text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.update_workspace_member(id, level); $$;
+
+COMMENT ON FUNCTION public.update_workspace_member(id uuid, level text) IS 'Change the level of a member, by the id of the membership, and return it. Needs level manage, and at least the levels
+before and after. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field level), CONFLICT_STATE for the last owner.';
+
+CREATE FUNCTION public.why_access("user" uuid, node uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.why_access("user", node); $$;
+
+COMMENT ON FUNCTION public.why_access("user" uuid, node uuid) IS 'Why somebody has access to a file or folder: {user, node_id, level, chain}; about others it needs level manage.
+
+chain has every way, the strongest first: {via: owner}, {via: workspace, workspace} or {via: share, share_id, node,
+is_inherited, grantee, expires_at, shared_by}, each with its level; a share with a group names the group. It is empty,
+and level null, for those without access. Links are not listed: whoever holds one is nobody in particular. Raises
 NOT_FOUND, FORBIDDEN.';
 
 CREATE TABLE private.chunk_terms (
@@ -6842,24 +9012,53 @@ CREATE TABLE private.chunk_vectors_1 (
 
 COMMENT ON TABLE private.chunk_vectors_1 IS 'Vectors of the space minilm-l6-v2.';
 
+CREATE TABLE private.key_rotations (
+    id bigint NOT NULL,
+    link_id uuid,
+    bucket text NOT NULL,
+    key text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    run_after timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE private.key_rotations IS 'Objects that a worker must move to a new key through the Storage API, so that signed URLs made earlier die: what a hard
+revoke leaves to do. A row goes when its object has moved, or is gone.';
+
+ALTER TABLE private.key_rotations ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.key_rotations_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE private.link_events (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    link_id uuid NOT NULL,
+    kind text NOT NULL,
+    grant_hash bytea,
+    node_id uuid,
+    bucket text,
+    key text,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT link_events_kind_check CHECK ((kind = ANY (ARRAY['created'::text, 'opened'::text, 'refused'::text, 'downloaded'::text, 'signed'::text, 'revoked'::text])))
+);
+
+COMMENT ON TABLE private.link_events IS 'The history of links. refused: a wrong password; signed: a URL was made.';
+
+COMMENT ON COLUMN private.link_events.key IS 'The object that was read, or that a URL was made for.';
+
 CREATE TABLE private.link_grants (
     grant_hash bytea NOT NULL,
     link_id uuid NOT NULL,
-    expires_at timestamp with time zone NOT NULL
+    expires_at timestamp with time zone NOT NULL,
+    user_id uuid
 );
 
 COMMENT ON TABLE private.link_grants IS 'What opening a link gives, by sha256: sent back in the header x-share-grant.';
 
-CREATE TABLE private.link_secrets (
-    link_id uuid NOT NULL,
-    token_hash bytea NOT NULL,
-    password_salt bytea,
-    password_hash bytea,
-    failures integer DEFAULT 0 NOT NULL,
-    last_failure_at timestamp with time zone
-);
-
-COMMENT ON TABLE private.link_secrets IS 'What a link is opened with: sha256 of the token, the salted password hash.';
+COMMENT ON COLUMN private.link_grants.user_id IS 'Who opened it, when somebody was signed in: their uploads end with it.';
 
 CREATE TABLE private.object_deletions (
     id bigint NOT NULL,
@@ -7073,30 +9272,6 @@ COMMENT ON COLUMN public.file_versions.language IS 'Main language of the text, I
 
 COMMENT ON COLUMN public.file_versions.is_paged IS 'Whether page numbers are real pages, slides or sheets; null until it was read.';
 
-CREATE TABLE public.group_members (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    group_id uuid NOT NULL,
-    user_id uuid,
-    email text,
-    is_manager boolean DEFAULT false NOT NULL,
-    added_by uuid,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT group_members_check CHECK ((num_nonnulls(user_id, email) > 0)),
-    CONSTRAINT group_members_email_check CHECK ((email = lower(email)))
-);
-
-COMMENT ON TABLE public.group_members IS 'Who is in a group, by user id or by e-mail address.';
-
-CREATE TABLE public.groups (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    name text NOT NULL,
-    created_by uuid,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT groups_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200)))
-);
-
-COMMENT ON TABLE public.groups IS 'People to share with at once. Members see it; managers change it.';
-
 CREATE TABLE public.node_stats (
     node_id uuid NOT NULL,
     views bigint DEFAULT 0 NOT NULL,
@@ -7189,6 +9364,29 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
 
+CREATE TABLE public.renditions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    file_id uuid NOT NULL,
+    version_id uuid NOT NULL,
+    kind text NOT NULL,
+    page integer,
+    blob_id uuid NOT NULL,
+    width integer NOT NULL,
+    height integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT renditions_check CHECK (((kind = 'page'::text) = (page IS NOT NULL))),
+    CONSTRAINT renditions_height_check CHECK ((height > 0)),
+    CONSTRAINT renditions_kind_check CHECK ((kind = ANY (ARRAY['thumbnail'::text, 'page'::text]))),
+    CONSTRAINT renditions_page_check CHECK ((page > 0)),
+    CONSTRAINT renditions_width_check CHECK ((width > 0))
+);
+
+COMMENT ON TABLE public.renditions IS 'Pictures of a version, in the bucket derived. They belong to the version: seen by its readers, gone with it.';
+
+COMMENT ON COLUMN public.renditions.page IS 'From 1; null for a thumbnail of the whole.';
+
+COMMENT ON COLUMN public.renditions.width IS 'In pixels.';
+
 CREATE TABLE public.usage_daily (
     owner_id uuid NOT NULL,
     day date NOT NULL,
@@ -7203,30 +9401,6 @@ CREATE TABLE public.usage_daily (
 
 COMMENT ON TABLE public.usage_daily IS 'What each owner stored on each day, in bytes: one row a day (UTC), for trends.';
 
-CREATE TABLE public.workspace_members (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    workspace_id uuid NOT NULL,
-    user_id uuid,
-    email text,
-    level text NOT NULL,
-    added_by uuid,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT workspace_members_check CHECK ((num_nonnulls(user_id, email) > 0)),
-    CONSTRAINT workspace_members_email_check CHECK ((email = lower(email))),
-    CONSTRAINT workspace_members_level_check CHECK ((level = ANY (ARRAY['view'::text, 'comment'::text, 'edit'::text, 'manage'::text, 'owner'::text])))
-);
-
-COMMENT ON TABLE public.workspace_members IS 'Who is in a workspace, and their level on everything in it.';
-
-CREATE TABLE public.workspaces (
-    id uuid NOT NULL,
-    root_id uuid,
-    created_by uuid,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-COMMENT ON TABLE public.workspaces IS 'An owner that several people share. Its files are below its root folder, whose name is the workspace''s.';
-
 ALTER TABLE ONLY private.chunk_vectors ATTACH PARTITION private.chunk_vectors_1 FOR VALUES IN ('1');
 
 ALTER TABLE ONLY private.blobs
@@ -7240,6 +9414,12 @@ ALTER TABLE ONLY private.chunk_vectors
 
 ALTER TABLE ONLY private.chunk_vectors_1
     ADD CONSTRAINT chunk_vectors_1_pkey PRIMARY KEY (chunk_id, space_id);
+
+ALTER TABLE ONLY private.key_rotations
+    ADD CONSTRAINT key_rotations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY private.link_events
+    ADD CONSTRAINT link_events_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY private.link_grants
     ADD CONSTRAINT link_grants_pkey PRIMARY KEY (grant_hash);
@@ -7337,6 +9517,12 @@ ALTER TABLE ONLY public.pages
 ALTER TABLE ONLY public.plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY public.renditions
+    ADD CONSTRAINT renditions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.renditions
+    ADD CONSTRAINT renditions_version_id_kind_page_width_key UNIQUE NULLS NOT DISTINCT (version_id, kind, page, width);
+
 ALTER TABLE ONLY public.share_links
     ADD CONSTRAINT share_links_pkey PRIMARY KEY (id);
 
@@ -7381,9 +9567,21 @@ CREATE INDEX chunk_vectors_1_file_id_idx ON private.chunk_vectors_1 USING btree 
 
 CREATE INDEX chunk_vectors_1_owner_id_file_id_chunk_id_embedding_idx ON private.chunk_vectors_1 USING btree (owner_id, file_id) INCLUDE (chunk_id, embedding);
 
+CREATE INDEX key_rotations_key_idx ON private.key_rotations USING btree (bucket, key);
+
+CREATE INDEX key_rotations_link_id_idx ON private.key_rotations USING btree (link_id);
+
+CREATE INDEX key_rotations_run_after_idx ON private.key_rotations USING btree (run_after);
+
+CREATE INDEX link_events_grant_hash_idx ON private.link_events USING btree (grant_hash) WHERE (kind = 'downloaded'::text);
+
+CREATE INDEX link_events_link_id_idx ON private.link_events USING btree (link_id, at DESC, id DESC);
+
 CREATE INDEX link_grants_expires_at_idx ON private.link_grants USING btree (expires_at);
 
 CREATE INDEX link_grants_link_id_idx ON private.link_grants USING btree (link_id);
+
+CREATE INDEX link_grants_user_id_idx ON private.link_grants USING btree (user_id);
 
 CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING btree (run_after);
 
@@ -7481,6 +9679,10 @@ CREATE INDEX notifications_user_id_idx ON public.notifications USING btree (user
 
 CREATE INDEX pages_file_id_idx ON public.pages USING btree (file_id);
 
+CREATE INDEX renditions_blob_id_idx ON public.renditions USING btree (blob_id);
+
+CREATE INDEX renditions_file_id_idx ON public.renditions USING btree (file_id);
+
 CREATE INDEX share_links_created_by_idx ON public.share_links USING btree (created_by);
 
 CREATE INDEX share_links_node_id_idx ON public.share_links USING btree (node_id);
@@ -7564,6 +9766,8 @@ CREATE TRIGGER _500_apply_plan AFTER UPDATE OF subscription ON public.user_profi
 CREATE TRIGGER _500_copy_quota AFTER UPDATE OF storage_used, storage_limit ON public.owners FOR EACH ROW WHEN (((old.storage_used IS DISTINCT FROM new.storage_used) OR (old.storage_limit IS DISTINCT FROM new.storage_limit))) EXECUTE FUNCTION private.tg_owners__copy_quota();
 
 CREATE TRIGGER _500_delete_blobs AFTER DELETE ON public.file_versions REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_file_versions__delete_blobs();
+
+CREATE TRIGGER _500_delete_blobs AFTER DELETE ON public.renditions REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_renditions__delete_blobs();
 
 CREATE TRIGGER _500_delete_owner AFTER DELETE ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__delete_owner();
 
@@ -7673,8 +9877,17 @@ ALTER TABLE private.chunk_vectors
 ALTER TABLE private.chunk_vectors
     ADD CONSTRAINT chunk_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.key_rotations
+    ADD CONSTRAINT key_rotations_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY private.link_events
+    ADD CONSTRAINT link_events_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.link_grants
     ADD CONSTRAINT link_grants_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.link_grants
+    ADD CONSTRAINT link_grants_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.link_secrets
     ADD CONSTRAINT link_secrets_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE CASCADE;
@@ -7787,6 +10000,15 @@ ALTER TABLE ONLY public.pages
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.renditions
+    ADD CONSTRAINT renditions_blob_id_fkey FOREIGN KEY (blob_id) REFERENCES private.blobs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.renditions
+    ADD CONSTRAINT renditions_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.renditions
+    ADD CONSTRAINT renditions_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.share_links
     ADD CONSTRAINT share_links_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE CASCADE;
 
@@ -7849,6 +10071,10 @@ ALTER TABLE private.chunk_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.chunk_vectors_1 ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.key_rotations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.link_events ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.link_grants ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.link_secrets ENABLE ROW LEVEL SECURITY;
@@ -7883,7 +10109,9 @@ ALTER TABLE public.groups ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.ingest_jobs ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY managers_can_select ON public.share_links FOR SELECT TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR private.can_manage(node_id)));
+CREATE POLICY managers_can_select ON public.share_links FOR SELECT TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR (EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE ((n.id = share_links.node_id) AND ((n.owner_id = ANY (( SELECT private.my_managed_owner_ids() AS my_managed_owner_ids)::uuid[])) OR (n.path && ( SELECT private.my_managed_roots() AS my_managed_roots))))))));
 
 CREATE POLICY members_can_select ON public.group_members FOR SELECT TO authenticated USING ((group_id = ANY (( SELECT private.my_group_ids() AS my_group_ids)::uuid[])));
 
@@ -7913,7 +10141,9 @@ ALTER TABLE public.pages ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY parties_can_select ON public.audit_logs FOR SELECT TO authenticated USING ((( SELECT private.is_active() AS is_active) AND ((actor_id = ( SELECT auth.uid() AS uid)) OR (on_behalf_of = ( SELECT auth.uid() AS uid)) OR (owner_id = ANY (( SELECT private.my_managed_owner_ids() AS my_managed_owner_ids)::uuid[])) OR ( SELECT private.has_permission('view_analytics'::text) AS has_permission))));
 
-CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated USING (((id = ANY (( SELECT private.my_share_ids() AS my_share_ids)::uuid[])) OR private.can_manage(node_id)));
+CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated USING (((id = ANY (( SELECT private.my_share_ids() AS my_share_ids)::uuid[])) OR (EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE ((n.id = shares.node_id) AND ((n.owner_id = ANY (( SELECT private.my_managed_owner_ids() AS my_managed_owner_ids)::uuid[])) OR (n.path && ( SELECT private.my_managed_roots() AS my_managed_roots))))))));
 
 ALTER TABLE public.plans ENABLE ROW LEVEL SECURITY;
 
@@ -7946,6 +10176,12 @@ CREATE POLICY readers_can_select ON public.nodes FOR SELECT TO anon, authenticat
 CREATE POLICY readers_can_select ON public.pages FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
   WHERE (n.id = pages.file_id))));
+
+CREATE POLICY readers_can_select ON public.renditions FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = renditions.file_id))));
+
+ALTER TABLE public.renditions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.share_links ENABLE ROW LEVEL SECURITY;
 
@@ -8005,7 +10241,17 @@ REVOKE ALL ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, 
 GRANT ALL ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO anon;
+GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) TO anon;
+GRANT ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 
@@ -8030,9 +10276,7 @@ REVOKE ALL ON FUNCTION private.bm25_weights(terms integer[], frequencies smallin
 REVOKE ALL ON FUNCTION private.can_manage(node_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.can_manage(node_id uuid) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.can_read_object(key text) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.can_read_object(key text) TO anon;
-GRANT ALL ON FUNCTION private.can_read_object(key text) TO authenticated;
+REVOKE ALL ON FUNCTION private.can_read_object(bucket text, key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO anon;
@@ -8062,6 +10306,8 @@ REVOKE ALL ON FUNCTION private.check_conflict_policy(on_conflict text) FROM PUBL
 
 REVOKE ALL ON FUNCTION private.check_depth(depth integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_expiry(expires_at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) TO anon;
 GRANT ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) TO authenticated;
@@ -8070,9 +10316,21 @@ REVOKE ALL ON FUNCTION private.check_filters(filters jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_ids(ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_link(level text, password text, expires_at timestamp with time zone, max_downloads integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_link_password(secret private.link_secrets, password text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_member_level(level text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_page_size(page_size integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_share_level(level text, own_level text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_team_name(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
@@ -8080,6 +10338,9 @@ REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, sha256 text,
 
 REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.claim_key_rotations(max_objects integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.claim_key_rotations(max_objects integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.claim_object_deletions(max_objects integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_object_deletions(max_objects integer) TO narwhal_worker;
@@ -8114,13 +10375,33 @@ GRANT SELECT ON TABLE public.node_user_state TO service_role;
 
 REVOKE ALL ON FUNCTION private.count_access(node_id uuid, views integer, downloads integer) FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.share_links TO authenticated;
+GRANT SELECT ON TABLE public.share_links TO service_role;
+
+REVOKE ALL ON FUNCTION private.count_download(link public.share_links, bucket text, key text, is_signing boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.create_folder(parent uuid, name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.create_folder(parent uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.create_folder(parent uuid, name text) TO authenticated;
 
+GRANT SELECT ON TABLE public.groups TO authenticated;
+GRANT SELECT ON TABLE public.groups TO service_role;
+
+REVOKE ALL ON FUNCTION private.create_group(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.create_group(name text) TO anon;
+GRANT ALL ON FUNCTION private.create_group(name text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO anon;
+GRANT ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.create_workspace(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.create_workspace(name text) TO anon;
+GRANT ALL ON FUNCTION private.create_workspace(name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.custom_access_token_hook(event jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.custom_access_token_hook(event jsonb) TO supabase_auth_admin;
@@ -8135,6 +10416,10 @@ REVOKE ALL ON FUNCTION private.delete_comment(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.delete_comment(id uuid) TO anon;
 GRANT ALL ON FUNCTION private.delete_comment(id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.delete_group(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.delete_group(id uuid) TO anon;
+GRANT ALL ON FUNCTION private.delete_group(id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
@@ -8142,6 +10427,10 @@ REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.edit_comment(id uuid, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO anon;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.effective_access(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.effective_access(node uuid) TO anon;
+GRANT ALL ON FUNCTION private.effective_access(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
 
@@ -8151,6 +10440,8 @@ REVOKE ALL ON FUNCTION private.error_status(error text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.error_status(error text) TO anon;
 GRANT ALL ON FUNCTION private.error_status(error text) TO authenticated;
 GRANT ALL ON FUNCTION private.error_status(error text) TO service_role;
+
+REVOKE ALL ON FUNCTION private.expire_link_grants() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.expire_notifications() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.expire_notifications() TO narwhal_worker;
@@ -8166,6 +10457,8 @@ GRANT ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code
 REVOKE ALL ON FUNCTION private.file_details(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
 
@@ -8193,6 +10486,8 @@ GRANT ALL ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, lang
 
 REVOKE ALL ON FUNCTION private.finish_job(job_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.finish_key_rotation(bucket text, key text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
@@ -8213,12 +10508,26 @@ GRANT ALL ON FUNCTION private.granted_roots() TO anon;
 GRANT ALL ON FUNCTION private.granted_roots() TO authenticated;
 GRANT ALL ON FUNCTION private.granted_roots() TO service_role;
 
+GRANT SELECT ON TABLE public.shares TO authenticated;
+GRANT SELECT ON TABLE public.shares TO service_role;
+
+REVOKE ALL ON FUNCTION private.grantee_json(share public.shares) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.group_ids_of(user_id uuid) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.group_members TO authenticated;
+GRANT SELECT ON TABLE public.group_members TO service_role;
+
+REVOKE ALL ON FUNCTION private.group_member_json(member public.group_members) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.has_permission(permission text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.has_permission(permission text) TO anon;
 GRANT ALL ON FUNCTION private.has_permission(permission text) TO authenticated;
 GRANT ALL ON FUNCTION private.has_permission(permission text) TO service_role;
+
+REVOKE ALL ON FUNCTION private.hash_password(password text, salt bytea) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.hash_token(token text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
@@ -8241,6 +10550,8 @@ GRANT ALL ON FUNCTION private.is_active() TO anon;
 GRANT ALL ON FUNCTION private.is_active() TO authenticated;
 GRANT ALL ON FUNCTION private.is_active() TO service_role;
 
+REVOKE ALL ON FUNCTION private.is_me(user_id uuid, email text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_overdue(upload public.uploads) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) FROM PUBLIC;
@@ -8262,6 +10573,26 @@ REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lexemes(content text, language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.link_json(link public.share_links) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.link_problem(link public.share_links) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.list_group_members(group_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_group_members(group_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.list_group_members(group_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.list_share_links(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_share_links(node uuid) TO anon;
+GRANT ALL ON FUNCTION private.list_share_links(node uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.list_shares(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_shares(node uuid) TO anon;
+GRANT ALL ON FUNCTION private.list_shares(node uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) TO authenticated;
@@ -8273,6 +10604,14 @@ GRANT ALL ON FUNCTION private.list_tags() TO authenticated;
 REVOKE ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.list_workspace_members(workspace_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_workspace_members(workspace_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.list_workspace_members(workspace_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.list_workspaces() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_workspaces() TO anon;
+GRANT ALL ON FUNCTION private.list_workspaces() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) FROM PUBLIC;
 
@@ -8294,6 +10633,8 @@ REVOKE ALL ON FUNCTION private.lock_statistics(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_tree(owner_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.lock_work(user_ids uuid[], node_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) TO authenticated;
 
@@ -8312,15 +10653,15 @@ GRANT ALL ON FUNCTION private.my_group_ids() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.my_level(node public.nodes, include_trashed boolean) FROM PUBLIC;
 
-GRANT SELECT ON TABLE public.share_links TO authenticated;
-GRANT SELECT ON TABLE public.share_links TO service_role;
-
 REVOKE ALL ON FUNCTION private.my_link() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.my_managed_owner_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_managed_owner_ids() TO anon;
 GRANT ALL ON FUNCTION private.my_managed_owner_ids() TO authenticated;
 GRANT ALL ON FUNCTION private.my_managed_owner_ids() TO service_role;
+
+REVOKE ALL ON FUNCTION private.my_managed_roots() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.my_managed_roots() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.my_owner_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_owner_ids() TO anon;
@@ -8342,6 +10683,14 @@ GRANT ALL ON FUNCTION private.notification_kinds() TO authenticated;
 REVOKE ALL ON FUNCTION private.notify(user_ids uuid[], kind text, actor_id uuid, node_id uuid, data jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.notify_of_comment(comment public.comments, answered_id uuid, mentioned_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.open_object(bucket text, key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.open_object(bucket text, key text) TO anon;
+GRANT ALL ON FUNCTION private.open_object(bucket text, key text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.open_share_link(token text, password text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO anon;
+GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO authenticated;
 
 GRANT SELECT ON TABLE public.ingest_jobs TO service_role;
 
@@ -8381,11 +10730,17 @@ GRANT SELECT(finished_at) ON TABLE public.ingest_jobs TO authenticated;
 
 REVOKE ALL ON FUNCTION private.own_job(job_id uuid, lease_token uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.own_link(link_id uuid, level text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.own_query(query text, owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.owner_ids_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) FROM PUBLIC;
 
@@ -8395,7 +10750,11 @@ GRANT ALL ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) T
 
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.people_named(user_id uuid, email text, group_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.people(ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.people(ids uuid[]) TO anon;
+GRANT ALL ON FUNCTION private.people(ids uuid[]) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.person_json(user_id uuid, email text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
 
@@ -8411,6 +10770,8 @@ GRANT ALL ON FUNCTION private.pre_request() TO service_role;
 
 REVOKE ALL ON FUNCTION private.prune_audit() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.public_facts(user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.purge_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.purge_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.purge_nodes(ids uuid[]) TO authenticated;
@@ -8419,12 +10780,16 @@ REVOKE ALL ON FUNCTION private.query_terms(query text, languages text[]) FROM PU
 
 REVOKE ALL ON FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.queue_key_rotations(link public.share_links) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.raise_batch(items jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.raise_error(error text, message text, details jsonb, hint text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.raise_error(error text, message text, details jsonb, hint text) TO anon;
 GRANT ALL ON FUNCTION private.raise_error(error text, message text, details jsonb, hint text) TO authenticated;
 GRANT ALL ON FUNCTION private.raise_error(error text, message text, details jsonb, hint text) TO service_role;
+
+REVOKE ALL ON FUNCTION private.raise_gone(link public.share_links) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.raise_invalid(field text, message text, details jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.raise_invalid(field text, message text, details jsonb) TO anon;
@@ -8435,10 +10800,16 @@ REVOKE ALL ON FUNCTION private.raise_name_conflict(sibling public.nodes, name te
 
 REVOKE ALL ON FUNCTION private.raise_storage_error(error text, message text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.random_token() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reads_object(bucket text, key text, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reclaim_jobs() FROM PUBLIC;
 
@@ -8455,6 +10826,18 @@ REVOKE ALL ON FUNCTION private.reject_version(version_id uuid, error_code text, 
 REVOKE ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.remove_group_member(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.remove_group_member(id uuid) TO anon;
+GRANT ALL ON FUNCTION private.remove_group_member(id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.remove_workspace_member(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.remove_workspace_member(id uuid) TO anon;
+GRANT ALL ON FUNCTION private.remove_workspace_member(id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.rename_group(id uuid, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.rename_group(id uuid, name text) TO anon;
+GRANT ALL ON FUNCTION private.rename_group(id uuid, name text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.rename_node(id uuid, name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO authenticated;
@@ -8469,11 +10852,20 @@ REVOKE ALL ON FUNCTION private.require_another_admin(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_comment(id uuid, level text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.require_group(group_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.require_level(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.workspace_members TO authenticated;
+GRANT SELECT ON TABLE public.workspace_members TO service_role;
+
+REVOKE ALL ON FUNCTION private.require_member_level(member public.workspace_members, level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_move(node public.nodes, target public.nodes, target_owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_not_root(node public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_other_manager(member public.group_members) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_permission(permission text) FROM PUBLIC;
 
@@ -8491,6 +10883,11 @@ GRANT ALL ON FUNCTION private.require_user() TO anon;
 GRANT ALL ON FUNCTION private.require_user() TO authenticated;
 GRANT ALL ON FUNCTION private.require_user() TO service_role;
 
+GRANT SELECT ON TABLE public.workspaces TO authenticated;
+GRANT SELECT ON TABLE public.workspaces TO service_role;
+
+REVOKE ALL ON FUNCTION private.require_workspace(workspace_id uuid, level text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.require_writer() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) FROM PUBLIC;
@@ -8506,6 +10903,10 @@ GRANT ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) TO aut
 REVOKE ALL ON FUNCTION private.retry_jobs(job_ids uuid[], error_code text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.retry_version(version_id uuid, from_stage text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO anon;
+GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.scope_clause(scope private.search_scope) FROM PUBLIC;
 
@@ -8539,14 +10940,29 @@ GRANT ALL ON FUNCTION private.set_user_role(user_id uuid, role text) TO authenti
 
 REVOKE ALL ON FUNCTION private.set_version_status(version_id uuid, status text, error_code text, error_message text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.set_workspace_level(member public.workspace_members, level text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.setting(key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.settle_access(user_ids uuid[], upload_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.share_json(share public.shares) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) TO anon;
+GRANT ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) FROM PUBLIC;
 
-GRANT SELECT ON TABLE public.shares TO authenticated;
-GRANT SELECT ON TABLE public.shares TO service_role;
+REVOKE ALL ON FUNCTION private.shared_roots() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.shared_with_me(page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.shared_with_me(page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION private.shared_with_me(page_size integer, cursor text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.shares_of(user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.shares_something(user_id uuid, other_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
 
@@ -8605,6 +11021,8 @@ REVOKE ALL ON FUNCTION private.tg_nodes__move_tags() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_objects__complete_upload() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_objects__follow_move() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_objects__guard_upload() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_objects__guard_version() FROM PUBLIC;
@@ -8612,6 +11030,8 @@ REVOKE ALL ON FUNCTION private.tg_objects__guard_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_renditions__delete_blobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 
@@ -8631,7 +11051,11 @@ REVOKE ALL ON FUNCTION private.tg_users__create_profile() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__notify_of_waiting() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_users__pin_address() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_workspace_members__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
 
@@ -8645,13 +11069,33 @@ GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.unshare_node(share_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.update_workspace_member(id uuid, level text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.update_workspace_member(id uuid, level text) TO anon;
+GRANT ALL ON FUNCTION private.update_workspace_member(id uuid, level text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.usage_of(owner_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.user_has_permission(user_id uuid, permission text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.user_level(user_id uuid, node public.nodes) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.users_named(user_id uuid, email text, group_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.vector_table(space_id smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.visible_name(node_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.why_access("user" uuid, node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO anon;
+GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.working_level(user_id uuid, node public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.workspace_member_json(member public.workspace_members) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.write_audit(action text, node_id uuid, before jsonb, after jsonb, details jsonb) FROM PUBLIC;
 
@@ -8662,6 +11106,14 @@ GRANT ALL ON FUNCTION public.abort_upload(upload_id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.add_comment(node uuid, body text, reply_to uuid, mentions uuid[]) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.add_group_member(group_id uuid, member jsonb, is_manager boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO anon;
+GRANT ALL ON FUNCTION public.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.add_workspace_member(workspace_id uuid, member jsonb, level text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.add_workspace_member(workspace_id uuid, member jsonb, level text) TO anon;
+GRANT ALL ON FUNCTION public.add_workspace_member(workspace_id uuid, member jsonb, level text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO anon;
@@ -8683,13 +11135,33 @@ REVOKE ALL ON FUNCTION public.create_folder(name text, parent uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.create_folder(name text, parent uuid) TO anon;
 GRANT ALL ON FUNCTION public.create_folder(name text, parent uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.create_group(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.create_group(name text) TO anon;
+GRANT ALL ON FUNCTION public.create_group(name text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO anon;
+GRANT ALL ON FUNCTION public.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.create_workspace(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.create_workspace(name text) TO anon;
+GRANT ALL ON FUNCTION public.create_workspace(name text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.delete_comment(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.delete_comment(id uuid) TO anon;
 GRANT ALL ON FUNCTION public.delete_comment(id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.delete_group(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delete_group(id uuid) TO anon;
+GRANT ALL ON FUNCTION public.delete_group(id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.edit_comment(id uuid, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.edit_comment(id uuid, body text) TO anon;
 GRANT ALL ON FUNCTION public.edit_comment(id uuid, body text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.effective_access(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.effective_access(node uuid) TO anon;
+GRANT ALL ON FUNCTION public.effective_access(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.embedding_space(space text, kind text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.embedding_space(space text, kind text) TO anon;
@@ -8703,6 +11175,10 @@ REVOKE ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space t
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO anon;
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.link_history(id uuid, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.link_history(id uuid, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.link_history(id uuid, page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.list_audit(actor uuid, action text, node uuid, owner uuid, date_from timestamp with time zone, date_to timestamp with time zone, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_audit(actor uuid, action text, node uuid, owner uuid, date_from timestamp with time zone, date_to timestamp with time zone, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_audit(actor uuid, action text, node uuid, owner uuid, date_from timestamp with time zone, date_to timestamp with time zone, page_size integer, cursor text) TO authenticated;
@@ -8715,9 +11191,21 @@ REVOKE ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size inte
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) TO anon;
 GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.list_group_members(group_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_group_members(group_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.list_group_members(group_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.list_recent(page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_recent(page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_recent(page_size integer, cursor text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.list_share_links(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_share_links(node uuid) TO anon;
+GRANT ALL ON FUNCTION public.list_share_links(node uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.list_shares(node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_shares(node uuid) TO anon;
+GRANT ALL ON FUNCTION public.list_shares(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.list_tags() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_tags() TO anon;
@@ -8727,6 +11215,14 @@ REVOKE ALL ON FUNCTION public.list_users(query text, page_size integer, cursor t
 GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.list_workspace_members(workspace_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_workspace_members(workspace_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.list_workspace_members(workspace_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.list_workspaces() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_workspaces() TO anon;
+GRANT ALL ON FUNCTION public.list_workspaces() TO authenticated;
+
 REVOKE ALL ON FUNCTION public.mark_notifications_read(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.mark_notifications_read(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.mark_notifications_read(ids uuid[]) TO authenticated;
@@ -8735,6 +11231,14 @@ REVOKE ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict te
 GRANT ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
 GRANT ALL ON FUNCTION public.move_nodes(ids uuid[], target uuid, on_conflict text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.open_share_link(token text, password text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.open_share_link(token text, password text) TO anon;
+GRANT ALL ON FUNCTION public.open_share_link(token text, password text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.people(ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.people(ids uuid[]) TO anon;
+GRANT ALL ON FUNCTION public.people(ids uuid[]) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.purge_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO authenticated;
@@ -8742,6 +11246,18 @@ GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO authenticated;
 REVOKE ALL ON FUNCTION public.record_view(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.record_view(node uuid) TO anon;
 GRANT ALL ON FUNCTION public.record_view(node uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.remove_group_member(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.remove_group_member(id uuid) TO anon;
+GRANT ALL ON FUNCTION public.remove_group_member(id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.remove_workspace_member(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.remove_workspace_member(id uuid) TO anon;
+GRANT ALL ON FUNCTION public.remove_workspace_member(id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.rename_group(id uuid, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.rename_group(id uuid, name text) TO anon;
+GRANT ALL ON FUNCTION public.rename_group(id uuid, name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.rename_node(id uuid, name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO anon;
@@ -8754,6 +11270,10 @@ GRANT ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) TO au
 REVOKE ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO anon;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO anon;
+GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) TO anon;
@@ -8771,6 +11291,14 @@ REVOKE ALL ON FUNCTION public.set_user_role(user_id uuid, role text) FROM PUBLIC
 GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO anon;
 GRANT ALL ON FUNCTION public.set_user_role(user_id uuid, role text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) TO anon;
+GRANT ALL ON FUNCTION public.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.shared_with_me(page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.shared_with_me(page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.shared_with_me(page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.storage_usage(owner uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO anon;
 GRANT ALL ON FUNCTION public.storage_usage(owner uuid) TO authenticated;
@@ -8783,6 +11311,18 @@ REVOKE ALL ON FUNCTION public.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.trash_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.trash_nodes(ids uuid[]) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.unshare_node(share_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.unshare_node(share_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.unshare_node(share_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.update_workspace_member(id uuid, level text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.update_workspace_member(id uuid, level text) TO anon;
+GRANT ALL ON FUNCTION public.update_workspace_member(id uuid, level text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.why_access("user" uuid, node uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.why_access("user" uuid, node uuid) TO anon;
+GRANT ALL ON FUNCTION public.why_access("user" uuid, node uuid) TO authenticated;
+
 GRANT SELECT ON TABLE public.audit_logs TO authenticated;
 GRANT SELECT ON TABLE public.audit_logs TO service_role;
 
@@ -8793,12 +11333,6 @@ GRANT SELECT ON TABLE public.chunks TO service_role;
 GRANT SELECT ON TABLE public.file_versions TO anon;
 GRANT SELECT ON TABLE public.file_versions TO authenticated;
 GRANT SELECT ON TABLE public.file_versions TO service_role;
-
-GRANT SELECT ON TABLE public.group_members TO authenticated;
-GRANT SELECT ON TABLE public.group_members TO service_role;
-
-GRANT SELECT ON TABLE public.groups TO authenticated;
-GRANT SELECT ON TABLE public.groups TO service_role;
 
 GRANT SELECT ON TABLE public.node_stats TO authenticated;
 GRANT SELECT ON TABLE public.node_stats TO service_role;
@@ -8816,14 +11350,12 @@ GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
 
+GRANT SELECT ON TABLE public.renditions TO anon;
+GRANT SELECT ON TABLE public.renditions TO authenticated;
+GRANT SELECT ON TABLE public.renditions TO service_role;
+
 GRANT SELECT ON TABLE public.usage_daily TO authenticated;
 GRANT SELECT ON TABLE public.usage_daily TO service_role;
-
-GRANT SELECT ON TABLE public.workspace_members TO authenticated;
-GRANT SELECT ON TABLE public.workspace_members TO service_role;
-
-GRANT SELECT ON TABLE public.workspaces TO authenticated;
-GRANT SELECT ON TABLE public.workspaces TO service_role;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES TO postgres;
 
@@ -8843,7 +11375,7 @@ create policy narwhal_readers_can_select on storage.objects
 as permissive
 for select
 to anon, authenticated
-using (((bucket_id = 'files'::text) AND private.can_read_object(name)));
+using (((bucket_id = ANY (ARRAY['files'::text, 'derived'::text])) AND private.open_object(bucket_id, name)));
 
 create policy narwhal_ticket_holders_can_insert on storage.objects
 as permissive
@@ -8855,6 +11387,8 @@ CREATE TRIGGER _500_create_profile AFTER INSERT ON auth.users FOR EACH ROW EXECU
 
 CREATE TRIGGER _510_copy_email AFTER UPDATE OF email ON auth.users FOR EACH ROW WHEN (old.email::text IS DISTINCT FROM new.email::text) EXECUTE FUNCTION private.tg_users__copy_email();
 
+CREATE TRIGGER _520_pin_address AFTER UPDATE OF email ON auth.users FOR EACH ROW WHEN (old.email_confirmed_at IS NOT NULL AND lower(old.email::text) IS DISTINCT FROM lower(new.email::text)) EXECUTE FUNCTION private.tg_users__pin_address();
+
 CREATE TRIGGER _600_notify_of_waiting AFTER INSERT ON auth.users FOR EACH ROW WHEN (new.email_confirmed_at IS NOT NULL) EXECUTE FUNCTION private.tg_users__notify_of_waiting();
 
 CREATE TRIGGER _610_notify_of_waiting AFTER UPDATE OF email, email_confirmed_at ON auth.users FOR EACH ROW WHEN (new.email_confirmed_at IS NOT NULL AND (old.email_confirmed_at IS NULL OR lower(old.email::text) IS DISTINCT FROM lower(new.email::text))) EXECUTE FUNCTION private.tg_users__notify_of_waiting();
@@ -8864,3 +11398,5 @@ CREATE TRIGGER narwhal_100_guard_upload BEFORE INSERT ON storage.objects FOR EAC
 CREATE TRIGGER narwhal_100_guard_version BEFORE UPDATE ON storage.objects FOR EACH ROW WHEN (old.bucket_id = 'files'::text AND new.bucket_id = 'files'::text AND new.name = old.name AND new.version IS DISTINCT FROM old.version) EXECUTE FUNCTION private.tg_objects__guard_version();
 
 CREATE TRIGGER narwhal_500_complete_upload AFTER INSERT ON storage.objects FOR EACH ROW WHEN (new.bucket_id = 'files'::text AND new.metadata ? 'size'::text) EXECUTE FUNCTION private.tg_objects__complete_upload();
+
+CREATE TRIGGER narwhal_500_follow_move AFTER UPDATE ON storage.objects FOR EACH ROW WHEN ((old.bucket_id = ANY (ARRAY['files'::text, 'derived'::text])) AND (old.bucket_id IS DISTINCT FROM new.bucket_id OR old.name IS DISTINCT FROM new.name)) EXECUTE FUNCTION private.tg_objects__follow_move();
