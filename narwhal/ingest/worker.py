@@ -13,6 +13,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -30,8 +31,11 @@ EXPIRE_EVERY_S = 60.0
 RECONNECT_S = 1.0
 STOP_GRACE_S = 10.0
 DELETIONS_AT_ONCE = 100
+PURGE_AT_ONCE = 200
+PURGE_EVERY_S = 1.0
 
 log = logging.getLogger("narwhal.worker")
+Connection = psycopg.Connection[tuple[object, ...]]
 
 
 def run_worker(settings: Settings, *, drain: bool, concurrency: int = 1) -> int:
@@ -47,7 +51,7 @@ def run_worker(settings: Settings, *, drain: bool, concurrency: int = 1) -> int:
 
 
 class Worker:
-    """One process: threads that run jobs, one that renews leases and keeps house."""
+    """One process: threads that run jobs, one that renews leases, one that removes what is gone."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.database_url = settings.require("worker_database_url")
@@ -56,6 +60,7 @@ class Worker:
         )
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.stopping = threading.Event()
+        self.drained = threading.Event()
         self.lock = threading.Lock()
         self.running: dict[str, Job] = {}
         self.heartbeat_s = 15.0
@@ -71,9 +76,12 @@ class Worker:
             threading.Thread(target=self._work, args=(drain,), name=f"job-{n}", daemon=True)
             for n in range(concurrency)
         ]
-        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
-        keeper.start()
-        for thread in threads:
+        # apart from each other: a purge may wait for locks, a lease must not
+        keepers = [
+            threading.Thread(target=self._keep, args=(what, keep), name=what, daemon=True)
+            for what, keep in (("keeper", self._keep_leases), ("cleaner", self._keep_clean))
+        ]
+        for thread in [*keepers, *threads]:
             thread.start()
         while any(thread.is_alive() for thread in threads) and not self.stopping.wait(0.1):
             pass
@@ -81,8 +89,12 @@ class Worker:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._release_all()
+        self.drained.set()
+        while drain and keepers[1].is_alive() and not self.stopping.wait(0.1):
+            pass  # a drained worker leaves nothing behind
         self.stopping.set()
-        keeper.join(STOP_GRACE_S)
+        for keeper in keepers:
+            keeper.join(STOP_GRACE_S)
         return self.done
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -135,28 +147,37 @@ class Worker:
 
     # Leases and housekeeping --------------------------------------------------------------------
 
-    def _keep(self) -> None:
+    def _keep(self, what: str, keep: Callable[[Connection], None]) -> None:
         while not self.stopping.is_set():
             try:
-                with connect(self.database_url, application="narwhal worker keeper") as connection:
-                    self._keep_on(connection)
+                with connect(self.database_url, application=f"narwhal worker {what}") as connection:
+                    keep(connection)
+                    return
             except (psycopg.OperationalError, NarwhalError) as error:
                 log.warning("the database went away: %s", error)
                 self.stopping.wait(RECONNECT_S)
 
-    def _keep_on(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    def _keep_leases(self, connection: Connection) -> None:
         queue = Queue(connection)
-        renewed = expired = time.monotonic()
+        renewed = time.monotonic()
         while not self.stopping.wait(min(1.0, self.heartbeat_s)):
             now = time.monotonic()
             if now - renewed >= self.heartbeat_s:
                 renewed = now
                 self._renew(queue)
-            remove_objects(connection, self.blobs)
+
+    def _keep_clean(self, connection: Connection) -> None:
+        expired = time.monotonic()
+        while not self.stopping.is_set():
+            removed = purge_nodes(connection) + remove_objects(connection, self.blobs)
+            now = time.monotonic()
             if now - expired >= EXPIRE_EVERY_S:
                 expired = now
                 connection.execute("select private.expire_uploads()")
-        remove_objects(connection, self.blobs)  # a drained worker leaves nothing behind
+            if not removed and self.drained.is_set():
+                return
+            if not removed:
+                self.stopping.wait(PURGE_EVERY_S)
 
     def _renew(self, queue: Queue) -> None:
         with self.lock:
@@ -180,7 +201,15 @@ class Worker:
             log.warning("leases will have to run out: %s", error)
 
 
-def remove_objects(connection: psycopg.Connection[tuple[object, ...]], blobs: BlobStore) -> int:
+def purge_nodes(connection: Connection) -> int:
+    """Remove a batch of rows of purged files; return how many. Killed anywhere, it goes on."""
+    row = connection.execute("select private.purge_batch(%s)", (PURGE_AT_ONCE,)).fetchone()
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]
+
+
+def remove_objects(connection: Connection, blobs: BlobStore) -> int:
     """Remove objects of purged blobs from Storage; return how many. What fails comes again."""
     rows = connection.execute(
         "select private.claim_object_deletions(%s)", (DELETIONS_AT_ONCE,)

@@ -51,6 +51,13 @@ create index nodes_owner_id_idx on public.nodes (owner_id);
 create index nodes_trashed_idx on public.nodes (owner_id, id) where trashed_at is not null;
 create index nodes_trashed_by_idx on public.nodes (trashed_by);
 create index nodes_trash_root_id_idx on public.nodes (trash_root_id) where trashed_at is not null;
+-- list_trash: what is in an owner's trash, what somebody trashed
+create index nodes_trash_idx on public.nodes (owner_id, trashed_at, id)
+where trash_root_id = id and purged_at is null;
+create index nodes_my_trash_idx on public.nodes (trashed_by, trashed_at, id)
+where trash_root_id = id and purged_at is null;
+-- purge_batch: children before parents
+create index nodes_purged_idx on public.nodes (cardinality(path) desc, id) where purged_at is not null;
 create index nodes_pending_idx on public.nodes (owner_id, id)
 where status in ('queued', 'processing') and trashed_at is null;
 

@@ -107,10 +107,13 @@ language sql stable
 security definer -- policies on shares ask it
 set search_path = ''
 as $$
-    select coalesce(array_agg(s.id), '{}') from private.shares_of(auth.uid()) as s where private.is_active();
+    select coalesce(array_agg(s.id), '{}')
+    from private.shares_of(auth.uid()) as s
+    inner join public.nodes as n on n.id = s.node_id and n.trashed_at is null
+    where private.is_active();
 $$;
 comment on function private.my_share_ids() is
-'The shares that name the caller. Call it as (select private.my_share_ids()).';
+'The shares of living nodes that name the caller. Call it as (select private.my_share_ids()).';
 grant execute on function private.my_share_ids() to authenticated;
 
 create function private.user_level(user_id uuid, node public.nodes) returns text

@@ -12,6 +12,7 @@ create table public.uploads (
     bytes_received bigint not null default 0,
     mime text,
     sha256 text,
+    base_version uuid,
     state text not null default 'open' check (
         state in ('open', 'uploading', 'completed', 'aborted', 'expired', 'refused')
     ),
@@ -26,6 +27,8 @@ comment on column public.uploads.file_id is
 comment on column public.uploads.size is 'Promised size in bytes; as much quota is reserved while the ticket is open.';
 comment on column public.uploads.bytes_received is '0 until completion: Storage''s permission tests are rolled back.';
 comment on column public.uploads.sha256 is 'What the client says the bytes hash to, hex; a worker checks it.';
+comment on column public.uploads.base_version is
+'The version that this one is based on: completion is refused when there is a newer one by then.';
 create index uploads_file_id_idx on public.uploads (file_id);
 create index uploads_owner_id_idx on public.uploads (owner_id, expires_at) where state in ('open', 'uploading');
 create index uploads_owner_id_all_idx on public.uploads (owner_id);
@@ -36,8 +39,11 @@ alter table public.uploads enable row level security;
 create policy uploaders_can_select on public.uploads
 for select to authenticated
 using (
-    (created_by = (select auth.uid()) and (select private.is_active()))
-    or owner_id = any((select private.my_owner_ids())::uuid[])
+    (
+        (created_by = (select auth.uid()) and (select private.is_active()))
+        or owner_id = any((select private.my_owner_ids())::uuid[])
+    )
+    and not private.is_trashed(file_id)
 );
 
 grant select on public.uploads to authenticated, service_role;
@@ -277,12 +283,14 @@ language plpgsql stable
 security invoker
 set search_path = ''
 as $$
+declare
+    v_current_id uuid := private.current_version_id(node);
 begin
-    if base_version is not null and base_version is distinct from (node).head_version_id then
+    if base_version is not null and base_version is distinct from v_current_id then
         perform private.raise_error(
             'CONFLICT_STATE',
             'The file has changed since the version that this one is based on.',
-            jsonb_build_object('head', (node).head_version_id, 'base_version', base_version),
+            jsonb_build_object('head', v_current_id, 'base_version', base_version),
             'Look at the newest version, then upload with base_version = head.'
         );
     end if;
@@ -385,6 +393,7 @@ begin
     select b.* into v_blob
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
+        and b.released_at is null
         -- a hash alone must not open a file to whoever may only write elsewhere in this drive
         and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.bucket, b.key))
     limit 1;
@@ -400,13 +409,13 @@ begin
     perform private.require_quota(v_owner_id, size);
     v_upload.version_id := gen_random_uuid();
     insert into public.uploads (
-        owner_id, file_id, version_id, key, mode, size, mime, sha256, created_by, expires_at
+        owner_id, file_id, version_id, key, mode, size, mime, sha256, base_version, created_by, expires_at
     )
     values (
         v_owner_id, v_file.id, v_upload.version_id,
         format('%s/%s/%s', v_owner_id, v_file.id, v_upload.version_id),
         case when size > (private.setting('uploads.tus_threshold'))::bigint then 'tus' else 'standard' end,
-        size, begin_upload.mime, begin_upload.sha256, v_user_id,
+        size, begin_upload.mime, begin_upload.sha256, begin_upload.base_version, v_user_id,
         now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
     )
     returning * into v_upload;
@@ -548,6 +557,14 @@ begin
         perform private.raise_storage_error('QUOTA_EXCEEDED', 'there is not enough space left');
     end if;
 
+    if v_upload.base_version is not null and v_upload.base_version is distinct from (
+        select private.current_version_id(n) from public.nodes as n where n.id = v_upload.file_id
+    ) then
+        perform private.raise_storage_error(
+            'CONFLICT_STATE', 'the file has changed since the version that this one is based on'
+        );
+    end if;
+
     insert into private.blobs (owner_id, bucket, key, size)
     values (v_upload.owner_id, v_upload.bucket, v_upload.key, complete_upload.size)
     returning * into v_blob;
@@ -560,7 +577,7 @@ end;
 $$;
 comment on function private.complete_upload(text, text, bigint) is
 'Turns stored bytes into a version: checks size and quota, settles the reservation, queues ingestion, all in the
-upload''s own transaction. Raises narwhal/NO_TICKET, FILE_TOO_LARGE, QUOTA_EXCEEDED.';
+upload''s own transaction. Raises narwhal/NO_TICKET, FILE_TOO_LARGE, QUOTA_EXCEEDED, CONFLICT_STATE (a stale base).';
 
 create function private.tg_objects__guard_upload() returns trigger
 language plpgsql volatile

@@ -1,5 +1,26 @@
 -- Versions: what a file has held. A restored or copied version takes over bytes, text and vectors from another one.
 
+insert into private.settings (key, value, description) values
+('versions.keep_count', '100', 'Versions of a file that are kept, the newest first; null keeps all.'),
+('versions.keep_days', 'null', 'Days that versions before the current one are kept; null keeps them for ever.');
+
+create function private.current_version_id(node public.nodes) returns uuid
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select v.id
+    from public.file_versions as v
+    where v.file_id = (node).id
+        and ((node).head_version_id is null or v.id = (node).head_version_id or v.status in ('queued', 'processing'))
+    order by v.no desc
+    limit 1;
+$$;
+comment on function private.current_version_id(public.nodes) is
+'What a change is based on: the newest version, those that failed after the head apart; null before the first.';
+
+-- Taking over ----------------------------------------------------------------------------------
+
 create function private.take_blob(blob_id uuid, owner_id uuid) returns private.blobs
 language plpgsql volatile
 security invoker
@@ -214,3 +235,228 @@ comment on function private.append_version(uuid, uuid, uuid) is
 'Gives a file its next version with the bytes and the index of another version, of this or of another file: it becomes
 the head at once, without reading or embedding anything. A source that was never completely read is read again. The
 caller holds the locks on both files and on the owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
+
+-- Restoring ------------------------------------------------------------------------------------
+
+create function private.lock_file(file_id uuid) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    perform from public.nodes as n where n.id = lock_file.file_id for no key update;
+    perform from public.owners as o
+    where o.id = (select n.owner_id from public.nodes as n where n.id = lock_file.file_id)
+    for no key update;
+end;
+$$;
+comment on function private.lock_file(uuid) is 'Locks a file and its owner. Read again after it.';
+
+create function private.require_version(file_id uuid, version_id uuid) returns public.file_versions
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_version public.file_versions;
+begin
+    select v.* into v_version
+    from public.file_versions as v
+    where v.id = require_version.version_id and v.file_id = require_version.file_id;
+    if v_version.id is null then
+        perform private.raise_error(
+            'NOT_FOUND', 'The file has no such version.', jsonb_build_object('id', version_id),
+            'file_details lists the versions.'
+        );
+    end if;
+    return v_version;
+end;
+$$;
+comment on function private.require_version(uuid, uuid) is 'A version of this file. Raises NOT_FOUND.';
+
+create function private.restore_version(file_id uuid, version_id uuid) returns jsonb
+language plpgsql volatile
+security definer -- clients only read versions
+set search_path = ''
+as $$
+declare
+    v_file public.nodes;
+    v_version public.file_versions;
+begin
+    perform private.require_unpurged(file_id);
+    perform private.require_level(file_id, 'edit');
+    perform private.lock_file(file_id);
+    v_file := private.require_level(file_id, 'edit');
+    v_version := private.require_version(file_id, version_id);
+    if not exists (
+        select 1 from public.file_versions as v where v.file_id = v_file.id and v.no > v_version.no
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is the newest version already.', jsonb_build_object('head', v_file.head_version_id)
+        );
+    end if;
+    v_version.id := private.append_version(v_file.id, v_version.id, auth.uid());
+    return (select to_jsonb(v) - 'blob_id' from public.file_versions as v where v.id = v_version.id);
+end;
+$$;
+comment on function private.restore_version(uuid, uuid) is 'Behind public.restore_version.';
+grant execute on function private.restore_version(uuid, uuid) to anon, authenticated;
+
+create function public.restore_version(file_id uuid, version_id uuid) returns jsonb
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select private.restore_version(file_id, version_id); $$;
+comment on function public.restore_version(uuid, uuid) is
+'Make an earlier version of a file its newest again, as a version of its own, and return that.
+
+It takes no space, and nothing is read or embedded again: searches find it at once. Shares and links stay. Needs level
+edit. Raises CONFLICT_STATE for the newest version and for one whose bytes are gone (rejected), NOT_FOUND, FORBIDDEN,
+LOCKED.';
+grant execute on function public.restore_version(uuid, uuid) to anon, authenticated;
+
+-- Removing -------------------------------------------------------------------------------------
+
+create function private.delete_version(version public.file_versions) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_owner_id uuid;
+    v_texts bytea[];
+begin
+    select n.owner_id into v_owner_id from public.nodes as n where n.id = (version).file_id;
+    -- a worker that reads it has lost its lease from here on
+    update public.ingest_jobs as j
+    set state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now()
+    where j.version_id = (version).id and j.state in ('queued', 'running');
+    perform private.lock_statistics(v_owner_id);
+    v_texts := array(select distinct c.text_hash from public.chunks as c where c.version_id = (version).id);
+    delete from public.uploads as u where u.version_id = (version).id;
+    delete from public.file_versions as v where v.id = (version).id;
+    perform private.forget_texts(array[v_owner_id], v_texts);
+end;
+$$;
+comment on function private.delete_version(public.file_versions) is
+'Removes a version that is not the head, with its text and, unless another version has them, its bytes. The caller has
+called lock_file.';
+
+create function private.purge_version(file_id uuid, version_id uuid) returns jsonb
+language plpgsql volatile
+security definer -- clients only read versions
+set search_path = ''
+as $$
+declare
+    v_file public.nodes;
+    v_version public.file_versions;
+    v_newest public.file_versions;
+begin
+    perform private.require_writer();
+    perform private.require_purge(file_id);
+    perform private.lock_file(file_id);
+    v_file := private.require_purge(file_id);
+    v_version := private.require_version(file_id, version_id);
+    if v_version.id = v_file.head_version_id then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is the version that the file has now.',
+            jsonb_build_object('head', v_file.head_version_id), 'Restore another version first, or purge the file.'
+        );
+    end if;
+    select v.* into v_newest
+    from public.file_versions as v
+    where v.file_id = v_file.id and v.id <> v_version.id
+    order by v.no desc
+    limit 1;
+    if v_newest.id is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is the only version.', jsonb_build_object('head', null), 'Purge the file instead.'
+        );
+    end if;
+
+    perform private.delete_version(v_version);
+    if v_newest.no < v_version.no then
+        update public.nodes as n
+        set size = v_newest.size, mime = coalesce(v_newest.mime, n.mime), updated_at = now()
+        where n.id = v_file.id;
+        perform private.set_version_status(
+            v_newest.id, v_newest.status, v_newest.error_code, v_newest.error_message
+        );
+    end if;
+    return to_jsonb(v_version) - 'blob_id';
+end;
+$$;
+comment on function private.purge_version(uuid, uuid) is 'Behind public.purge_version.';
+grant execute on function private.purge_version(uuid, uuid) to anon, authenticated;
+
+create function public.purge_version(file_id uuid, version_id uuid) returns jsonb
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select private.purge_version(file_id, version_id); $$;
+comment on function public.purge_version(uuid, uuid) is
+'Delete one version of a file for good and return what it was. Its text goes and its quota returns at once, unless
+another version has the same bytes; the object follows through a worker.
+
+Needs level manage, or level edit and the permission delete_documents. Raises CONFLICT_STATE {head} for the version that
+the file has now and for its only one, NOT_FOUND, FORBIDDEN, LOCKED.';
+grant execute on function public.purge_version(uuid, uuid) to anon, authenticated;
+
+create function private.expired_versions(owner_id uuid default null) returns setof public.file_versions
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select v.*
+    from public.nodes as n
+    inner join public.file_versions as h on h.id = n.head_version_id
+    inner join public.file_versions as v on v.file_id = n.id and v.no < h.no
+    where n.purged_at is null
+        and (expired_versions.owner_id is null or n.owner_id = expired_versions.owner_id)
+        and (
+            v.created_at < now() - make_interval(days => (private.setting('versions.keep_days') #>> '{}')::integer)
+            or (private.setting('versions.keep_count') #>> '{}')::integer <= (
+                select count(*) from public.file_versions as l where l.file_id = n.id and l.no > v.no
+            )
+        );
+$$;
+comment on function private.expired_versions(uuid) is
+'Versions before the current one that are older than versions.keep_days, or not among the newest versions.keep_count.';
+
+create function private.expire_versions(max_versions integer) returns integer
+language plpgsql volatile
+security definer -- called by schedules for every owner
+set search_path = ''
+as $$
+declare
+    v_owner_id uuid;
+    v_file_ids uuid[];
+    v_version public.file_versions;
+    v_count integer := 0;
+begin
+    -- one owner a transaction: locks of several would have to be taken in order
+    select n.owner_id into v_owner_id
+    from private.expired_versions() as v inner join public.nodes as n on n.id = v.file_id
+    limit 1;
+    v_file_ids := array(
+        select n.id from public.nodes as n
+        where n.id in (select v.file_id from private.expired_versions(v_owner_id) as v limit max_versions)
+        order by n.id
+        for no key update skip locked
+    );
+    perform from public.owners as o where o.id = v_owner_id for no key update;
+    for v_version in
+        select v.*
+        from private.expired_versions(v_owner_id) as v
+        where v.file_id = any(v_file_ids)
+        order by v.file_id, v.no
+        limit max_versions
+    loop
+        perform private.delete_version(v_version);
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end;
+$$;
+comment on function private.expire_versions(integer) is
+'Removes expired_versions of one owner, at most max_versions at once; how many. Call it until it returns 0.';

@@ -587,13 +587,39 @@ as $$
 begin
     perform private.abort_uploads(node_ids);
     update public.ingest_jobs as j
-    set state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now()
+    set
+        state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now(),
+        error_code = 'trashed', error_message = 'Its file was moved to the trash.'
     from public.nodes as n
     where n.path && node_ids and j.file_id = n.id and j.state in ('queued', 'running');
 end;
 $$;
 comment on function private.stop_work(uuid[]) is
 'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.';
+
+create function private.resume_work(node_id uuid) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    -- what a user cancelled before stays cancelled
+    update public.ingest_jobs as j
+    set
+        state = 'queued', progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        error_code = null, error_message = null, run_after = now(), started_at = null, finished_at = null,
+        worker = null
+    from public.nodes as n
+    where n.path @> array[resume_work.node_id]
+        and n.trashed_at is null
+        and j.file_id = n.id
+        and j.state = 'cancelled' and j.error_code = 'trashed';
+    if found then
+        perform pg_notify('narwhal_jobs', '');
+    end if;
+end;
+$$;
+comment on function private.resume_work(uuid) is 'Queues again the ingestion that the trash stopped below a node.';
 
 create function private.cancel_ingest(file_id uuid) returns integer
 language plpgsql volatile
@@ -758,23 +784,33 @@ comment on function private.retry_jobs(uuid[], text) is
 -- Objects to remove ----------------------------------------------------------------------------
 
 create function private.claim_object_deletions(max_objects integer) returns setof jsonb
-language sql volatile
+language plpgsql volatile
 security definer -- workers have no rights on tables
 set search_path = ''
 as $$
-    update private.object_deletions as d
-    set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 60 * 2 ^ least(d.attempts, 10))
-    where d.id in (
+declare
+    v_ids bigint[] := array(
         select q.id from private.object_deletions as q
         where q.run_after <= now()
         order by q.run_after
         limit max_objects
         for update skip locked
-    )
+    );
+begin
+    -- another owner has the same object: it goes with the last one
+    delete from private.object_deletions as d
+    where d.id = any(v_ids)
+        and exists (select 1 from private.blobs as b where b.bucket = d.bucket and b.key = d.key);
+    return query
+    update private.object_deletions as d
+    set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 60 * 2 ^ least(d.attempts, 10))
+    where d.id = any(v_ids)
     returning jsonb_build_object('id', d.id, 'bucket', d.bucket, 'key', d.key);
+end;
 $$;
 comment on function private.claim_object_deletions(integer) is
-'Objects to remove now; each comes again, later and later, until finish_object_deletions is called.';
+'Objects to remove now, those apart that another blob still has; each comes again, later and later, until
+finish_object_deletions is called.';
 
 create function private.finish_object_deletions(ids bigint[]) returns void
 language sql volatile
@@ -794,5 +830,6 @@ private.release_job(uuid, uuid),
 private.finish_chunk(uuid, uuid, jsonb),
 private.claim_object_deletions(integer),
 private.finish_object_deletions(bigint[]),
+private.purge_batch(integer),
 private.expire_uploads(uuid)
 to narwhal_worker;

@@ -126,6 +126,26 @@ class Drive:
         self.ingest(*texts)
         return ticket
 
+    def clean_up(self, max_nodes: int = 200) -> int:
+        """Remove the rows of purged nodes and their objects, as a worker does; how many nodes."""
+        count = 0
+        with self.db.as_role("narwhal_worker"):
+            while removed := self.db.one("select private.purge_batch(%s)", max_nodes):
+                count += removed
+            objects = self.db.all("select private.claim_object_deletions(1000000)")
+            self.db.all(
+                "select private.finish_object_deletions(%s::bigint[])", [o["id"] for o in objects]
+            )
+        with self.db.as_service():
+            self.db.all("select set_config('storage.allow_delete_query', 'true', true)")
+            for o in objects:
+                self.db.all(
+                    "delete from storage.objects where bucket_id = %s and name = %s",
+                    o["bucket"],
+                    o["key"],
+                )
+        return count
+
     def search(self, user: uuid.UUID | None, query: str, **arguments: object) -> Any:
         """Search both legs, with the test's own embedding."""
         if "embedding" not in arguments:

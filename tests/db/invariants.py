@@ -1,6 +1,7 @@
 """Queries that find nothing as long as the books are right."""
 
-# owners whose sums are wrong, bytes that nothing refers to, files that wait for no upload
+# owners whose sums are wrong, bytes that nothing refers to or that are lost, or wrongly released,
+# files that wait for no upload
 UNBALANCED = """
 select 'used', o.id::text from public.owners as o
 where o.storage_used <> (
@@ -30,9 +31,17 @@ union all
 select 'blob', b.key from private.blobs as b
 where not exists (select from public.file_versions as v where v.blob_id = b.id)
 union all
-select 'object', d.key from private.object_deletions as d
-inner join private.blobs as b on b.key = d.key
-where d.attempts > 0 -- until it is claimed, another owner may have it still
+select 'object', b.key from private.blobs as b
+where not exists (
+    select from storage.objects as o where o.bucket_id = b.bucket and o.name = b.key
+)
+union all
+select 'released', b.key from private.blobs as b
+where (b.released_at is null) <> exists (
+    select from public.file_versions as v
+    inner join public.nodes as n on n.id = v.file_id and n.purged_at is null
+    where v.blob_id = b.id
+)
 union all
 select 'waiting', n.id::text from public.nodes as n
 where n.status = 'uploading' and n.trashed_at is null and not exists (

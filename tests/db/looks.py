@@ -13,6 +13,7 @@ from tests.db.conftest import Drive
 
 STAGES = ["detect", "extract", "chunk", "embed_text"]
 TEXTS = ["alpha bravo", "charlie delta"]
+KEPT = {"private.quota_ledger", "public.audit_logs"}  # they remember what was, by id
 
 
 def read_until(drive: Drive, owner: uuid.UUID, stage: str | None) -> tuple[Any, Any]:
@@ -70,9 +71,11 @@ LOGS = {"public.audit_logs", "private.quota_ledger"}  # append-only
 
 
 def contents(db: Database) -> dict[str, list[Any]]:
-    """Return all rows of all tables, as text."""
+    """Return all rows of all tables, as text; those apart that only ever grow."""
     contents = {}
     for table in _tables(db):
+        if table in KEPT:
+            continue
         name = sql.Identifier(*table.split("."))
         rows = db.connection.execute(sql.SQL("select t::text from {} as t").format(name)).fetchall()
         contents[table] = sorted(row[0] for row in rows)

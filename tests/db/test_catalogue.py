@@ -31,6 +31,7 @@ HELPERS = {
     "granted_roots": "the caller's own grants only",
     "can_manage": "yes or no about the caller and one node",
     "my_managed_roots": "the caller's own grants only",
+    "is_trashed": "yes or no about one node, inside a policy that has found the caller's rows",
     "require_user": "raises or returns the caller's own id",
     "require_reader": "raises or returns nothing",
     "pre_request": "runs before every request, only reads",

@@ -200,7 +200,7 @@ def test_the_owner_sees_and_does_all_of_it(db: Database, drive: Drive, world: Wo
         elif call in PRIVILEGED:
             assert answer == "PT403", call
         else:
-            assert answer.startswith(("{", "null", "1", "3")), (call, answer)
+            assert answer.startswith(("{", "null")) or int(answer) > 0, (call, answer)
         if "search" in call:
             assert SECRET in answer, call
 

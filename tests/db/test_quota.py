@@ -148,7 +148,9 @@ def test_purging_returns_the_quota_and_the_profile_shows_it(db: Database, drive:
     drive.rpc(owner, "purge_nodes", ids=[ticket["file_id"]])
     with db.as_user(owner):
         assert db.one("select storage_used from public.user_profiles") == 0
-    assert len(db.all("select key from private.object_deletions")) == 2
+    assert db.one("select count(*) from storage.objects") == 2
+    drive.clean_up()
+    assert db.one("select count(*) from storage.objects") == 0
 
 
 def test_fifty_tickets_at_once_never_exceed_the_quota(connect: Callable[[], Drive]) -> None:

@@ -14,6 +14,7 @@ from tests.db.looks import (
     contents,
     is_found,
     mentions,
+    quota_of,
     read_until,
     status_of,
 )
@@ -59,13 +60,10 @@ def test_purged_at_any_stage_nothing_of_it_is_left(
         with refused("CONFLICT_STATE"):
             drive.run_stage(job, TEXTS)
     assert drive.claim() == []
-    assert mentions(db, ticket) == {"private.object_deletions", "storage.objects"}
-    # the object follows through the worker and the Storage API
-    db.all("select set_config('storage.allow_delete_query', 'true', true)")
-    db.all("delete from private.object_deletions")
-    with db.as_service():
-        db.all("select set_config('storage.allow_delete_query', 'true', true)")
-        db.all("delete from storage.objects where name = %s", ticket["key"])
+    assert quota_of(db, owner)[:2] == (10, 0)
+    # rows and the object follow through the worker
+    assert mentions(db, ticket) >= {"private.purge_queue", "public.nodes", "storage.objects"}
+    assert drive.clean_up() == 1
     assert mentions(db, ticket) == set()
     after = contents(db)
     assert {t: after[t] for t in after.keys() - LOGS} == {
@@ -261,11 +259,13 @@ def test_purged_text_takes_its_vectors_along_unless_another_file_has_it(
     second = drive.file(owner, "b.txt", "two", "three")
     drive.file(db.create_user(), "c.txt", "one")
     drive.rpc(owner, "purge_nodes", ids=[first["file_id"]])
+    drive.clean_up()
     count = "select count(*) from private.text_vectors where owner_id = %s"
     assert db.one(count, owner) == 2
     drive.rpc(owner, "retry_ingest", file_id=second["file_id"], from_stage="chunk")
     drive.ingest("two")  # now with other chunks
     assert db.one(count, owner) == 1
     drive.rpc(owner, "purge_nodes", ids=[second["file_id"]])
+    drive.clean_up()
     assert db.one(count, owner) == 0
     assert db.one("select count(*) from private.text_vectors") == 1  # the other owner's

@@ -1,4 +1,4 @@
-"""Uploads, ingestion, search, folders and trash."""
+"""Uploads, ingestion, search and folders."""
 
 from __future__ import annotations
 
@@ -27,11 +27,7 @@ CALLS: Calls = {
     "hybrid_search folder": lambda w: {"query": SECRET, "filters": Jsonb({"folder_id": w.folder})},
     "list_folder": lambda w: {},
     "list_folder folder": lambda w: {"folder": w.folder},
-    "purge_nodes": lambda w: {"ids": [w.file]},
-    "purge_nodes folder": lambda w: {"ids": [w.folder]},
     "retry_ingest": lambda w: {"file_id": w.file, "from_stage": "chunk"},
-    "trash_nodes": lambda w: {"ids": [w.file]},
-    "trash_nodes folder": lambda w: {"ids": [w.folder]},
 }
 
 COMMON = {"public.embedding_spaces"}
