@@ -80,7 +80,8 @@ def _shares(oracle: Oracle, caller: Caller) -> set[str]:
     assert caller.person
     # who it names, and whoever may share the node themselves
     managed = {s.id for s in oracle.world.shares if oracle.manages(caller.person, s.node)}
-    return oracle.share_ids(caller.person) | managed
+    living = {s.id for s in oracle.world.shares if not s.node.trashed_with}
+    return oracle.share_ids(caller.person) & living | managed
 
 
 def _links(oracle: Oracle, caller: Caller) -> set[str]:
@@ -97,8 +98,11 @@ def _tickets(oracle: Oracle, caller: Caller) -> set[str]:
     return {
         ticket.id
         for ticket in oracle.world.tickets
-        if (ticket.holder is caller.person and oracle.is_known(caller))
-        or ticket.file.owner.id in oracle.owner_ids(caller)
+        if not ticket.file.trashed_with
+        and (
+            (ticket.holder is caller.person and oracle.is_known(caller))
+            or ticket.file.owner.id in oracle.owner_ids(caller)
+        )
     }
 
 
