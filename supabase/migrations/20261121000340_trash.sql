@@ -154,7 +154,6 @@ begin
     perform private.lock_subtrees(private.steerable_ids(v_ids));
     foreach v_id in array v_ids loop
         begin
-            perform private.require_unpurged(v_id);
             perform private.require_not_root(private.require_level(v_id, 'edit'));
         exception when others then
             get stacked diagnostics v_detail = pg_exception_detail;
