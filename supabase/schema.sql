@@ -627,6 +627,7 @@ begin
     select b.* into v_blob
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
+        and b.released_at is null
         -- a hash alone must not open a file to whoever may only write elsewhere in this drive
         and (v_owner_id = any(private.my_owner_ids()) or private.can_read_object(b.bucket, b.key))
     limit 1;
@@ -642,13 +643,13 @@ begin
     perform private.require_quota(v_owner_id, size);
     v_upload.version_id := gen_random_uuid();
     insert into public.uploads (
-        owner_id, file_id, version_id, key, mode, size, mime, sha256, created_by, expires_at
+        owner_id, file_id, version_id, key, mode, size, mime, sha256, base_version, created_by, expires_at
     )
     values (
         v_owner_id, v_file.id, v_upload.version_id,
         format('%s/%s/%s', v_owner_id, v_file.id, v_upload.version_id),
         case when size > (private.setting('uploads.tus_threshold'))::bigint then 'tus' else 'standard' end,
-        size, begin_upload.mime, begin_upload.sha256, v_user_id,
+        size, begin_upload.mime, begin_upload.sha256, begin_upload.base_version, v_user_id,
         now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
     )
     returning * into v_upload;
@@ -948,12 +949,14 @@ CREATE FUNCTION private.check_base_version(node public.nodes, base_version uuid)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
+declare
+    v_current_id uuid := private.current_version_id(node);
 begin
-    if base_version is not null and base_version is distinct from (node).head_version_id then
+    if base_version is not null and base_version is distinct from v_current_id then
         perform private.raise_error(
             'CONFLICT_STATE',
             'The file has changed since the version that this one is based on.',
-            jsonb_build_object('head', (node).head_version_id, 'base_version', base_version),
+            jsonb_build_object('head', v_current_id, 'base_version', base_version),
             'Look at the newest version, then upload with base_version = head.'
         );
     end if;
@@ -1474,22 +1477,32 @@ $_$;
 COMMENT ON FUNCTION private.claim_key_rotations(max_objects integer) IS 'Objects to move now: {bucket, key, new_key}; each comes again after 30 s, with another new key, until it has moved.';
 
 CREATE FUNCTION private.claim_object_deletions(max_objects integer) RETURNS SETOF jsonb
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    update private.object_deletions as d
-    set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 60 * 2 ^ least(d.attempts, 10))
-    where d.id in (
+declare
+    v_ids bigint[] := array(
         select q.id from private.object_deletions as q
         where q.run_after <= now()
         order by q.run_after
         limit max_objects
         for update skip locked
-    )
+    );
+begin
+    -- another owner has the same object: it goes with the last one
+    delete from private.object_deletions as d
+    where d.id = any(v_ids)
+        and exists (select 1 from private.blobs as b where b.bucket = d.bucket and b.key = d.key);
+    return query
+    update private.object_deletions as d
+    set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 60 * 2 ^ least(d.attempts, 10))
+    where d.id = any(v_ids)
     returning jsonb_build_object('id', d.id, 'bucket', d.bucket, 'key', d.key);
+end;
 $$;
 
-COMMENT ON FUNCTION private.claim_object_deletions(max_objects integer) IS 'Objects to remove now; each comes again, later and later, until finish_object_deletions is called.';
+COMMENT ON FUNCTION private.claim_object_deletions(max_objects integer) IS 'Objects to remove now, those apart that another blob still has; each comes again, later and later, until
+finish_object_deletions is called.';
 
 CREATE FUNCTION private.clean_tags(field text, tags text[]) RETURNS text[]
     LANGUAGE plpgsql STABLE
@@ -1549,6 +1562,7 @@ CREATE TABLE public.uploads (
     bytes_received bigint DEFAULT 0 NOT NULL,
     mime text,
     sha256 text,
+    base_version uuid,
     state text DEFAULT 'open'::text NOT NULL,
     created_by uuid NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -1568,6 +1582,8 @@ COMMENT ON COLUMN public.uploads.size IS 'Promised size in bytes; as much quota 
 COMMENT ON COLUMN public.uploads.bytes_received IS '0 until completion: Storage''s permission tests are rolled back.';
 
 COMMENT ON COLUMN public.uploads.sha256 IS 'What the client says the bytes hash to, hex; a worker checks it.';
+
+COMMENT ON COLUMN public.uploads.base_version IS 'The version that this one is based on: completion is refused when there is a newer one by then.';
 
 CREATE FUNCTION private.close_upload(upload public.uploads, state text) RETURNS void
     LANGUAGE plpgsql
@@ -1625,6 +1641,14 @@ begin
         perform private.raise_storage_error('QUOTA_EXCEEDED', 'there is not enough space left');
     end if;
 
+    if v_upload.base_version is not null and v_upload.base_version is distinct from (
+        select private.current_version_id(n) from public.nodes as n where n.id = v_upload.file_id
+    ) then
+        perform private.raise_storage_error(
+            'CONFLICT_STATE', 'the file has changed since the version that this one is based on'
+        );
+    end if;
+
     insert into private.blobs (owner_id, bucket, key, size)
     values (v_upload.owner_id, v_upload.bucket, v_upload.key, complete_upload.size)
     returning * into v_blob;
@@ -1637,7 +1661,7 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) IS 'Turns stored bytes into a version: checks size and quota, settles the reservation, queues ingestion, all in the
-upload''s own transaction. Raises narwhal/NO_TICKET, FILE_TOO_LARGE, QUOTA_EXCEEDED.';
+upload''s own transaction. Raises narwhal/NO_TICKET, FILE_TOO_LARGE, QUOTA_EXCEEDED, CONFLICT_STATE (a stale base).';
 
 CREATE FUNCTION private.content_version_id(node public.nodes) RETURNS uuid
     LANGUAGE sql STABLE
@@ -2216,6 +2240,20 @@ $$;
 
 COMMENT ON FUNCTION private.create_workspace(name text) IS 'Behind public.create_workspace.';
 
+CREATE FUNCTION private.current_version_id(node public.nodes) RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select v.id
+    from public.file_versions as v
+    where v.file_id = (node).id
+        and ((node).head_version_id is null or v.id = (node).head_version_id or v.status in ('queued', 'processing'))
+    order by v.no desc
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.current_version_id(node public.nodes) IS 'What a change is based on: the newest version, those that failed after the head apart; null before the first.';
+
 CREATE FUNCTION private.custom_access_token_hook(event jsonb) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2302,6 +2340,63 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.delete_group(id uuid) IS 'Behind public.delete_group.';
+
+CREATE TABLE public.file_versions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    file_id uuid NOT NULL,
+    no integer NOT NULL,
+    blob_id uuid,
+    size bigint NOT NULL,
+    sha256 text,
+    mime text,
+    format text,
+    status text DEFAULT 'queued'::text NOT NULL,
+    error_code text,
+    error_message text,
+    language text,
+    is_paged boolean,
+    page_count integer,
+    created_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT file_versions_no_check CHECK ((no > 0)),
+    CONSTRAINT file_versions_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'processing'::text, 'ready'::text, 'failed'::text, 'skipped'::text, 'rejected'::text])))
+);
+
+COMMENT ON TABLE public.file_versions IS 'The contents a file has had. Versions are immutable; the head is in nodes.';
+
+COMMENT ON COLUMN public.file_versions.blob_id IS 'Its bytes; null once they are purged (a rejected version).';
+
+COMMENT ON COLUMN public.file_versions.format IS 'What a worker recognised: pdf, docx, …; null when nothing reads it.';
+
+COMMENT ON COLUMN public.file_versions.error_code IS 'Why it is not searchable: encrypted_pdf, corrupt, unsupported_media, magic_mismatch, limit_…, no_text.';
+
+COMMENT ON COLUMN public.file_versions.language IS 'Main language of the text, ISO 639-1; null when unclear.';
+
+COMMENT ON COLUMN public.file_versions.is_paged IS 'Whether page numbers are real pages, slides or sheets; null until it was read.';
+
+CREATE FUNCTION private.delete_version(version public.file_versions) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_id uuid;
+    v_texts bytea[];
+begin
+    select n.owner_id into v_owner_id from public.nodes as n where n.id = (version).file_id;
+    -- a worker that reads it has lost its lease from here on
+    update public.ingest_jobs as j
+    set state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now()
+    where j.version_id = (version).id and j.state in ('queued', 'running');
+    perform private.lock_statistics(v_owner_id);
+    v_texts := array(select distinct c.text_hash from public.chunks as c where c.version_id = (version).id);
+    delete from public.uploads as u where u.version_id = (version).id;
+    delete from public.file_versions as v where v.id = (version).id;
+    perform private.forget_texts(array[v_owner_id], v_texts);
+end;
+$$;
+
+COMMENT ON FUNCTION private.delete_version(version public.file_versions) IS 'Removes a version that is not the head, with its text and, unless another version has them, its bytes. The caller has
+called lock_file.';
 
 CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2422,6 +2517,29 @@ $$;
 
 COMMENT ON FUNCTION private.email_of(user_id uuid) IS 'A user''s confirmed e-mail address in lower case, or null.';
 
+CREATE FUNCTION private.empty_trash(owner_id uuid) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_writer();
+    v_owner_id uuid := coalesce(owner_id, v_user_id);
+    v_level text := private.owner_level(v_user_id, v_owner_id);
+begin
+    if v_level is null then
+        perform private.raise_error('NOT_FOUND', 'No such workspace.', jsonb_build_object('id', v_owner_id));
+    elsif private.level_rank(v_level) < private.level_rank('manage') then
+        perform private.raise_error(
+            'FORBIDDEN', format('This needs the level manage; yours is %s.', v_level),
+            jsonb_build_object('id', v_owner_id, 'level', v_level, 'required', 'manage')
+        );
+    end if;
+    return private.purge_trash(v_owner_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.empty_trash(owner_id uuid) IS 'Behind public.empty_trash.';
+
 CREATE FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint DEFAULT NULL::smallint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2484,6 +2602,27 @@ $$;
 
 COMMENT ON FUNCTION private.expire_notifications() IS 'Deletes notifications older than the setting notifications.keep_days; how many.';
 
+CREATE FUNCTION private.expire_trash(max_nodes integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_cutoff timestamptz := now() - make_interval(days => (private.setting('trash.keep_days') #>> '{}')::integer);
+    v_owner_id uuid;
+begin
+    -- one owner a transaction: locks of several would have to be taken in order
+    select n.owner_id into v_owner_id
+    from public.nodes as n
+    where n.trash_root_id = n.id and n.purged_at is null and n.trashed_at < v_cutoff
+    order by n.trashed_at, n.id
+    limit 1;
+    return case when v_owner_id is null then 0 else private.purge_trash(v_owner_id, v_cutoff, max_nodes) end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.expire_trash(max_nodes integer) IS 'Purges what has been in the trash for longer than trash.keep_days, of one owner and about max_nodes at once; how many
+nodes. Call it until it returns 0.';
+
 CREATE FUNCTION private.expire_uploads(owner_id uuid DEFAULT NULL::uuid) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2518,6 +2657,63 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.expire_uploads(owner_id uuid) IS 'Ends overdue tickets, of one owner or of all, and returns their reservations; how many it ended.';
+
+CREATE FUNCTION private.expire_versions(max_versions integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_id uuid;
+    v_file_ids uuid[];
+    v_version public.file_versions;
+    v_count integer := 0;
+begin
+    -- one owner a transaction: locks of several would have to be taken in order
+    select n.owner_id into v_owner_id
+    from private.expired_versions() as v inner join public.nodes as n on n.id = v.file_id
+    limit 1;
+    v_file_ids := array(
+        select n.id from public.nodes as n
+        where n.id in (select v.file_id from private.expired_versions(v_owner_id) as v limit max_versions)
+        order by n.id
+        for no key update skip locked
+    );
+    perform from public.owners as o where o.id = v_owner_id for no key update;
+    for v_version in
+        select v.*
+        from private.expired_versions(v_owner_id) as v
+        where v.file_id = any(v_file_ids)
+        order by v.file_id, v.no
+        limit max_versions
+    loop
+        perform private.delete_version(v_version);
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.expire_versions(max_versions integer) IS 'Removes expired_versions of one owner, at most max_versions at once; how many. Call it until it returns 0.';
+
+CREATE FUNCTION private.expired_versions(owner_id uuid DEFAULT NULL::uuid) RETURNS SETOF public.file_versions
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select v.*
+    from public.nodes as n
+    inner join public.file_versions as h on h.id = n.head_version_id
+    inner join public.file_versions as v on v.file_id = n.id and v.no < h.no
+    where n.purged_at is null
+        and (expired_versions.owner_id is null or n.owner_id = expired_versions.owner_id)
+        and (
+            v.created_at < now() - make_interval(days => (private.setting('versions.keep_days') #>> '{}')::integer)
+            or (private.setting('versions.keep_count') #>> '{}')::integer <= (
+                select count(*) from public.file_versions as l where l.file_id = n.id and l.no > v.no
+            )
+        );
+$$;
+
+COMMENT ON FUNCTION private.expired_versions(owner_id uuid) IS 'Versions before the current one that are older than versions.keep_days, or not among the newest versions.keep_count.';
 
 CREATE FUNCTION private.extension_of(name text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3410,6 +3606,15 @@ CREATE FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at times
 COMMENT ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) IS 'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
 (select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
 
+CREATE FUNCTION private.is_trashed(node_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select exists (select 1 from public.nodes as n where n.id = is_trashed.node_id and n.trashed_at is not null);
+$$;
+
+COMMENT ON FUNCTION private.is_trashed(node_id uuid) IS 'Whether a node is in the trash, or purged.';
+
 CREATE FUNCTION private.job_pages(job_id uuid, lease_token uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -3756,6 +3961,58 @@ $$;
 
 COMMENT ON FUNCTION private.list_tags() IS 'Behind public.list_tags.';
 
+CREATE FUNCTION private.list_trash(page_size integer, cursor text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_after jsonb;
+    v_rows jsonb;
+    v_owner_ids uuid[];
+    v_roots uuid[];
+    v_keep_days integer := (private.setting('trash.keep_days') #>> '{}')::integer;
+begin
+    perform private.require_user();
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    begin
+        v_after := convert_from(decode(cursor, 'base64'), 'UTF8')::jsonb;
+        if cursor is not null and num_nulls((v_after ->> 0)::timestamptz, (v_after ->> 1)::uuid) > 0 then
+            raise data_exception;
+        end if;
+    exception when others then
+        perform private.raise_invalid('cursor', 'This cursor is not one that list_trash gave.');
+    end;
+    v_owner_ids := private.my_owner_ids();
+    v_roots := private.granted_roots();
+
+    -- one row more than asked tells whether there is a next page
+    select coalesce(jsonb_agg(
+        to_jsonb(t) - 'trash_root_id' - 'purged_at' || jsonb_build_object(
+            'path', (
+                select '/' || string_agg(a.name, '/' order by cardinality(a.path))
+                from public.nodes as a
+                where a.id = any(t.path) and private.is_readable(a.owner_id, a.path, null, v_owner_ids, v_roots)
+            ),
+            'purge_at', t.trashed_at + make_interval(days => v_keep_days)
+        ) order by t.trashed_at desc, t.id desc
+    ), '[]') into v_rows
+    from private.trash_roots(page_size + 1, (v_after ->> 0)::timestamptz, (v_after ->> 1)::uuid) as t;
+
+    return jsonb_build_object(
+        'items', case when jsonb_array_length(v_rows) > page_size then v_rows - page_size else v_rows end,
+        'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
+            jsonb_build_array(
+                v_rows -> (page_size - 1) -> 'trashed_at', v_rows -> (page_size - 1) -> 'id'
+            )::text, 'UTF8'
+        ), 'base64'), e'\n', '') end
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_trash(page_size integer, cursor text) IS 'Behind public.list_trash.';
+
 CREATE FUNCTION private.list_users(query text, page_size integer, cursor text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3865,6 +4122,20 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.list_workspaces() IS 'Behind public.list_workspaces.';
+
+CREATE FUNCTION private.lock_file(file_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    perform from public.nodes as n where n.id = lock_file.file_id for no key update;
+    perform from public.owners as o
+    where o.id = (select n.owner_id from public.nodes as n where n.id = lock_file.file_id)
+    for no key update;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_file(file_id uuid) IS 'Locks a file and its owner. Read again after it.';
 
 CREATE FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -4014,6 +4285,30 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.lock_statistics(owner_id uuid) IS 'An owner''s statistics, locked until the transaction ends.';
+
+CREATE FUNCTION private.lock_subtrees(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_ids uuid[] := array(
+        select distinct n.owner_id from public.nodes as n where n.id = any(root_ids) order by 1
+    );
+begin
+    perform private.lock_tree(v_owner_ids);
+    perform private.lock_nodes(root_ids, ids);
+    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
+    if exists (
+        select 1 from public.nodes as n where n.id = any(root_ids) and n.owner_id <> all(v_owner_ids)
+    ) then
+        -- it changed hands meanwhile; locking another tree now would be out of order
+        perform private.raise_error('LOCKED', 'Something in there is being moved.', '{}', 'Try again.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_subtrees(root_ids uuid[], ids uuid[]) IS 'Locks all that deleting or restoring these subtrees can change: the trees, the nodes below root_ids and ids themselves
+in order of id, the owners. Read again after it. Raises LOCKED.';
 
 CREATE FUNCTION private.lock_tree(owner_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -4260,10 +4555,13 @@ CREATE FUNCTION private.my_share_ids() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    select coalesce(array_agg(s.id), '{}') from private.shares_of(auth.uid()) as s where private.is_active();
+    select coalesce(array_agg(s.id), '{}')
+    from private.shares_of(auth.uid()) as s
+    inner join public.nodes as n on n.id = s.node_id and n.trashed_at is null
+    where private.is_active();
 $$;
 
-COMMENT ON FUNCTION private.my_share_ids() IS 'The shares that name the caller. Call it as (select private.my_share_ids()).';
+COMMENT ON FUNCTION private.my_share_ids() IS 'The shares of living nodes that name the caller. Call it as (select private.my_share_ids()).';
 
 CREATE FUNCTION private.name_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4763,6 +5061,32 @@ $$;
 
 COMMENT ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) IS 'Puts a node, and with it all below it, into a folder (a null row: the root) of an owner under a name.';
 
+CREATE FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_is_moved boolean := (place).id is distinct from (node).parent_id;
+begin
+    -- what was trashed before it stays in the trash, and below it
+    update public.nodes as n
+    set
+        path = coalesce((place).path, '{}') || n.path[cardinality((node).path):],
+        trashed_at = case when n.trash_root_id <> (node).trash_root_id then n.trashed_at end,
+        trashed_by = case when n.trash_root_id <> (node).trash_root_id then n.trashed_by end,
+        trash_root_id = nullif(n.trash_root_id, (node).trash_root_id),
+        parent_id = case when n.id = (node).id then (place).id else n.parent_id end,
+        name = case when n.id = (node).id then place_restored.name else n.name end,
+        updated_at = case
+            when n.id = (node).id and (v_is_moved or n.name <> place_restored.name) then now() else n.updated_at
+        end
+    where n.path @> array[(node).id] and (v_is_moved or n.trash_root_id = (node).trash_root_id);
+    perform private.resume_work((node).id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) IS 'Brings back a node with what was trashed along with it, into a folder (a null row: the owner''s root) under a name.';
+
 CREATE TABLE public.plans (
     name text NOT NULL,
     storage_limit bigint,
@@ -4850,46 +5174,216 @@ $$;
 
 COMMENT ON FUNCTION private.public_facts(user_id uuid) IS 'What others may know of somebody: {id, full_name, avatar_url}.';
 
+CREATE FUNCTION private.purge_batch(max_nodes integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_ids uuid[];
+    v_owner_ids uuid[];
+    v_owner_id uuid;
+    v_texts bytea[];
+begin
+    -- one at a time, so that no two wait for one another's children
+    if not pg_try_advisory_xact_lock(hashtextextended('purge', 0)) then
+        return 0;
+    end if;
+    -- children before parents; what somebody else has locked comes next time
+    v_ids := array(
+        select n.id from public.nodes as n
+        where n.purged_at is not null
+        order by cardinality(n.path) desc, n.id
+        limit max_nodes
+        for update skip locked
+    );
+    -- a transaction stays short when files are long
+    v_ids := array(
+        select f.id
+        from (
+            select i.id, sum(c.count) over (order by i.position) - c.count as before
+            from unnest(v_ids) with ordinality as i (id, position)
+            cross join lateral (select count(*) as count from public.chunks as t where t.file_id = i.id) as c
+            where not exists (
+                select 1 from public.nodes as child where child.parent_id = i.id and child.id <> all(v_ids)
+            )
+        ) as f
+        where f.before < 2000
+    );
+    if v_ids = '{}' then
+        return 0;
+    end if;
+    v_owner_ids := array(select distinct n.owner_id from public.nodes as n where n.id = any(v_ids) order by 1);
+    -- somebody may be taking over a blob of theirs
+    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
+    foreach v_owner_id in array v_owner_ids loop
+        perform private.lock_statistics(v_owner_id);
+    end loop;
+    v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_ids));
+    delete from private.chunk_terms as t where t.file_id = any(v_ids);
+    delete from private.chunk_vectors as e where e.file_id = any(v_ids);
+    delete from public.nodes as n where n.id = any(v_ids);
+    perform private.forget_texts(v_owner_ids, v_texts);
+    return cardinality(v_ids);
+end;
+$$;
+
+COMMENT ON FUNCTION private.purge_batch(max_nodes integer) IS 'Removes rows of purged nodes, the deepest first, in one short transaction: text, vectors, versions and blobs, whose
+objects are queued for deletion. Returns how many nodes; 0 when nothing is left, or another worker is at it.';
+
 CREATE FUNCTION private.purge_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
+    v_ids uuid[];
     v_id uuid;
-    v_count integer;
-    v_owner_ids uuid[];
-    v_texts bytea[];
+    v_errors jsonb[] := '{}';
+    v_detail text;
 begin
     perform private.require_writer();
-    for v_id in select distinct unnest(ids) order by 1 loop
-        perform private.require_level(v_id, 'manage', true);
+    v_ids := private.check_ids(ids);
+    perform private.lock_subtrees(private.steerable_ids(v_ids));
+    foreach v_id in array v_ids loop
+        begin
+            perform private.require_not_root(private.require_purge(v_id));
+        exception when others then
+            get stacked diagnostics v_detail = pg_exception_detail;
+            v_errors := v_errors || private.batch_item(v_id, sqlstate, sqlerrm, v_detail);
+        end;
     end loop;
-    -- nodes, owners, jobs, statistics: the order in which everything locks
-    perform from public.nodes as n where n.path && ids order by n.id for update;
-    get diagnostics v_count = row_count;
-    v_owner_ids := array(select distinct n.owner_id from public.nodes as n where n.path && ids);
-    -- two purges at once must not each leave a shared blob to the other
-    perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
-    perform private.stop_work(ids);
-    foreach v_id in array array(select o.id from unnest(v_owner_ids) as o (id) order by o.id) loop
-        perform private.lock_statistics(v_id);
-    end loop;
-    v_texts := array(
-        select distinct c.text_hash
-        from public.nodes as n inner join public.chunks as c on c.file_id = n.id
-        where n.path && ids
-    );
-    -- tickets outlive files that never came, not files that are purged
-    delete from public.uploads as u
-    using public.nodes as n
-    where n.path && ids and u.file_id = n.id;
-    delete from public.nodes as n where n.id = any(ids);
-    perform private.forget_texts(v_owner_ids, v_texts);
-    return v_count;
+    perform private.raise_batch(to_jsonb(v_errors));
+    return private.purge_trees(v_ids);
 end;
 $$;
 
 COMMENT ON FUNCTION private.purge_nodes(ids uuid[]) IS 'Behind public.purge_nodes.';
+
+CREATE FUNCTION private.purge_trash(owner_id uuid, before_at timestamp with time zone DEFAULT 'infinity'::timestamp with time zone, max_nodes bigint DEFAULT NULL::bigint) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_ids uuid[];
+    v_count integer := 0;
+begin
+    perform private.lock_tree(array[purge_trash.owner_id]);
+    perform from public.nodes as n
+    where n.owner_id = purge_trash.owner_id and n.trashed_at is not null and n.purged_at is null
+    order by n.id for update;
+    perform from public.owners as o where o.id = purge_trash.owner_id for no key update;
+    loop
+        -- in portions: comparing paths with many roots at once is slow
+        v_ids := array(
+            select n.id
+            from public.nodes as n
+            where n.owner_id = purge_trash.owner_id and n.trash_root_id = n.id and n.purged_at is null
+                and n.trashed_at < before_at
+            order by n.trashed_at, n.id
+            limit least(max_nodes - v_count, 500)
+        );
+        exit when v_ids = '{}';
+        v_count := v_count + private.purge_trees(v_ids);
+    end loop;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.purge_trash(owner_id uuid, before_at timestamp with time zone, max_nodes bigint) IS 'Purges what was trashed before a time in an owner''s trash, the oldest first, until about max_nodes are done; how many
+nodes.';
+
+CREATE FUNCTION private.purge_trees(ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_file_ids uuid[];
+    v_count integer;
+begin
+    v_file_ids := array(
+        select n.id from public.nodes as n where n.path && ids and n.purged_at is null and n.kind = 'file'
+    );
+    update public.nodes as n
+    set
+        purged_at = now(), trashed_at = coalesce(n.trashed_at, now()), trashed_by = coalesce(n.trashed_by, auth.uid()),
+        trash_root_id = coalesce(n.trash_root_id, (
+            select r.id
+            from unnest(n.path) with ordinality as r (id, depth)
+            where r.id = any(ids)
+            order by r.depth
+            limit 1
+        ))
+    where n.path && ids and n.purged_at is null;
+    get diagnostics v_count = row_count;
+    perform private.stop_work(ids);
+    -- tickets outlive files that never came, not files that are purged
+    delete from public.uploads as u where u.file_id = any(v_file_ids);
+    delete from public.shares as s using public.nodes as n where n.path && ids and s.node_id = n.id;
+    delete from public.share_links as l using public.nodes as n where n.path && ids and l.node_id = n.id;
+    -- their quota returns now; the rows and the objects follow
+    update private.blobs as b
+    set released_at = now()
+    where b.released_at is null
+        and b.id in (select v.blob_id from public.file_versions as v where v.file_id = any(v_file_ids))
+        and not exists (
+            select 1
+            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+            where v.blob_id = b.id and n.purged_at is null
+        );
+    insert into private.purge_queue (node_id, purged_by)
+    select n.id, auth.uid() from public.nodes as n where n.id = any(ids)
+    on conflict do nothing;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.purge_trees(ids uuid[]) IS 'Deletes these nodes and all below them for good, whoever asks; how many nodes. From the commit on they are gone for
+everybody and their quota is returned. The caller has called lock_subtrees.';
+
+CREATE FUNCTION private.purge_version(file_id uuid, version_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_file public.nodes;
+    v_version public.file_versions;
+    v_newest public.file_versions;
+begin
+    perform private.require_writer();
+    perform private.require_purge(file_id);
+    perform private.lock_file(file_id);
+    v_file := private.require_purge(file_id);
+    v_version := private.require_version(file_id, version_id);
+    if v_version.id = v_file.head_version_id then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is the version that the file has now.',
+            jsonb_build_object('head', v_file.head_version_id), 'Restore another version first, or purge the file.'
+        );
+    end if;
+    select v.* into v_newest
+    from public.file_versions as v
+    where v.file_id = v_file.id and v.id <> v_version.id
+    order by v.no desc
+    limit 1;
+    if v_newest.id is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is the only version.', jsonb_build_object('head', null), 'Purge the file instead.'
+        );
+    end if;
+
+    perform private.delete_version(v_version);
+    if v_newest.no < v_version.no then
+        update public.nodes as n
+        set size = v_newest.size, mime = coalesce(v_newest.mime, n.mime), updated_at = now()
+        where n.id = v_file.id;
+        perform private.set_version_status(
+            v_newest.id, v_newest.status, v_newest.error_code, v_newest.error_message
+        );
+    end if;
+    return to_jsonb(v_version) - 'blob_id';
+end;
+$$;
+
+COMMENT ON FUNCTION private.purge_version(file_id uuid, version_id uuid) IS 'Behind public.purge_version.';
 
 CREATE FUNCTION private.query_terms(query text, languages text[]) RETURNS TABLE(term integer, frequency integer)
     LANGUAGE sql STABLE ROWS 20
@@ -5691,6 +6185,21 @@ $$;
 
 COMMENT ON FUNCTION private.require_permission(permission text) IS 'Passes callers whose role has the permission, and holders of a good link. Raises NOT_AUTHENTICATED, FORBIDDEN.';
 
+CREATE FUNCTION private.require_purge(node_id uuid) RETURNS public.nodes
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_unpurged(node_id);
+    return private.require_level(
+        node_id, case when private.has_permission('delete_documents') then 'edit' else 'manage' end, true
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_purge(node_id uuid) IS 'The node, trashed or not, when the caller may purge it: with the level manage, or edit and the permission
+delete_documents. Raises LOCKED, NOT_FOUND, FORBIDDEN.';
+
 CREATE FUNCTION private.require_quota(owner_id uuid, size bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -5750,6 +6259,49 @@ $$;
 COMMENT ON FUNCTION private.require_target(target_id uuid) IS 'The folder to put something into, a null row for the caller''s own root. Raises as require_level, and INVALID_ARGUMENT
 (field target).';
 
+CREATE FUNCTION private.require_trashed(node_id uuid) RETURNS public.nodes
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+begin
+    perform private.require_unpurged(node_id);
+    v_node := private.require_level(node_id, 'edit', true);
+    if v_node.trashed_at is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is not in the trash.', jsonb_build_object('id', node_id),
+            'list_trash shows what can be restored.'
+        );
+    end if;
+    return v_node;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_trashed(node_id uuid) IS 'The node, when it is in the trash and the caller has the level edit on it. Raises CONFLICT_STATE, LOCKED, NOT_FOUND,
+FORBIDDEN.';
+
+CREATE FUNCTION private.require_unpurged(node_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    -- to others it does not exist any more
+    if exists (
+        select 1 from public.nodes as n
+        where n.id = require_unpurged.node_id
+            and n.purged_at is not null
+            and private.level_rank(private.user_level(auth.uid(), n)) >= private.level_rank('manage')
+    ) then
+        perform private.raise_error(
+            'LOCKED', 'This is being deleted for good.', jsonb_build_object('id', node_id)
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_unpurged(node_id uuid) IS 'Raises LOCKED for a node that is being purged, to those who have the level manage on it.';
+
 CREATE FUNCTION private.require_user() RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -5765,6 +6317,28 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.require_user() IS 'The id of the signed-in, active caller. Raises NOT_AUTHENTICATED.';
+
+CREATE FUNCTION private.require_version(file_id uuid, version_id uuid) RETURNS public.file_versions
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_version public.file_versions;
+begin
+    select v.* into v_version
+    from public.file_versions as v
+    where v.id = require_version.version_id and v.file_id = require_version.file_id;
+    if v_version.id is null then
+        perform private.raise_error(
+            'NOT_FOUND', 'The file has no such version.', jsonb_build_object('id', version_id),
+            'file_details lists the versions.'
+        );
+    end if;
+    return v_version;
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_version(file_id uuid, version_id uuid) IS 'A version of this file. Raises NOT_FOUND.';
 
 CREATE TABLE public.workspaces (
     id uuid NOT NULL,
@@ -5867,6 +6441,184 @@ CREATE FUNCTION private.responsible_for(node public.nodes) RETURNS uuid
 $$;
 
 COMMENT ON FUNCTION private.responsible_for(node public.nodes) IS 'Who hears of what happens to a node: its owner; in a workspace, who made it.';
+
+CREATE FUNCTION private.restore_node(node_id uuid, on_conflict text, ids uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+    v_place public.nodes;
+    v_sibling public.nodes;
+    v_name text;
+    v_is_moved boolean := false;
+    v_is_skipped boolean := false;
+begin
+    select n.* into v_node from public.nodes as n where n.id = node_id and n.trashed_at is null;
+    if not exists (select 1 from unnest(v_node.path) as a (id) where a.id <> node_id and a.id = any(ids)) then
+        v_node := private.require_trashed(node_id);
+        v_place := private.trash_place(v_node);
+        v_is_moved := v_place.id is distinct from v_node.parent_id;
+        if v_is_moved and v_place.id is not null then
+            perform private.require_level(v_place.id, 'edit');
+        elsif v_is_moved and v_node.owner_id <> auth.uid() then
+            perform private.raise_error(
+                'FORBIDDEN', 'Its folder is in the trash too, and there is none left that you may write to.',
+                jsonb_build_object('id', node_id), 'Ask the owner to restore it.'
+            );
+        end if;
+        v_name := v_node.name;
+        v_sibling := private.find_sibling(v_node.owner_id, v_place.id, v_name);
+        if v_sibling.id is not null then
+            if on_conflict = 'rename' then
+                v_name := private.free_name(v_node.owner_id, v_place.id, v_name);
+            elsif on_conflict = 'skip' then
+                v_is_skipped := true;
+            elsif on_conflict = 'replace' and not exists ( -- neither is what is restored, nor holds it
+                select 1 from public.nodes as n where n.id = any(ids) and n.path @> array[v_sibling.id]
+            ) then
+                perform private.trash_nodes(array[v_sibling.id]);
+            else
+                perform private.raise_name_conflict(v_sibling, v_name);
+            end if;
+        end if;
+        if not v_is_skipped then
+            perform private.place_restored(v_node, v_place, v_name);
+        end if;
+    end if; -- else it came back with a folder of the same batch
+    return jsonb_build_object(
+        'id', node_id,
+        'name', coalesce(v_name, v_node.name),
+        'parent_id', case when v_is_moved and not v_is_skipped then v_place.id else v_node.parent_id end,
+        'skipped', v_is_skipped,
+        'replaced_id', case when on_conflict = 'replace' then v_sibling.id end,
+        'moved', v_is_moved and not v_is_skipped
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.restore_node(node_id uuid, on_conflict text, ids uuid[]) IS 'Restores one node of the batch ids, everything being locked; the item of the answer.';
+
+CREATE FUNCTION private.restore_nodes(ids uuid[], on_conflict text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_policy text;
+    v_ids uuid[];
+    v_locked_ids uuid[];
+    v_in_the_way uuid[] := '{}';
+    v_id uuid;
+    v_items jsonb := '{}';
+    v_errors jsonb[] := '{}';
+    v_detail text;
+begin
+    perform private.require_writer();
+    if on_conflict = 'version' then
+        perform private.raise_invalid('on_conflict', 'on_conflict must be fail, rename (keep_both), replace or skip.');
+    end if;
+    v_policy := private.check_conflict_policy(on_conflict);
+    v_ids := private.check_ids(ids);
+    v_locked_ids := private.steerable_ids(v_ids);
+    perform private.lock_tree(array(select n.owner_id from public.nodes as n where n.id = any(v_locked_ids)));
+    if v_policy = 'replace' then
+        v_in_the_way := private.restored_over(v_locked_ids);
+    end if;
+    perform private.lock_subtrees(
+        v_locked_ids || v_in_the_way,
+        array(select unnest(n.path) from public.nodes as n where n.id = any(v_locked_ids)) -- where they return to
+    );
+    if v_policy = 'replace' and not private.restored_over(v_locked_ids) <@ v_in_the_way then
+        perform private.raise_error('LOCKED', 'Something there was changed at the same time.', '{}', 'Try again.');
+    end if;
+
+    -- folders before what is inside of them
+    for v_id in
+        select i.id
+        from unnest(v_ids) with ordinality as i (id, position)
+        left join public.nodes as n on n.id = i.id
+        order by cardinality(n.path), i.position
+    loop
+        begin
+            v_items := v_items || jsonb_build_object(v_id, private.restore_node(v_id, v_policy, v_ids));
+        exception when others then
+            get stacked diagnostics v_detail = pg_exception_detail;
+            v_errors := v_errors || private.batch_item(v_id, sqlstate, sqlerrm, v_detail);
+        end;
+    end loop;
+    perform private.raise_batch(to_jsonb(v_errors));
+    return jsonb_build_object('items', coalesce((
+        select jsonb_agg(v_items -> i.id::text order by i.position)
+        from unnest(v_ids) with ordinality as i (id, position)
+    ), '[]'));
+end;
+$$;
+
+COMMENT ON FUNCTION private.restore_nodes(ids uuid[], on_conflict text) IS 'Behind public.restore_nodes.';
+
+CREATE FUNCTION private.restore_version(file_id uuid, version_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_file public.nodes;
+    v_version public.file_versions;
+begin
+    perform private.require_unpurged(file_id);
+    perform private.require_level(file_id, 'edit');
+    perform private.lock_file(file_id);
+    v_file := private.require_level(file_id, 'edit');
+    v_version := private.require_version(file_id, version_id);
+    if not exists (
+        select 1 from public.file_versions as v where v.file_id = v_file.id and v.no > v_version.no
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This is the newest version already.', jsonb_build_object('head', v_file.head_version_id)
+        );
+    end if;
+    v_version.id := private.append_version(v_file.id, v_version.id, auth.uid());
+    return (select to_jsonb(v) - 'blob_id' from public.file_versions as v where v.id = v_version.id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.restore_version(file_id uuid, version_id uuid) IS 'Behind public.restore_version.';
+
+CREATE FUNCTION private.restored_over(ids uuid[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(s.id), '{}')
+    from public.nodes as n
+    cross join lateral private.trash_place(n) as p
+    cross join lateral private.find_sibling(n.owner_id, p.id, n.name) as s
+    where n.id = any(restored_over.ids) and n.trashed_at is not null and s.id is not null;
+$$;
+
+COMMENT ON FUNCTION private.restored_over(ids uuid[]) IS 'Living nodes that have the names of these trashed ones in the places where they return to.';
+
+CREATE FUNCTION private.resume_work(node_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    -- what a user cancelled before stays cancelled
+    update public.ingest_jobs as j
+    set
+        state = 'queued', progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        error_code = null, error_message = null, run_after = now(), started_at = null, finished_at = null,
+        worker = null
+    from public.nodes as n
+    where n.path @> array[resume_work.node_id]
+        and n.trashed_at is null
+        and j.file_id = n.id
+        and j.state = 'cancelled' and j.error_code = 'trashed';
+    if found then
+        perform pg_notify('narwhal_jobs', '');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.resume_work(node_id uuid) IS 'Queues again the ingestion that the trash stopped below a node.';
 
 CREATE FUNCTION private.retry_ingest(file_id uuid, from_stage text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6705,6 +7457,18 @@ $_$;
 
 COMMENT ON FUNCTION private.split_name(name text, OUT stem text, OUT extension text) IS 'A file name as stem and extension with its dot ("" when it has none).';
 
+CREATE FUNCTION private.steerable_ids(ids uuid[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(n.id order by n.id), '{}')
+    from public.nodes as n
+    where n.id = any(steerable_ids.ids)
+        and private.level_rank(private.my_level(n, true)) >= private.level_rank('edit');
+$$;
+
+COMMENT ON FUNCTION private.steerable_ids(ids uuid[]) IS 'Those that the caller may at least trash or restore: nobody locks what they may not write.';
+
 CREATE FUNCTION private.stop_work(node_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -6712,7 +7476,9 @@ CREATE FUNCTION private.stop_work(node_ids uuid[]) RETURNS void
 begin
     perform private.abort_uploads(node_ids);
     update public.ingest_jobs as j
-    set state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now()
+    set
+        state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now(),
+        error_code = 'trashed', error_message = 'Its file was moved to the trash.'
     from public.nodes as n
     where n.path && node_ids and j.file_id = n.id and j.state in ('queued', 'running');
 end;
@@ -7911,18 +8677,86 @@ CREATE FUNCTION private.trash_nodes(ids uuid[]) RETURNS integer
     SET search_path TO ''
     AS $$
 declare
+    v_ids uuid[];
     v_id uuid;
-    v_count integer;
+    v_errors jsonb[] := '{}';
+    v_detail text;
 begin
     perform private.require_writer();
-    for v_id in select distinct unnest(ids) order by 1 loop
-        perform private.require_level(v_id, 'edit');
+    v_ids := private.check_ids(ids);
+    perform private.lock_subtrees(private.steerable_ids(v_ids));
+    foreach v_id in array v_ids loop
+        begin
+            perform private.require_not_root(private.require_level(v_id, 'edit'));
+        exception when others then
+            get stacked diagnostics v_detail = pg_exception_detail;
+            v_errors := v_errors || private.batch_item(v_id, sqlstate, sqlerrm, v_detail);
+        end;
     end loop;
-    -- nodes, owners, jobs: the order in which everything locks
-    perform from public.nodes as n where n.path && ids order by n.id for update;
-    perform from public.owners as o
-    where o.id in (select n.owner_id from public.nodes as n where n.path && ids)
-    order by o.id for no key update;
+    perform private.raise_batch(to_jsonb(v_errors));
+    return private.trash_trees(v_ids);
+end;
+$$;
+
+COMMENT ON FUNCTION private.trash_nodes(ids uuid[]) IS 'Behind public.trash_nodes.';
+
+CREATE FUNCTION private.trash_place(node public.nodes) RETURNS public.nodes
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select a.*
+    from public.nodes as a
+    where a.id = any((node).path) and a.id <> (node).id and a.trashed_at is null
+    order by cardinality(a.path) desc
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.trash_place(node public.nodes) IS 'The folder that a trashed node returns to: its own while that lives, else the nearest living one above; a null row for
+the owner''s root.';
+
+CREATE FUNCTION private.trash_roots(page_size integer, before_at timestamp with time zone, before_id uuid) RETURNS SETOF public.nodes
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select r.*
+    from (
+        select n.*
+        from unnest(private.my_owner_ids()) as o (id)
+        cross join lateral (
+            select t.*
+            from public.nodes as t
+            where t.owner_id = o.id and t.trash_root_id = t.id and t.purged_at is null
+                and (before_at is null or (t.trashed_at, t.id) < (before_at, before_id))
+            order by t.trashed_at desc, t.id desc
+            limit page_size
+        ) as n
+        where private.level_rank(private.owner_level(auth.uid(), o.id)) >= private.level_rank('edit')
+        union all
+        (
+            select t.*
+            from public.nodes as t
+            where t.trashed_by = auth.uid() and t.trash_root_id = t.id and t.purged_at is null
+                and t.owner_id <> all((select private.my_owner_ids())::uuid[])
+                and private.level_rank(private.my_level(t, true)) >= private.level_rank('edit')
+                and (before_at is null or (t.trashed_at, t.id) < (before_at, before_id))
+            order by t.trashed_at desc, t.id desc
+            limit page_size
+        )
+    ) as r
+    order by r.trashed_at desc, r.id desc
+    limit page_size;
+$$;
+
+COMMENT ON FUNCTION private.trash_roots(page_size integer, before_at timestamp with time zone, before_id uuid) IS 'What the caller may restore, newest first: of the owners that they may write for, and what they trashed elsewhere.';
+
+CREATE FUNCTION private.trash_trees(ids uuid[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_count integer;
+begin
+    -- what was trashed before keeps its own root
     update public.nodes as n
     set trashed_at = now(), trashed_by = auth.uid(), trash_root_id = (
         select r.id from unnest(n.path) with ordinality as r (id, depth) where r.id = any(ids) order by r.depth limit 1
@@ -7934,7 +8768,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.trash_nodes(ids uuid[]) IS 'Behind public.trash_nodes.';
+COMMENT ON FUNCTION private.trash_trees(ids uuid[]) IS 'Puts these nodes and all below them into the trash, whoever asks; how many nodes. The caller has locked them.';
 
 CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
     LANGUAGE sql
@@ -8407,6 +9241,16 @@ COMMENT ON FUNCTION public.embedding_space(space text, kind text) IS 'Which mode
 
 space: a name, or ''active''. Raises INVALID_ARGUMENT (field space) for an unknown or retired one.';
 
+CREATE FUNCTION public.empty_trash(owner_id uuid DEFAULT NULL::uuid) RETURNS integer
+    LANGUAGE sql
+    SET search_path TO ''
+    SET statement_timeout TO '120s'
+    AS $$ select private.empty_trash(owner_id); $$;
+
+COMMENT ON FUNCTION public.empty_trash(owner_id uuid) IS 'Delete all that is in your trash for good; returns how many nodes.
+
+owner_id: a workspace whose trash to empty instead (level manage). Raises NOT_FOUND, FORBIDDEN.';
+
 CREATE FUNCTION public.file_details(file_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -8682,6 +9526,18 @@ COMMENT ON FUNCTION public.list_tags() IS 'The tags of all that you can read, th
 
 At most 1000, in one page. Tags in the trash do not count.';
 
+CREATE FUNCTION public.list_trash(page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_trash(page_size, cursor); $$;
+
+COMMENT ON FUNCTION public.list_trash(page_size integer, cursor text) IS 'List what was trashed, newest first: {items, next_cursor}; what was trashed along with a folder is inside of it.
+
+It has what is in your own trash and in that of workspaces where you have level edit, and what you trashed elsewhere
+while you still have level edit there. An item is the node with path (names of the place it was in, as far as you may
+see them), trashed_at, trashed_by and purge_at (when it will be deleted for good; null for never). page_size: 1 to 1000.
+cursor: the next_cursor of the page before. Raises INVALID_ARGUMENT (field page_size or cursor).';
+
 CREATE FUNCTION public.list_users(query text DEFAULT NULL::text, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -8760,12 +9616,26 @@ there were nobody. At most 200 ids. Raises INVALID_ARGUMENT (field ids).';
 CREATE FUNCTION public.purge_nodes(ids uuid[]) RETURNS integer
     LANGUAGE sql
     SET search_path TO ''
+    SET statement_timeout TO '120s'
     AS $$ select private.purge_nodes(ids); $$;
 
 COMMENT ON FUNCTION public.purge_nodes(ids uuid[]) IS 'Delete files and folders for good, trashed or not, with all below them; returns how many nodes. All or nothing.
 
-Rows, text and vectors go and the quota returns in the same transaction; the objects follow through a worker. Needs
-level manage. Raises NOT_FOUND, FORBIDDEN.';
+From the commit on they are gone for everybody and the quota is returned; rows, vectors and objects follow through a
+worker. Needs level manage, or level edit and the permission delete_documents. Raises INVALID_ARGUMENT (field ids),
+NOT_FOUND, FORBIDDEN, CONFLICT_STATE (the root folder of a workspace), LOCKED while it is being purged already;
+details.items has every id that cannot be purged.';
+
+CREATE FUNCTION public.purge_version(file_id uuid, version_id uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.purge_version(file_id, version_id); $$;
+
+COMMENT ON FUNCTION public.purge_version(file_id uuid, version_id uuid) IS 'Delete one version of a file for good and return what it was. Its text goes and its quota returns at once, unless
+another version has the same bytes; the object follows through a worker.
+
+Needs level manage, or level edit and the permission delete_documents. Raises CONFLICT_STATE {head} for the version that
+the file has now and for its only one, NOT_FOUND, FORBIDDEN, LOCKED.';
 
 CREATE FUNCTION public.record_view(node uuid) RETURNS public.node_user_state
     LANGUAGE sql
@@ -8823,6 +9693,34 @@ CREATE FUNCTION public.resolve_comment(id uuid, is_resolved boolean DEFAULT true
 COMMENT ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) IS 'Say that the matter of a comment is settled, or open again; returns the comment.
 
 Needs level comment. Raises NOT_FOUND, FORBIDDEN, INVALID_ARGUMENT (field id) for an answer.';
+
+CREATE FUNCTION public.restore_nodes(ids uuid[], on_conflict text DEFAULT 'fail'::text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    SET statement_timeout TO '120s'
+    AS $$ select private.restore_nodes(ids, on_conflict); $$;
+
+COMMENT ON FUNCTION public.restore_nodes(ids uuid[], on_conflict text) IS 'Bring files and folders back from the trash, with all that went along: {items: [{id, name, parent_id, skipped,
+replaced_id, moved}]}. All or nothing.
+
+They return to where they were, with shares, versions and text; into the nearest living folder above when theirs is gone
+(moved, parent_id null for the owner''s root). What was trashed before its folder stays in the trash; something inside of
+a trashed folder can be restored on its own. Ingestion that the trash stopped goes on; a file whose upload the trash
+stopped does not come back. on_conflict, when the name is taken: fail, rename (keep_both), replace (what is there goes to
+the trash, replaced_id) or skip. Needs level edit, and on the folder too when it is another one. Raises CONFLICT_NAME
+{existing_id, suggested}, CONFLICT_STATE when it is not in the trash, INVALID_ARGUMENT (field ids or on_conflict),
+NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be restored.';
+
+CREATE FUNCTION public.restore_version(file_id uuid, version_id uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.restore_version(file_id, version_id); $$;
+
+COMMENT ON FUNCTION public.restore_version(file_id uuid, version_id uuid) IS 'Make an earlier version of a file its newest again, as a version of its own, and return that.
+
+It takes no space, and nothing is read or embedded again: searches find it at once. Shares and links stay. Needs level
+edit. Raises CONFLICT_STATE for the newest version and for one whose bytes are gone (rejected), NOT_FOUND, FORBIDDEN,
+LOCKED.';
 
 CREATE FUNCTION public.retry_ingest(file_id uuid, from_stage text DEFAULT NULL::text) RETURNS integer
     LANGUAGE sql
@@ -8933,12 +9831,14 @@ most 50. `remove` comes before `add`, so both together change the spelling. Need
 CREATE FUNCTION public.trash_nodes(ids uuid[]) RETURNS integer
     LANGUAGE sql
     SET search_path TO ''
+    SET statement_timeout TO '120s'
     AS $$ select private.trash_nodes(ids); $$;
 
 COMMENT ON FUNCTION public.trash_nodes(ids uuid[]) IS 'Move files and folders, with all below them, to the trash; returns how many nodes. All or nothing.
 
-From the commit on nothing returns them; uploads and ingestion under way are stopped. Needs level edit. Raises
-NOT_FOUND, FORBIDDEN.';
+From the commit on nothing returns them, list_trash apart; uploads and ingestion under way are stopped. Needs level
+edit. Raises INVALID_ARGUMENT (field ids), NOT_FOUND, FORBIDDEN, CONFLICT_STATE (the root folder of a workspace),
+LOCKED; details.items has every id that cannot be trashed.';
 
 CREATE FUNCTION public.unshare_node(share_id uuid) RETURNS jsonb
     LANGUAGE sql
@@ -9086,6 +9986,14 @@ CREATE TABLE private.owner_terms (
 );
 
 COMMENT ON TABLE private.owner_terms IS 'Document frequency: how many of an owner''s chunks in service have a term.';
+
+CREATE TABLE private.purge_queue (
+    node_id uuid NOT NULL,
+    purged_by uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE private.purge_queue IS 'What was purged and still has rows: a worker removes it and all below. An entry goes with its node, the last one.';
 
 CREATE TABLE private.quota_ledger (
     id bigint NOT NULL,
@@ -9238,39 +10146,6 @@ ALTER TABLE public.embedding_spaces ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE public.file_versions (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    file_id uuid NOT NULL,
-    no integer NOT NULL,
-    blob_id uuid,
-    size bigint NOT NULL,
-    sha256 text,
-    mime text,
-    format text,
-    status text DEFAULT 'queued'::text NOT NULL,
-    error_code text,
-    error_message text,
-    language text,
-    is_paged boolean,
-    page_count integer,
-    created_by uuid,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT file_versions_no_check CHECK ((no > 0)),
-    CONSTRAINT file_versions_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'processing'::text, 'ready'::text, 'failed'::text, 'skipped'::text, 'rejected'::text])))
-);
-
-COMMENT ON TABLE public.file_versions IS 'The contents a file has had. Versions are immutable; the head is in nodes.';
-
-COMMENT ON COLUMN public.file_versions.blob_id IS 'Its bytes; null once they are purged (a rejected version).';
-
-COMMENT ON COLUMN public.file_versions.format IS 'What a worker recognised: pdf, docx, …; null when nothing reads it.';
-
-COMMENT ON COLUMN public.file_versions.error_code IS 'Why it is not searchable: encrypted_pdf, corrupt, unsupported_media, magic_mismatch, limit_…, no_text.';
-
-COMMENT ON COLUMN public.file_versions.language IS 'Main language of the text, ISO 639-1; null when unclear.';
-
-COMMENT ON COLUMN public.file_versions.is_paged IS 'Whether page numbers are real pages, slides or sheets; null until it was read.';
 
 CREATE TABLE public.node_stats (
     node_id uuid NOT NULL,
@@ -9438,6 +10313,9 @@ ALTER TABLE ONLY private.owner_statistics
 
 ALTER TABLE ONLY private.owner_terms
     ADD CONSTRAINT owner_terms_pkey PRIMARY KEY (owner_id, term);
+
+ALTER TABLE ONLY private.purge_queue
+    ADD CONSTRAINT purge_queue_pkey PRIMARY KEY (node_id);
 
 ALTER TABLE ONLY private.quota_ledger
     ADD CONSTRAINT quota_ledger_pkey PRIMARY KEY (id);
@@ -9651,6 +10529,8 @@ CREATE INDEX nodes_created_by_idx ON public.nodes USING btree (created_by);
 
 CREATE INDEX nodes_head_version_id_idx ON public.nodes USING btree (head_version_id);
 
+CREATE INDEX nodes_my_trash_idx ON public.nodes USING btree (trashed_by, trashed_at, id) WHERE ((trash_root_id = id) AND (purged_at IS NULL));
+
 CREATE INDEX nodes_owner_id_idx ON public.nodes USING btree (owner_id);
 
 CREATE INDEX nodes_parent_id_idx ON public.nodes USING btree (parent_id);
@@ -9659,7 +10539,11 @@ CREATE INDEX nodes_path_idx ON public.nodes USING gin (path);
 
 CREATE INDEX nodes_pending_idx ON public.nodes USING btree (owner_id, id) WHERE ((status = ANY (ARRAY['queued'::text, 'processing'::text])) AND (trashed_at IS NULL));
 
+CREATE INDEX nodes_purged_idx ON public.nodes USING btree (cardinality(path) DESC, id) WHERE (purged_at IS NOT NULL);
+
 CREATE UNIQUE INDEX nodes_sibling_name_key ON public.nodes USING btree (owner_id, parent_id, lower((NORMALIZE(name, NFC) COLLATE pg_c_utf8))) NULLS NOT DISTINCT WHERE (trashed_at IS NULL);
+
+CREATE INDEX nodes_trash_idx ON public.nodes USING btree (owner_id, trashed_at, id) WHERE ((trash_root_id = id) AND (purged_at IS NULL));
 
 CREATE INDEX nodes_trash_root_id_idx ON public.nodes USING btree (trash_root_id) WHERE (trashed_at IS NOT NULL);
 
@@ -9898,6 +10782,9 @@ ALTER TABLE ONLY private.owner_statistics
 ALTER TABLE ONLY private.owner_terms
     ADD CONSTRAINT owner_terms_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.purge_queue
+    ADD CONSTRAINT purge_queue_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
@@ -10085,6 +10972,8 @@ ALTER TABLE private.owner_statistics ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.owner_terms ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.purge_queue ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.quota_ledger ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
@@ -10187,7 +11076,7 @@ ALTER TABLE public.share_links ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.shares ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY uploaders_can_select ON public.uploads FOR SELECT TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR (owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[]))));
+CREATE POLICY uploaders_can_select ON public.uploads FOR SELECT TO authenticated USING (((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR (owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[]))) AND (NOT private.is_trashed(file_id))));
 
 ALTER TABLE public.uploads ENABLE ROW LEVEL SECURITY;
 
@@ -10403,6 +11292,8 @@ REVOKE ALL ON FUNCTION private.create_workspace(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.create_workspace(name text) TO anon;
 GRANT ALL ON FUNCTION private.create_workspace(name text) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.current_version_id(node public.nodes) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.custom_access_token_hook(event jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.custom_access_token_hook(event jsonb) TO supabase_auth_admin;
 
@@ -10420,6 +11311,12 @@ REVOKE ALL ON FUNCTION private.delete_group(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.delete_group(id uuid) TO anon;
 GRANT ALL ON FUNCTION private.delete_group(id uuid) TO authenticated;
 
+GRANT SELECT ON TABLE public.file_versions TO anon;
+GRANT SELECT ON TABLE public.file_versions TO authenticated;
+GRANT SELECT ON TABLE public.file_versions TO service_role;
+
+REVOKE ALL ON FUNCTION private.delete_version(version public.file_versions) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
@@ -10434,6 +11331,10 @@ GRANT ALL ON FUNCTION private.effective_access(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.empty_trash(owner_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.empty_trash(owner_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.empty_trash(owner_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.error_status(error text) FROM PUBLIC;
@@ -10446,8 +11347,14 @@ REVOKE ALL ON FUNCTION private.expire_link_grants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.expire_notifications() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.expire_notifications() TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.expire_trash(max_nodes integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.expire_uploads(owner_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.expire_uploads(owner_id uuid) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.expire_versions(max_versions integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.expired_versions(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
 
@@ -10561,6 +11468,9 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO authenticated;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO service_role;
 
+REVOKE ALL ON FUNCTION private.is_trashed(node_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.is_trashed(node_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) TO narwhal_worker;
 
@@ -10601,6 +11511,10 @@ REVOKE ALL ON FUNCTION private.list_tags() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_tags() TO anon;
 GRANT ALL ON FUNCTION private.list_tags() TO authenticated;
 
+REVOKE ALL ON FUNCTION private.list_trash(page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_trash(page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION private.list_trash(page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION private.list_users(query text, page_size integer, cursor text) TO authenticated;
@@ -10612,6 +11526,8 @@ GRANT ALL ON FUNCTION private.list_workspace_members(workspace_id uuid) TO authe
 REVOKE ALL ON FUNCTION private.list_workspaces() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_workspaces() TO anon;
 GRANT ALL ON FUNCTION private.list_workspaces() TO authenticated;
+
+REVOKE ALL ON FUNCTION private.lock_file(file_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) FROM PUBLIC;
 
@@ -10630,6 +11546,8 @@ GRANT UPDATE(preferences) ON TABLE public.user_profiles TO authenticated;
 REVOKE ALL ON FUNCTION private.lock_profile(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_statistics(owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.lock_subtrees(root_ids uuid[], ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_tree(owner_ids uuid[]) FROM PUBLIC;
 
@@ -10758,6 +11676,8 @@ REVOKE ALL ON FUNCTION private.person_json(user_id uuid, email text) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.plans TO authenticated;
 GRANT SELECT ON TABLE public.plans TO service_role;
 
@@ -10772,9 +11692,20 @@ REVOKE ALL ON FUNCTION private.prune_audit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.public_facts(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.purge_batch(max_nodes integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.purge_batch(max_nodes integer) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.purge_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.purge_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.purge_nodes(ids uuid[]) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.purge_trash(owner_id uuid, before_at timestamp with time zone, max_nodes bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.purge_trees(ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.query_terms(query text, languages text[]) FROM PUBLIC;
 
@@ -10869,6 +11800,8 @@ REVOKE ALL ON FUNCTION private.require_other_manager(member public.group_members
 
 REVOKE ALL ON FUNCTION private.require_permission(permission text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.require_purge(node_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.require_quota(owner_id uuid, size bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_reader() FROM PUBLIC;
@@ -10878,10 +11811,16 @@ GRANT ALL ON FUNCTION private.require_reader() TO service_role;
 
 REVOKE ALL ON FUNCTION private.require_target(target_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.require_trashed(node_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_unpurged(node_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.require_user() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.require_user() TO anon;
 GRANT ALL ON FUNCTION private.require_user() TO authenticated;
 GRANT ALL ON FUNCTION private.require_user() TO service_role;
+
+REVOKE ALL ON FUNCTION private.require_version(file_id uuid, version_id uuid) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.workspaces TO authenticated;
 GRANT SELECT ON TABLE public.workspaces TO service_role;
@@ -10895,6 +11834,20 @@ GRANT ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) TO a
 GRANT ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.responsible_for(node public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.restore_node(node_id uuid, on_conflict text, ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.restore_nodes(ids uuid[], on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.restore_nodes(ids uuid[], on_conflict text) TO anon;
+GRANT ALL ON FUNCTION private.restore_nodes(ids uuid[], on_conflict text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.restore_version(file_id uuid, version_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.restore_version(file_id uuid, version_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.restore_version(file_id uuid, version_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.restored_over(ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.resume_work(node_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) TO anon;
@@ -10967,6 +11920,8 @@ REVOKE ALL ON FUNCTION private.shares_something(user_id uuid, other_id uuid) FRO
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.split_name(name text, OUT stem text, OUT extension text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.steerable_ids(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 
@@ -11066,6 +12021,12 @@ REVOKE ALL ON FUNCTION private.transfer_nodes(node_id uuid, from_owner_id uuid, 
 REVOKE ALL ON FUNCTION private.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.trash_place(node public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.trash_roots(page_size integer, before_at timestamp with time zone, before_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.trash_trees(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
 
@@ -11167,6 +12128,10 @@ REVOKE ALL ON FUNCTION public.embedding_space(space text, kind text) FROM PUBLIC
 GRANT ALL ON FUNCTION public.embedding_space(space text, kind text) TO anon;
 GRANT ALL ON FUNCTION public.embedding_space(space text, kind text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.empty_trash(owner_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.empty_trash(owner_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.empty_trash(owner_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.file_details(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.file_details(file_id uuid) TO authenticated;
@@ -11211,6 +12176,10 @@ REVOKE ALL ON FUNCTION public.list_tags() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_tags() TO anon;
 GRANT ALL ON FUNCTION public.list_tags() TO authenticated;
 
+REVOKE ALL ON FUNCTION public.list_trash(page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_trash(page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.list_trash(page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION public.list_users(query text, page_size integer, cursor text) TO authenticated;
@@ -11243,6 +12212,10 @@ REVOKE ALL ON FUNCTION public.purge_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION public.purge_nodes(ids uuid[]) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.purge_version(file_id uuid, version_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.purge_version(file_id uuid, version_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.purge_version(file_id uuid, version_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.record_view(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.record_view(node uuid) TO anon;
 GRANT ALL ON FUNCTION public.record_view(node uuid) TO authenticated;
@@ -11266,6 +12239,14 @@ GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO authenticated;
 REVOKE ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) TO anon;
 GRANT ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.restore_nodes(ids uuid[], on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.restore_nodes(ids uuid[], on_conflict text) TO anon;
+GRANT ALL ON FUNCTION public.restore_nodes(ids uuid[], on_conflict text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.restore_version(file_id uuid, version_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.restore_version(file_id uuid, version_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.restore_version(file_id uuid, version_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO anon;
@@ -11329,10 +12310,6 @@ GRANT SELECT ON TABLE public.audit_logs TO service_role;
 GRANT SELECT ON TABLE public.chunks TO anon;
 GRANT SELECT ON TABLE public.chunks TO authenticated;
 GRANT SELECT ON TABLE public.chunks TO service_role;
-
-GRANT SELECT ON TABLE public.file_versions TO anon;
-GRANT SELECT ON TABLE public.file_versions TO authenticated;
-GRANT SELECT ON TABLE public.file_versions TO service_role;
 
 GRANT SELECT ON TABLE public.node_stats TO authenticated;
 GRANT SELECT ON TABLE public.node_stats TO service_role;
