@@ -39,6 +39,8 @@ HELPERS = {
     # what policies on storage.objects ask: yes or no about the caller and one key
     "holds_ticket": "tickets are read through RLS, but this runs inside Storage's insert",
     "open_object": "blobs are not in the API; it counts what holders of a link read",
+    # what policies on realtime.messages ask: yes or no about the caller and one channel
+    "can_watch": "the rule of who may read, asked once a statement",
     "find_space": "tells anon our error instead of a refusal; spaces are no secret to users",
 }
 
