@@ -689,6 +689,26 @@ $$;
 
 COMMENT ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) IS 'The document side of BM25 for some terms of a chunk; k1 = 0.9, b = 0.4.';
 
+CREATE FUNCTION private.broadcast(topic text, event text, payload jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+begin
+    if not private.is_live() then
+        return;
+    end if;
+    begin
+        -- in the transaction of the write: what is rolled back is never heard
+        execute 'select realtime.send($1, $2, $3, true)' using payload, event, topic;
+    exception when others then
+        -- realtime.send keeps its own errors to itself; whatever else, nobody's write fails for want of listeners
+        raise log 'broadcast to % failed: % (%)', topic, sqlerrm, sqlstate;
+    end;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.broadcast(topic text, event text, payload jsonb) IS 'Sends one message to a private channel when the transaction commits. Does nothing without Realtime, and never fails.';
+
 CREATE FUNCTION private.can_manage(node_id uuid) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -710,6 +730,33 @@ CREATE FUNCTION private.can_read_object(bucket text, key text) RETURNS boolean
     AS $$ select private.reads_object(bucket, key, private.my_owner_ids(), private.granted_roots()); $$;
 
 COMMENT ON FUNCTION private.can_read_object(bucket text, key text) IS 'May the caller read this object? True when it belongs to a readable file, as its bytes or as a picture of it.';
+
+CREATE FUNCTION private.can_watch(topic text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_id uuid := substring(topic from
+        '^(?:node|file|user):([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$');
+begin
+    if v_id is null or not private.is_active() then
+        return false;
+    elsif topic like 'user:%' then
+        return v_id = auth.uid();
+    end if;
+    return exists (
+        select 1
+        from public.nodes as n
+        where n.id = v_id
+            and (n.kind = 'file' or topic like 'node:%')
+            and private.is_readable(
+                n.owner_id, n.path, n.trashed_at, private.my_owner_ids(), private.granted_roots()
+            )
+    );
+end;
+$_$;
+
+COMMENT ON FUNCTION private.can_watch(topic text) IS 'May the caller listen to this channel? node:<id> and file:<id>: of what they can read; user:<id>: their own.';
 
 CREATE FUNCTION private.cancel_ingest(file_id uuid) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2138,6 +2185,69 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.create_group(name text) IS 'Behind public.create_group.';
+
+CREATE FUNCTION private.create_live_policies() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+declare
+    v_policy record;
+    v_count integer := 0;
+begin
+    if to_regclass('realtime.messages') is null then
+        return 0;
+    end if;
+    for v_policy in
+        select p.name, p.definition
+        from (values
+            (
+                'narwhal_watchers_can_select',
+                $policy$
+                for select to authenticated
+                using (
+                    extension in ('broadcast', 'presence')
+                    and topic = (select realtime.topic())
+                    and (select private.can_watch((select realtime.topic())))
+                )
+                $policy$
+            ),
+            (
+                -- presence is the clients' to say; events are sent by the triggers alone
+                'narwhal_watchers_can_insert',
+                $policy$
+                for insert to authenticated
+                with check (
+                    extension = 'presence'
+                    and topic = (select realtime.topic())
+                    and topic ~ '^(node|file):'
+                    and (select private.can_watch((select realtime.topic())))
+                )
+                $policy$
+            ),
+            (
+                'narwhal_inactive_cannot',
+                $policy$
+                as restrictive
+                for all to authenticated
+                using ((select private.is_active()))
+                $policy$
+            )
+        ) as p (name, definition)
+        where not exists (
+            select 1
+            from pg_catalog.pg_policies as e
+            where e.schemaname = 'realtime' and e.tablename = 'messages' and e.policyname = p.name
+        )
+    loop
+        execute format('create policy %I on realtime.messages %s', v_policy.name, v_policy.definition);
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.create_live_policies() IS 'Creates those of our policies on realtime.messages that are missing; how many. Call it, as the role of the migrations,
+when a project gets Realtime after them. Locks that table until the transaction ends.';
 
 CREATE FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3574,6 +3684,13 @@ CREATE FUNCTION private.is_active() RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION private.is_active() IS 'False for a deactivated or deleted user whose token is still valid. True for anon and the service.';
+
+CREATE FUNCTION private.is_live() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select to_regprocedure('realtime.send(jsonb, text, text, boolean)') is not null; $$;
+
+COMMENT ON FUNCTION private.is_live() IS 'Whether this database has Realtime.';
 
 CREATE FUNCTION private.is_me(user_id uuid, email text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -7866,6 +7983,26 @@ $$;
 
 COMMENT ON FUNCTION private.tg_chunk_terms__count() IS 'Keeps the statistics equal to what is in service, whatever inserts or deletes, cascades included.';
 
+CREATE FUNCTION private.tg_comments__broadcast() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.broadcast(
+        'node:' || n.id, 'comment',
+        jsonb_build_object(
+            'nodes', jsonb_build_array(jsonb_build_object('node_id', n.id, 'kind', n.kind)), 'count', 1,
+            'comment_id', coalesce(new.id, old.id)
+        )
+    )
+    from public.nodes as n
+    where private.is_live() and n.id = coalesce(new.node_id, old.node_id) and n.trashed_at is null;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_comments__broadcast() IS 'Tells who listens to a node that its comments changed.';
+
 CREATE FUNCTION private.tg_file_versions__audit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -7977,6 +8114,46 @@ $$;
 
 COMMENT ON FUNCTION private.tg_group_members__notify() IS 'Tells people that they are in a group, or no longer; not when the whole group goes.';
 
+CREATE FUNCTION private.tg_ingest_jobs__broadcast() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_message record;
+begin
+    if not private.is_live() then
+        return null;
+    end if;
+    -- planned each time, as for nodes; a lease that is only renewed is not told
+    for v_message in execute format(
+        $query$
+        select
+            'file:' || n.file_id as topic,
+            jsonb_build_object(
+                'job_id', n.id, 'version_id', n.version_id, 'stage', n.stage, 'space_id', n.space_id, 'state', n.state,
+                'progress', n.progress, 'pages_done', n.pages_done, 'pages_total', n.pages_total,
+                'error_code', n.error_code
+            ) as payload
+        from made as n
+        inner join public.nodes as f on f.id = n.file_id and f.trashed_at is null and f.created_at < now()
+        %s
+        order by n.id
+        limit 200
+        $query$,
+        case tg_op when 'UPDATE' then $query$
+            inner join gone as o on o.id = n.id
+            where (o.state, o.progress, o.pages_done, o.pages_total, o.error_code)
+                is distinct from (n.state, n.progress, n.pages_done, n.pages_total, n.error_code)
+        $query$ else '' end
+    ) loop
+        perform private.broadcast(v_message.topic, 'ingest', v_message.payload);
+    end loop;
+    return null; -- after trigger
+end;
+$_$;
+
+COMMENT ON FUNCTION private.tg_ingest_jobs__broadcast() IS 'Tells who listens to a file where its ingestion is: at each change of state, and of progress at each heartbeat.';
+
 CREATE FUNCTION private.tg_nodes__audit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -8082,6 +8259,101 @@ $_$;
 
 COMMENT ON FUNCTION private.tg_nodes__audit() IS 'Records what happens to nodes, one row for each node that is not below another one of the same statement.';
 
+CREATE FUNCTION private.tg_nodes__broadcast() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_events text;
+    v_message record;
+begin
+    if not private.is_live() then
+        return null;
+    end if;
+    v_events := case tg_op
+        when 'INSERT' then $query$
+            select 'created' as event, n.id, n.kind, n.status, null::uuid as version_id, n.parent_id,
+                n.parent_id as old_parent_id, n.owner_id, n.owner_id as old_owner_id, true as is_nested
+            from made as n
+        $query$
+        when 'UPDATE' then $query$
+            select e.event, n.id, n.kind, case e.event when 'version' then null else n.status end as status,
+                case e.event when 'version' then n.head_version_id end as version_id, n.parent_id,
+                o.parent_id as old_parent_id, n.owner_id, o.owner_id as old_owner_id,
+                e.event in ('purged', 'trashed', 'restored') as is_nested
+            from gone as o
+            inner join made as n on n.id = o.id
+            cross join lateral (values
+                (case
+                    when o.trashed_at is null and n.purged_at is not null then 'purged'
+                    when o.trashed_at is null and n.trashed_at is not null then 'trashed'
+                    when o.trashed_at is not null and n.trashed_at is null then 'restored'
+                    when n.trashed_at is not null then null -- nobody listens there
+                    when o.parent_id is distinct from n.parent_id then 'moved'
+                    when o.name <> n.name then 'renamed'
+                end),
+                (case when o.status <> n.status then 'status' end),
+                (case when o.head_version_id is distinct from n.head_version_id then 'version' end)
+            ) as e (event)
+            where e.event in ('purged', 'trashed', 'restored', 'moved', 'renamed')
+                -- what was made in this transaction nobody has seen yet, and a copy may be of thousands of files
+                or e.event in ('status', 'version') and n.created_at < now() and num_nulls(o.trashed_at, n.trashed_at) = 2
+        $query$
+        when 'DELETE' then $query$
+            select 'purged' as event, o.id, o.kind, o.status, null::uuid as version_id, o.parent_id,
+                o.parent_id as old_parent_id, o.owner_id, o.owner_id as old_owner_id, true as is_nested
+            from gone as o
+            where o.trashed_at is null
+        $query$
+    end;
+    -- planned each time, since one row and 10^5 rows need different joins and a kept plan knows only the first
+    for v_message in execute format(
+        $query$
+        with events as materialized (
+            %s
+        ), roots as (
+            select e.*
+            from events as e
+            left join events as p on p.id = e.parent_id and p.event = e.event and e.is_nested
+            where p.id is null
+        ), told as (
+            select t.topic, t.is_own, r.*, row_number() over (partition by t.topic, r.event order by r.id) as no
+            from roots as r
+            cross join lateral (
+                select 'node:' || r.id as topic, true as is_own where r.event <> 'created'
+                union
+                select coalesce('node:' || r.parent_id, 'user:' || r.owner_id), false
+                union
+                select coalesce('node:' || r.old_parent_id, 'user:' || r.old_owner_id), false
+            ) as t
+        )
+        select
+            t.topic, t.event,
+            jsonb_build_object(
+                'nodes', jsonb_agg(
+                    jsonb_strip_nulls(jsonb_build_object(
+                        'node_id', t.id, 'kind', t.kind, 'status', t.status, 'version_id', t.version_id
+                    ))
+                    order by t.no
+                ) filter (where t.no <= 100),
+                'count', count(*)
+            ) as payload
+        from told as t
+        group by t.topic, t.event, t.is_own
+        order by t.is_own, t.topic, t.event -- folders first: they are listed
+        limit 200
+        $query$,
+        v_events
+    ) loop
+        perform private.broadcast(v_message.topic, v_message.event, v_message.payload);
+    end loop;
+    return null; -- after trigger
+end;
+$_$;
+
+COMMENT ON FUNCTION private.tg_nodes__broadcast() IS 'Tells who listens to a node or its folder. One statement sends at most 200 messages, whatever it changes: what is below
+a node that comes or goes is not told, and many nodes of one folder share a message.';
+
 CREATE FUNCTION private.tg_nodes__move_tags() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -8093,6 +8365,21 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_nodes__move_tags() IS 'Takes the tags along when a node gets another owner.';
+
+CREATE FUNCTION private.tg_notifications__broadcast() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.broadcast(
+        'user:' || new.user_id, 'notification',
+        jsonb_build_object('notification_id', new.id, 'kind', new.kind, 'node_id', new.node_id)
+    );
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_notifications__broadcast() IS 'Shows a notification at once to whoever wants them on the desktop.';
 
 CREATE FUNCTION private.tg_objects__complete_upload() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -8171,6 +8458,24 @@ $$;
 
 COMMENT ON FUNCTION private.tg_objects__guard_version() IS 'Refuses to replace the bytes of a version: of two uploads at once with one ticket, the second would.';
 
+CREATE FUNCTION private.tg_owners__broadcast() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_told text := coalesce(current_setting('narwhal.quota_told', true), '');
+begin
+    -- once a transaction, which may charge thousands of times; the numbers are read when it has ended
+    if strpos(v_told, new.id::text) = 0 and private.is_live() then
+        perform set_config('narwhal.quota_told', v_told || new.id, true);
+        perform private.broadcast('user:' || new.id, 'quota', jsonb_build_object('owner_id', new.id));
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_owners__broadcast() IS 'Tells a user that their quota changed: what is used, reserved or allowed.';
+
 CREATE FUNCTION private.tg_owners__copy_quota() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -8213,6 +8518,32 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_renditions__delete_blobs() IS 'Deletes blobs whose last rendition went.';
+
+CREATE FUNCTION private.tg_shares__broadcast() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_share public.shares := coalesce(new, old);
+begin
+    if not private.is_live() or not exists (
+        select 1 from public.nodes as n where n.id = v_share.node_id and n.trashed_at is null
+    ) then
+        return null;
+    end if;
+    perform private.broadcast(
+        'user:' || p.id,
+        case tg_op when 'INSERT' then 'shared' when 'UPDATE' then 'share_changed' else 'unshared' end,
+        jsonb_build_object('share_id', v_share.id, 'node_id', v_share.node_id, 'level', v_share.level)
+    )
+    from unnest(
+        private.people_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id)
+    ) as p (id);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_shares__broadcast() IS 'Tells those whom a share names that it came, changed or went.';
 
 CREATE FUNCTION private.tg_shares__notify() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -10749,6 +11080,24 @@ CREATE TRIGGER _900_audit_update AFTER UPDATE OF level, expires_at ON public.sha
 
 CREATE TRIGGER _900_audit_update AFTER UPDATE OF level ON public.workspace_members FOR EACH ROW WHEN ((old.level <> new.level)) EXECUTE FUNCTION private.tg__audit('change_workspace_member', 'level', 'user_id', 'user_id', 'email', 'email');
 
+CREATE TRIGGER _950_broadcast AFTER INSERT OR DELETE OR UPDATE ON public.comments FOR EACH ROW EXECUTE FUNCTION private.tg_comments__broadcast();
+
+CREATE TRIGGER _950_broadcast AFTER INSERT ON public.notifications FOR EACH ROW WHEN (('desktop'::text = ANY (new.channels))) EXECUTE FUNCTION private.tg_notifications__broadcast();
+
+CREATE TRIGGER _950_broadcast AFTER UPDATE OF storage_used, storage_reserved, storage_limit ON public.owners FOR EACH ROW WHEN (((new.kind = 'user'::text) AND (((old.storage_used IS DISTINCT FROM new.storage_used) OR (old.storage_reserved IS DISTINCT FROM new.storage_reserved)) OR (old.storage_limit IS DISTINCT FROM new.storage_limit)))) EXECUTE FUNCTION private.tg_owners__broadcast();
+
+CREATE TRIGGER _950_broadcast AFTER INSERT OR DELETE OR UPDATE OF level, expires_at ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg_shares__broadcast();
+
+CREATE TRIGGER _950_broadcast_delete AFTER DELETE ON public.nodes REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__broadcast();
+
+CREATE TRIGGER _950_broadcast_insert AFTER INSERT ON public.ingest_jobs REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_ingest_jobs__broadcast();
+
+CREATE TRIGGER _950_broadcast_insert AFTER INSERT ON public.nodes REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__broadcast();
+
+CREATE TRIGGER _950_broadcast_update AFTER UPDATE ON public.ingest_jobs REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_ingest_jobs__broadcast();
+
+CREATE TRIGGER _950_broadcast_update AFTER UPDATE ON public.nodes REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__broadcast();
+
 ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
@@ -11162,10 +11511,15 @@ GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigin
 
 REVOKE ALL ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.broadcast(topic text, event text, payload jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.can_manage(node_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.can_manage(node_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.can_read_object(bucket text, key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.can_watch(topic text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.can_watch(topic text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO anon;
@@ -11281,6 +11635,8 @@ GRANT SELECT ON TABLE public.groups TO service_role;
 REVOKE ALL ON FUNCTION private.create_group(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.create_group(name text) TO anon;
 GRANT ALL ON FUNCTION private.create_group(name text) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.create_live_policies() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO anon;
@@ -11456,6 +11812,8 @@ REVOKE ALL ON FUNCTION private.is_active() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_active() TO anon;
 GRANT ALL ON FUNCTION private.is_active() TO authenticated;
 GRANT ALL ON FUNCTION private.is_active() TO service_role;
+
+REVOKE ALL ON FUNCTION private.is_live() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_me(user_id uuid, email text) FROM PUBLIC;
 
@@ -11962,6 +12320,8 @@ REVOKE ALL ON FUNCTION private.tg_blobs__release() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_chunk_terms__count() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_comments__broadcast() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_file_versions__audit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_file_versions__delete_blobs() FROM PUBLIC;
@@ -11970,9 +12330,15 @@ REVOKE ALL ON FUNCTION private.tg_file_versions__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_group_members__notify() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_ingest_jobs__broadcast() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_nodes__audit() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_nodes__broadcast() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_nodes__move_tags() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_notifications__broadcast() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_objects__complete_upload() FROM PUBLIC;
 
@@ -11982,11 +12348,15 @@ REVOKE ALL ON FUNCTION private.tg_objects__guard_upload() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_objects__guard_version() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_owners__broadcast() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_renditions__delete_blobs() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_shares__broadcast() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 
