@@ -183,6 +183,20 @@ def test_who_signs_up_confirmed_or_changes_the_address_is_told(db: Database, dri
     assert _told(db, peer) == ["share_given", "share_given"]
 
 
+def test_a_row_that_a_newer_one_replaces_is_not_told_as_an_end(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user("first@example.test")
+    folder = _folder(drive, owner)
+    change = "update auth.users set email = %s where id = %s"
+    _as(db, owner, SHARE_EMAIL, folder, "first@example.test", "view", owner)
+    db.all(change, "second@example.test", peer)  # the share stays theirs
+    _as(db, owner, SHARE_EMAIL, folder, "first@example.test", "edit", owner)
+    db.all(change, "first@example.test", peer)
+    assert db.one("select count(*) from public.shares") == 2
+    db.all(change, "third@example.test", peer)
+    assert db.one("select count(*) from public.shares") == 1
+    assert _told(db, peer) == ["share_given", "share_given"]
+
+
 def test_a_share_with_a_group_tells_its_members(db: Database, drive: Drive) -> None:
     owner, member, outsider = (db.create_user() for _ in range(3))
     by_address = db.create_user("member@example.test")

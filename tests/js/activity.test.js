@@ -101,6 +101,9 @@ test('whoever is shared with is told, comments, and the owner is told of that', 
     { body: 'Which fox?', parent_id: null, author_id: peer.id },
     { body: 'The brown one.', parent_id: said.id, author_id: owner.id },
   ])
+  const { data: authors } = must(await peer.sb.rpc('people', { ids: thread.map((c) => c.author_id) }))
+  assert.deepEqual(authors.items.map((who) => who.full_name), ['Test Owner', 'Test Peer'])
+
   assert.deepEqual((await told(owner)).map((n) => n.kind), ['comment_added'])
   assert.deepEqual((await told(peer)).map((n) => n.kind), ['share_given', 'comment_mentioned'])
 
