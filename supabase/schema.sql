@@ -8099,15 +8099,17 @@ CREATE FUNCTION private.tg_group_members__notify() RETURNS trigger
 declare
     v_member public.group_members := case when tg_op = 'DELETE' then old else new end;
 begin
-    if exists (select 1 from public.groups as g where g.id = v_member.group_id) then
-        perform private.notify(
-            private.users_named(v_member.user_id, v_member.email),
-            case when tg_op = 'DELETE' then 'group_removed' else 'group_added' end,
-            coalesce(auth.uid(), case when tg_op = 'INSERT' then new.added_by end),
-            null,
-            jsonb_build_object('group_id', v_member.group_id)
-        );
+    -- as above
+    if pg_trigger_depth() > 1 or not exists (select 1 from public.groups as g where g.id = v_member.group_id) then
+        return null; -- after trigger
     end if;
+    perform private.notify(
+        private.users_named(v_member.user_id, v_member.email),
+        case when tg_op = 'DELETE' then 'group_removed' else 'group_added' end,
+        coalesce(auth.uid(), case when tg_op = 'INSERT' then new.added_by end),
+        null,
+        jsonb_build_object('group_id', v_member.group_id)
+    );
     return null; -- after trigger
 end;
 $$;
@@ -8559,8 +8561,9 @@ declare
         when v_was_open and v_is_open and new.level <> old.level then 'share_changed'
     end;
 begin
-    -- what goes with its node, or with its group, is nobody's decision about the share
+    -- what goes with its node or group, or for a newer row of the same meaning, is nobody's decision about the share
     if v_kind is null
+        or pg_trigger_depth() > 1
         or not exists (select 1 from public.nodes as n where n.id = v_share.node_id and n.purged_at is null)
         or (v_share.group_id is not null and not exists (
             select 1 from public.groups as g where g.id = v_share.group_id
@@ -8809,7 +8812,8 @@ declare
     v_workspace public.workspaces;
 begin
     select w.* into v_workspace from public.workspaces as w where w.id = v_member.workspace_id;
-    if v_workspace.id is null or (tg_op = 'UPDATE' and new.level = old.level) then
+    -- as above
+    if pg_trigger_depth() > 1 or v_workspace.id is null or (tg_op = 'UPDATE' and new.level = old.level) then
         return null; -- after trigger
     end if;
     perform private.notify(
