@@ -67,8 +67,39 @@ begin
 end;
 $$;
 comment on function private.charge(uuid, bigint, bigint, text, uuid) is
-'The only way to change what an owner has used or reserved, by these bytes; it writes the ledger. It checks no limit:
-see require_quota.';
+'Changes what an owner has used or reserved, by these bytes, and writes the ledger: the only way beside settle_account.
+It checks no limit: see require_quota.';
+
+create function private.settle_account(owner_id uuid) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_used bigint;
+    v_reserved bigint;
+    v_ledger record;
+begin
+    select coalesce(sum(b.size), 0) into v_used
+    from private.blobs as b
+    where b.owner_id = settle_account.owner_id and b.released_at is null;
+    select coalesce(sum(u.size), 0) into v_reserved
+    from public.uploads as u
+    where u.owner_id = settle_account.owner_id and u.state in ('open', 'uploading');
+    select coalesce(sum(l.used), 0) as used, coalesce(sum(l.reserved), 0) as reserved into v_ledger
+    from private.quota_ledger as l
+    where l.owner_id = settle_account.owner_id;
+    if (v_ledger.used, v_ledger.reserved) <> (v_used, v_reserved) then
+        insert into private.quota_ledger (owner_id, used, reserved, reason)
+        values (settle_account.owner_id, v_used - v_ledger.used, v_reserved - v_ledger.reserved, 'reconcile');
+    end if;
+    update public.owners as o
+    set storage_used = v_used, storage_reserved = v_reserved
+    where o.id = settle_account.owner_id and (o.storage_used, o.storage_reserved) <> (v_used, v_reserved);
+end;
+$$;
+comment on function private.settle_account(uuid) is
+'Makes an owner''s sums and the ledger those of the real blobs and tickets. The caller holds the lock on the owner.';
 
 create function private.require_quota(owner_id uuid, size bigint) returns void
 language plpgsql volatile
