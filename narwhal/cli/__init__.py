@@ -14,6 +14,7 @@ from narwhal.cli import (
     download,
     drive,
     jobs,
+    reconcile,
     search,
     settings,
     sharing,
@@ -54,6 +55,7 @@ for module in (
     jobs,
     audit,
     settings,
+    reconcile,
 ):
     module.register(app)
 

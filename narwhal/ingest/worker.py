@@ -27,7 +27,7 @@ from narwhal.ingest.queue import Job, LeaseLostError, Queue
 from narwhal.settings import Settings
 
 POLL_S = 2.0
-EXPIRE_EVERY_S = 60.0
+SWEEP_EVERY_S = 10.0
 RECONNECT_S = 1.0
 STOP_GRACE_S = 10.0
 DELETIONS_AT_ONCE = 100
@@ -51,7 +51,7 @@ def run_worker(settings: Settings, *, drain: bool, concurrency: int = 1) -> int:
 
 
 class Worker:
-    """One process: threads that run jobs, one that renews leases, one that removes what is gone."""
+    """One process: threads that run jobs, and one each for leases, for what is gone, for upkeep."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.database_url = settings.require("worker_database_url")
@@ -79,7 +79,11 @@ class Worker:
         # apart from each other: a purge may wait for locks, a lease must not
         keepers = [
             threading.Thread(target=self._keep, args=(what, keep), name=what, daemon=True)
-            for what, keep in (("keeper", self._keep_leases), ("cleaner", self._keep_clean))
+            for what, keep in (
+                ("keeper", self._keep_leases),
+                ("cleaner", self._keep_clean),
+                ("sweeper", self._keep_swept),
+            )
         ]
         for thread in [*keepers, *threads]:
             thread.start()
@@ -167,17 +171,19 @@ class Worker:
                 self._renew(queue)
 
     def _keep_clean(self, connection: Connection) -> None:
-        expired = time.monotonic()
         while not self.stopping.is_set():
             removed = purge_nodes(connection) + remove_objects(connection, self.blobs)
-            now = time.monotonic()
-            if now - expired >= EXPIRE_EVERY_S:
-                expired = now
-                connection.execute("select private.expire_uploads()")
             if not removed and self.drained.is_set():
                 return
             if not removed:
                 self.stopping.wait(PURGE_EVERY_S)
+
+    def _keep_swept(self, connection: Connection) -> None:
+        """Do what is due; the schedule is in the database, so that any number may try."""
+        connection.execute("set statement_timeout = 0")  # a night's work may take its time
+        while not self.stopping.is_set():
+            if not sweep(connection):
+                self.stopping.wait(SWEEP_EVERY_S)
 
     def _renew(self, queue: Queue) -> None:
         with self.lock:
@@ -199,6 +205,19 @@ class Worker:
                     Queue(connection).release(job)
         except (psycopg.Error, NarwhalError) as error:
             log.warning("leases will have to run out: %s", error)
+
+
+def sweep(connection: Connection) -> bool:
+    """Do the task of the schedule that is due longest; return whether there was one."""
+    row = connection.execute("select private.sweep()").fetchone()
+    answer = row[0] if row else None
+    if not isinstance(answer, dict):
+        return False
+    if answer["error"]:
+        log.warning("%s: %s", answer["task"], answer["error"])
+    else:
+        log.info("%s: %s", answer["task"], answer["result"])
+    return True
 
 
 def purge_nodes(connection: Connection) -> int:

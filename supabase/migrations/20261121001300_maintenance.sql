@@ -333,6 +333,88 @@ $$;
 comment on function private.reconcile_stray_objects(boolean) is
 'Objects that no blob knows; queued for removal. Not young ones, nor those of an upload under way.';
 
+create function private.reconcile_releases(fix boolean) returns jsonb
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_found text[];
+    v_blob private.blobs;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select b.id::text
+        from private.blobs as b
+        where exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+            and (b.released_at is null) <> exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.purged_at is null
+            )
+        order by b.id
+    );
+    if fix then
+        for v_blob in select b.* from private.blobs as b where b.id = any(v_found::uuid[]) order by b.id loop
+            continue when not private.lock_if_free(
+                array(select distinct v.file_id from public.file_versions as v where v.blob_id = v_blob.id),
+                array[v_blob.owner_id]
+            );
+            update private.blobs as b
+            set released_at = case when not exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.purged_at is null
+            ) then now() end
+            where b.id = v_blob.id;
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+comment on function private.reconcile_releases(boolean) is
+'Blobs that are paid for though only purged files have them, or the other way round; the quota follows.';
+
+create function private.reconcile_purges(fix boolean) returns jsonb
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_found text[];
+    v_count integer;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select q.node_id::text
+        from private.purge_queue as q inner join public.nodes as n on n.id = q.node_id
+        where n.purged_at is null
+        union all
+        select n.id::text
+        from public.nodes as n left join public.nodes as p on p.id = n.parent_id
+        where n.purged_at is not null
+            and p.purged_at is null
+            and not exists (select 1 from private.purge_queue as q where q.node_id = n.id)
+        order by 1
+    );
+    if fix then
+        delete from private.purge_queue as q
+        using public.nodes as n
+        where q.node_id = any(v_found::uuid[]) and n.id = q.node_id and n.purged_at is null;
+        get diagnostics v_fixed = row_count;
+        insert into private.purge_queue (node_id)
+        select n.id from public.nodes as n where n.id = any(v_found::uuid[]) and n.purged_at is not null
+        on conflict do nothing;
+        get diagnostics v_count = row_count;
+        v_fixed := v_fixed + v_count;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+comment on function private.reconcile_purges(boolean) is
+'Entries of the purge queue for what is not purged, and purged trees without one; removed, and added.';
+
 -- Quota ----------------------------------------------------------------------------------------
 
 create function private.reconcile_ledger(fix boolean) returns jsonb
@@ -517,7 +599,7 @@ begin
     v_found := array(
         select v.id::text
         from public.nodes as n
-        inner join public.file_versions as v on v.id = n.head_version_id and v.status = 'ready'
+        inner join public.file_versions as v on v.id = n.head_version_id
         where n.purged_at is null
             and (
                 exists (
@@ -578,7 +660,7 @@ begin
 end;
 $$;
 comment on function private.reconcile_unserved(boolean) is
-'Ready head versions with chunks that a leg of search does not find; put in service again.';
+'Head versions with chunks that a leg of search does not find though it should; put in service again.';
 
 create function private.count_statistics(owner uuid)
 returns table (owner_id uuid, chunk_count bigint, total_length bigint)
@@ -699,9 +781,21 @@ comment on function private.reconcile_texts(boolean) is 'Stored vectors of texts
 create function private.reconcile_kinds() returns text[]
 language sql immutable parallel safe
 return array[
-    'path_differences', 'expired_tickets', 'files_without_upload', 'versions_without_object', 'blobs_without_version',
-    'objects_without_version', 'ledger_differences', 'profile_differences', 'vectors_without_chunk',
-    'terms_without_chunk', 'versions_not_served', 'statistics_differences', 'texts_without_chunk'
+    'path_differences',
+    'ledger_differences', -- first of those that charge: sums that are too small would refuse what others return
+    'expired_tickets',
+    'files_without_upload',
+    'purge_leftovers',
+    'versions_without_object',
+    'blobs_without_version',
+    'release_differences',
+    'objects_without_version',
+    'profile_differences',
+    'vectors_without_chunk',
+    'terms_without_chunk',
+    'versions_not_served',
+    'statistics_differences',
+    'texts_without_chunk'
 ];
 comment on function private.reconcile_kinds() is
 'What reconcile looks for, in the order in which repairs lead to others.';
@@ -716,6 +810,8 @@ begin
         when 'path_differences' then private.reconcile_paths(fix)
         when 'expired_tickets' then private.reconcile_tickets(fix)
         when 'files_without_upload' then private.reconcile_waiting_files(fix)
+        when 'purge_leftovers' then private.reconcile_purges(fix)
+        when 'release_differences' then private.reconcile_releases(fix)
         when 'versions_without_object' then private.reconcile_lost_objects(fix)
         when 'blobs_without_version' then private.reconcile_unneeded_blobs(fix)
         when 'objects_without_version' then private.reconcile_stray_objects(fix)
@@ -802,6 +898,8 @@ begin
     return case
         when name = 'expire_uploads' then to_jsonb(private.expire_uploads())
         when name = 'record_usage' then to_jsonb(private.record_usage())
+        when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
+        when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
@@ -835,9 +933,13 @@ begin
     update private.tasks as t
     set
         last_run_at = now(), last_result = v_result, last_error = v_error,
-        due_at = v_task.due_at + v_task.every * (1 + floor(
-            extract(epoch from now() - v_task.due_at) / extract(epoch from v_task.every)
-        ))
+        due_at = case
+            -- these do a part at a time: again, after the others
+            when t.name in ('expire_trash', 'expire_versions', 'record_usage') and v_result > '0' then now()
+            else v_task.due_at + v_task.every * (1 + floor(
+                extract(epoch from now() - v_task.due_at) / extract(epoch from v_task.every)
+            ))
+        end
     where t.name = v_task.name;
     return jsonb_build_object('task', v_task.name, 'result', v_result, 'error', v_error);
 end;

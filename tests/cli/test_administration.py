@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import jwt
+import psycopg
 import pytest
 
 from narwhal.cli.options import parse_size
@@ -108,6 +110,50 @@ def test_settings_are_listed_read_and_changed(cli: CommandLine) -> None:
         assert done.returncode == 1
         assert "NOT_FOUND" in done.stderr
     assert cli.json("settings", "get", "uploads.ticket_ttl_s")["value"] == before
+
+
+def test_damage_is_reported_repaired_and_gone(cli: CommandLine) -> None:
+    email = cli.new_user()
+    done = cli.run("reconcile", "--fix")
+    assert done.returncode == 0, done.stderr
+    assert "looking for ledger differences" in done.stderr
+    report = cli.json("reconcile")
+    assert (report["found"], report["fixed"]) == (0, 0)
+    assert {finding["count"] for finding in report["findings"].values()} == {0}
+
+    with psycopg.connect(cli.stack.database_url, autocommit=True) as connection:
+        connection.execute(
+            "update public.owners set storage_used = 5 where id ="
+            " (select id from public.user_profiles where email = %s)",
+            (email,),
+        )
+    report = cli.json("reconcile")
+    assert report["found"] == 1
+    finding = report["findings"]["ledger_differences"]
+    assert (finding["count"], finding["fixed"], len(finding["samples"])) == (1, 0, 1)
+    assert "ledger_differences" in cli.run("reconcile").stdout
+    report = cli.json("reconcile", "--fix")
+    assert (report["found"], report["fixed"]) == (1, 1)
+    assert cli.json("reconcile", "--fix")["found"] == 0
+
+
+def test_workers_keep_the_schedule_of_the_local_stack(cli: CommandLine) -> None:
+    """Where there is no pg_cron, who works also sweeps."""
+    with psycopg.connect(cli.stack.database_url, autocommit=True) as connection:
+        connection.execute("update private.tasks set due_at = now(), last_run_at = null")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            waiting = connection.execute(
+                "select name from private.tasks where last_run_at is null"
+            ).fetchall()
+            if not waiting:
+                break
+            time.sleep(0.5)
+        assert waiting == []
+        failed = connection.execute(
+            "select name, last_error from private.tasks where last_error is not null"
+        ).fetchall()
+    assert failed == []
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ READING = [
     "jobs list",
     "settings list",
     "settings get",
+    "reconcile",
     "audit",
     "status",
     "db status",
@@ -118,6 +119,7 @@ def test_misuse_exits_with_2_and_says_why(arguments: list[str], tmp_path: Path) 
         (["users", "role", "a@example.com", "user"], "DATABASE_URL"),
         (["users", "deactivate", "a@example.com"], "SUPABASE_SERVICE_ROLE_KEY"),
         (["settings", "list"], "DATABASE_URL"),
+        (["reconcile"], "DATABASE_URL"),
     ],
 )
 def test_without_a_project_the_missing_variable_is_named(

@@ -63,6 +63,9 @@ class World:
         drive.ingest("two herons wait")
         trashed = drive.file(self.owner, "c.txt", "gulls cry", size=7)
         drive.rpc(self.owner, "trash_nodes", ids=[trashed["file_id"]])
+        purged = drive.file(self.owner, "e.txt", "an auk was here", size=11)
+        self.purged = purged["file_id"]
+        drive.rpc(self.owner, "purge_nodes", ids=[self.purged])
         self.open = drive.ticket(self.owner, "d.txt", 20)
         age(db)
 
@@ -94,7 +97,15 @@ DAMAGES: list[tuple[str, int, LiteralString]] = [
         " values (%(new)s, 'file', 'x.txt', %(owner)s, array[%(new)s]::uuid[], 'uploading')",
     ),
     ("versions_without_object", 1, "delete from storage.objects where name = %(key)s"),
-    ("versions_without_object", 4, "delete from storage.objects"),
+    (
+        "versions_without_object",
+        4,
+        "delete from storage.objects where name not like '%%/' || %(purged)s || '/%%'",
+    ),
+    ("purge_leftovers", 1, "delete from private.purge_queue"),
+    ("purge_leftovers", 1, "insert into private.purge_queue (node_id) values (%(file)s)"),
+    ("release_differences", 4, "update private.blobs set released_at = now()"),
+    ("release_differences", 1, "update private.blobs set released_at = null"),
     (
         "blobs_without_version",
         1,
@@ -203,6 +214,7 @@ def damage(drive: Drive, world: World, statement: LiteralString) -> None:
                 "version": world.other["version_id"],
                 "open": world.open["upload_id"],
                 "new": uuid.uuid4(),
+                "purged": world.purged,
             },
         )
         db.all("set local session_replication_role = origin")
@@ -239,7 +251,7 @@ def test_all_damages_at_once_are_repaired_in_one_run(
     db: Database, drive: Drive, world: World
 ) -> None:
     for kind, _, statement in DAMAGES:
-        if statement not in ("delete from storage.objects", "delete from private.owner_statistics"):
+        if "delete from storage.objects where name not" not in statement:
             damage(drive, world, statement)
         assert kind in reconcile(db), statement
     found = reconcile(db)
@@ -409,7 +421,8 @@ def sweep(db: Database) -> dict[str, Any]:
     with db.as_role("narwhal_worker"):
         while answer := db.one("select private.sweep()"):
             assert answer["error"] is None, answer
-            assert answer["task"] not in done
+            if answer["task"] in done:  # one that does a part at a time
+                answer["result"] += done[answer["task"]]
             done[answer["task"]] = answer["result"]
     return done
 

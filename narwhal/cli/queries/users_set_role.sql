@@ -1,1 +1,2 @@
-select private.change_role(user_id => %(user_id)s::uuid, role => %(role)s) as account
+select a.account
+from private.change_role(%(user_id)s::uuid, %(role)s) as a (account)

@@ -1,0 +1,1 @@
+select unnest(private.reconcile_kinds()) as kind
