@@ -945,8 +945,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid) IS 'The only way to change what an owner has used or reserved, by these bytes; it writes the ledger. It checks no limit:
-see require_quota.';
+COMMENT ON FUNCTION private.charge(owner_id uuid, used bigint, reserved bigint, reason text, reference uuid) IS 'Changes what an owner has used or reserved, by these bytes, and writes the ledger: the only way beside settle_account.
+It checks no limit: see require_quota.';
 
 CREATE TABLE public.nodes (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2097,6 +2097,18 @@ $_$;
 COMMENT ON FUNCTION private.count_download(link public.share_links, bucket text, key text, is_signing boolean) IS 'Counts one read of an object through a link; false when the link is used up. A range that does not start at the first
 byte is the rest of an earlier read, when the same grant has begun one.';
 
+CREATE FUNCTION private.count_statistics(owner uuid) RETURNS TABLE(owner_id uuid, chunk_count bigint, total_length bigint)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select t.owner_id, count(*), sum(t.length)::bigint
+    from private.chunk_terms as t
+    where t.part = 0 and (count_statistics.owner is null or t.owner_id = count_statistics.owner)
+    group by t.owner_id;
+$$;
+
+COMMENT ON FUNCTION private.count_statistics(owner uuid) IS 'Size of the keyword index, counted anew, of one owner or of all.';
+
 CREATE FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -3047,6 +3059,12 @@ $$;
 
 COMMENT ON FUNCTION private.find_ticket(key text, user_id uuid) IS 'The ticket that lets a user write this key, or nothing.';
 
+CREATE FUNCTION private.finding(found text[], fixed integer) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN jsonb_build_object('count', cardinality(found), 'fixed', fixed, 'samples', to_jsonb((found)[1:10]));
+
+COMMENT ON FUNCTION private.finding(found text[], fixed integer) IS 'One kind of damage in a report: how many, how many of them were repaired, the first ten.';
+
 CREATE FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -3362,6 +3380,13 @@ CREATE FUNCTION private.fuse(query text, space_id smallint, embedding extensions
 $$;
 
 COMMENT ON FUNCTION private.fuse(query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope, options private.search_options, max_candidates integer) IS 'Both legs as one ranking. rrf: sum of weight / (k + rank), Cormack et al. 2009; convex: sum of weight * score / best.';
+
+CREATE FUNCTION private.grace_end() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select now() - make_interval(secs => (private.setting('reconcile.grace_s'))::double precision); $$;
+
+COMMENT ON FUNCTION private.grace_end() IS 'What came before is old enough for reconcile to judge.';
 
 CREATE FUNCTION private.granted_roots() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -4254,6 +4279,24 @@ $$;
 
 COMMENT ON FUNCTION private.lock_file(file_id uuid) IS 'Locks a file and its owner. Read again after it.';
 
+CREATE FUNCTION private.lock_if_free(node_ids uuid[], owner_ids uuid[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_nodes integer;
+    v_owners integer;
+begin
+    perform from public.nodes as n where n.id = any(node_ids) order by n.id for no key update skip locked;
+    get diagnostics v_nodes = row_count;
+    perform from public.owners as o where o.id = any(owner_ids) order by o.id for no key update skip locked;
+    get diagnostics v_owners = row_count;
+    return v_nodes = cardinality(node_ids) and v_owners = cardinality(owner_ids);
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_if_free(node_ids uuid[], owner_ids uuid[]) IS 'Locks these nodes and owners; false, without waiting, when somebody holds any of them.';
+
 CREATE FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -4402,6 +4445,23 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.lock_statistics(owner_id uuid) IS 'An owner''s statistics, locked until the transaction ends.';
+
+CREATE FUNCTION private.lock_statistics_if_free(owner_id uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    insert into private.owner_statistics (owner_id)
+    select o.id from public.owners as o where o.id = lock_statistics_if_free.owner_id
+    on conflict do nothing;
+    perform from private.owner_statistics as s
+    where s.owner_id = lock_statistics_if_free.owner_id
+    for update skip locked;
+    return found;
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_statistics_if_free(owner_id uuid) IS 'Locks an owner''s statistics; false, without waiting, when somebody is changing them.';
 
 CREATE FUNCTION private.lock_subtrees(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -5804,6 +5864,740 @@ $$;
 
 COMMENT ON FUNCTION private.reclaim_jobs() IS 'Queues the jobs of workers that stopped renewing their lease.';
 
+CREATE FUNCTION private.reconcile(fix boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_kind text;
+    v_findings jsonb := '{}';
+begin
+    foreach v_kind in array private.reconcile_kinds() loop
+        v_findings := v_findings || jsonb_build_object(v_kind, private.reconcile_kind(v_kind, fix));
+    end loop;
+    return (
+        select jsonb_build_object(
+            'found', sum((f.value ->> 'count')::integer),
+            'fixed', sum((f.value ->> 'fixed')::integer),
+            'findings', v_findings
+        )
+        from jsonb_each(v_findings) as f (kind, value)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile(fix boolean) IS 'Looks for everything that should not be there, and repairs it when fix: {found, fixed, findings: {kind: {count, fixed,
+samples}}}. A second run right after finds nothing. It runs beside any number of workers; what they hold is left for the
+next time. The command line and the schedule take one kind a transaction instead.';
+
+CREATE FUNCTION private.reconcile_kind(kind text, fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    return case kind
+        when 'path_differences' then private.reconcile_paths(fix)
+        when 'expired_tickets' then private.reconcile_tickets(fix)
+        when 'files_without_upload' then private.reconcile_waiting_files(fix)
+        when 'purge_leftovers' then private.reconcile_purges(fix)
+        when 'release_differences' then private.reconcile_releases(fix)
+        when 'versions_without_object' then private.reconcile_lost_objects(fix)
+        when 'blobs_without_version' then private.reconcile_unneeded_blobs(fix)
+        when 'objects_without_version' then private.reconcile_stray_objects(fix)
+        when 'ledger_differences' then private.reconcile_ledger(fix)
+        when 'profile_differences' then private.reconcile_profiles(fix)
+        when 'vectors_without_chunk' then private.reconcile_vectors(fix)
+        when 'terms_without_chunk' then private.reconcile_terms(fix)
+        when 'versions_not_served' then private.reconcile_unserved(fix)
+        when 'statistics_differences' then private.reconcile_statistics(fix)
+        when 'texts_without_chunk' then private.reconcile_texts(fix)
+    end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_kind(kind text, fix boolean) IS 'Looks for one kind of damage, and repairs it when fix: {count, fixed, samples}. null for an unknown kind.';
+
+CREATE FUNCTION private.reconcile_kinds() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY['path_differences'::text, 'ledger_differences'::text, 'expired_tickets'::text, 'files_without_upload'::text, 'purge_leftovers'::text, 'versions_without_object'::text, 'blobs_without_version'::text, 'release_differences'::text, 'objects_without_version'::text, 'profile_differences'::text, 'vectors_without_chunk'::text, 'terms_without_chunk'::text, 'versions_not_served'::text, 'statistics_differences'::text, 'texts_without_chunk'::text];
+
+COMMENT ON FUNCTION private.reconcile_kinds() IS 'What reconcile looks for, in the order in which repairs lead to others.';
+
+CREATE FUNCTION private.reconcile_ledger(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_owner_id uuid;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select o.id::text
+        from public.owners as o
+        left join (
+            select b.owner_id, sum(b.size) as used
+            from private.blobs as b
+            where b.released_at is null
+            group by b.owner_id
+        ) as b on b.owner_id = o.id
+        left join (
+            select u.owner_id, sum(u.size) as reserved
+            from public.uploads as u
+            where u.state in ('open', 'uploading')
+            group by u.owner_id
+        ) as u on u.owner_id = o.id
+        left join (
+            select l.owner_id, sum(l.used) as used, sum(l.reserved) as reserved
+            from private.quota_ledger as l
+            group by l.owner_id
+        ) as l on l.owner_id = o.id
+        where (o.storage_used, o.storage_reserved) <> (coalesce(b.used, 0), coalesce(u.reserved, 0))
+            or (o.storage_used, o.storage_reserved) <> (coalesce(l.used, 0), coalesce(l.reserved, 0))
+        order by o.id
+    );
+    if fix then
+        foreach v_owner_id in array v_found::uuid[] loop
+            continue when not private.lock_if_free('{}', array[v_owner_id]);
+            perform private.settle_account(v_owner_id);
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_ledger(fix boolean) IS 'Owners whose sums, ledger and real blobs and tickets differ; the last are right, the ledger gets an entry.';
+
+CREATE FUNCTION private.reconcile_lost_objects(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_blob_ids uuid[];
+    v_blob private.blobs;
+    v_version_id uuid;
+    v_count integer;
+    v_fixed integer := 0;
+begin
+    v_blob_ids := array(
+        select b.id
+        from private.blobs as b
+        where b.released_at is null
+            and b.created_at < private.grace_end()
+            and not exists (select 1 from storage.objects as o where o.bucket_id = b.bucket and o.name = b.key)
+            and exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+        order by b.id
+    );
+    v_found := array(
+        select v.id::text from public.file_versions as v where v.blob_id = any(v_blob_ids) order by v.id
+    );
+    if fix then
+        for v_blob in select b.* from private.blobs as b where b.id = any(v_blob_ids) order by b.id loop
+            continue when not private.lock_if_free(
+                array(select distinct v.file_id from public.file_versions as v where v.blob_id = v_blob.id),
+                array[v_blob.owner_id]
+            );
+            -- it may have been moved, or have come back
+            continue when not exists (select 1 from private.blobs as b where b.id = v_blob.id and b.key = v_blob.key)
+                or exists (
+                    select 1 from storage.objects as o where o.bucket_id = v_blob.bucket and o.name = v_blob.key
+                );
+            v_count := 0;
+            for v_version_id in
+                select v.id from public.file_versions as v where v.blob_id = v_blob.id order by v.id
+            loop
+                update public.ingest_jobs as j
+                set
+                    state = 'failed', lease_token = null, lease_expires_at = null, finished_at = now(),
+                    error_code = 'missing_object', error_message = 'Its bytes are not in Storage any more.'
+                where j.version_id = v_version_id and j.state in ('queued', 'running');
+                perform private.set_version_status(
+                    v_version_id, 'failed', 'missing_object', 'Its bytes are not in Storage any more.'
+                );
+                v_count := v_count + 1;
+            end loop;
+            delete from private.blobs as b where b.id = v_blob.id; -- nobody pays for what is not there
+            v_fixed := v_fixed + v_count;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_lost_objects(fix boolean) IS 'Versions whose bytes are not in Storage; marked failed (missing_object), and the quota returned. Their text stays.';
+
+CREATE FUNCTION private.reconcile_paths(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_owner_id uuid;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select n.id::text
+        from public.nodes as n left join public.nodes as p on p.id = n.parent_id
+        where n.path <> coalesce(p.path, '{}') || n.id
+        order by n.id
+    );
+    if fix then
+        for v_owner_id in
+            select distinct n.owner_id from public.nodes as n where n.id = any(v_found::uuid[]) order by 1
+        loop
+            -- as whoever moves, restores or copies
+            continue when not pg_try_advisory_xact_lock(hashtextextended('tree:' || v_owner_id, 0));
+            with recursive chain as (
+                select n.id, array[n.id] as path
+                from public.nodes as n
+                where n.owner_id = v_owner_id and n.parent_id is null
+                union all
+                select n.id, c.path || n.id
+                from chain as c inner join public.nodes as n on n.parent_id = c.id
+            ), free as (
+                select n.id, c.path
+                from public.nodes as n inner join chain as c on c.id = n.id
+                where n.path <> c.path
+                order by n.id
+                for no key update of n skip locked
+            )
+            update public.nodes as n
+            set path = f.path
+            from free as f
+            where n.id = f.id;
+        end loop;
+        -- below a wrong path the right ones count as well, until it is right again
+        select count(*) into v_fixed
+        from public.nodes as n left join public.nodes as p on p.id = n.parent_id
+        where n.id = any(v_found::uuid[]) and n.path = coalesce(p.path, '{}') || n.id;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_paths(fix boolean) IS 'Nodes whose path is not their parents'' chain; repaired from the parents.';
+
+CREATE FUNCTION private.reconcile_profiles(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select p.id::text
+        from public.user_profiles as p inner join public.owners as o on o.id = p.id
+        where (p.storage_used, p.storage_limit) <> (o.storage_used, o.storage_limit)
+        order by p.id
+    );
+    if fix then
+        with free as (
+            select o.id, o.storage_used, o.storage_limit
+            from public.owners as o
+            where o.id = any(v_found::uuid[])
+            order by o.id
+            for no key update skip locked
+        ), profile as (
+            select p.id from public.user_profiles as p where p.id = any(v_found::uuid[]) for no key update skip locked
+        )
+        update public.user_profiles as p
+        set storage_used = f.storage_used, storage_limit = f.storage_limit
+        from free as f inner join profile as q on q.id = f.id
+        where p.id = f.id;
+        get diagnostics v_fixed = row_count;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_profiles(fix boolean) IS 'Profiles that show another quota than their owner has; copied anew.';
+
+CREATE FUNCTION private.reconcile_purges(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_count integer;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select q.node_id::text
+        from private.purge_queue as q inner join public.nodes as n on n.id = q.node_id
+        where n.purged_at is null
+        union all
+        select n.id::text
+        from public.nodes as n left join public.nodes as p on p.id = n.parent_id
+        where n.purged_at is not null
+            and p.purged_at is null
+            and not exists (select 1 from private.purge_queue as q where q.node_id = n.id)
+        order by 1
+    );
+    if fix then
+        delete from private.purge_queue as q
+        using public.nodes as n
+        where q.node_id = any(v_found::uuid[]) and n.id = q.node_id and n.purged_at is null;
+        get diagnostics v_fixed = row_count;
+        insert into private.purge_queue (node_id)
+        select n.id from public.nodes as n where n.id = any(v_found::uuid[]) and n.purged_at is not null
+        on conflict do nothing;
+        get diagnostics v_count = row_count;
+        v_fixed := v_fixed + v_count;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_purges(fix boolean) IS 'Entries of the purge queue for what is not purged, and purged trees without one; removed, and added.';
+
+CREATE FUNCTION private.reconcile_releases(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_blob private.blobs;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select b.id::text
+        from private.blobs as b
+        where exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+            and (b.released_at is null) <> exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.purged_at is null
+            )
+        order by b.id
+    );
+    if fix then
+        for v_blob in select b.* from private.blobs as b where b.id = any(v_found::uuid[]) order by b.id loop
+            continue when not private.lock_if_free(
+                array(select distinct v.file_id from public.file_versions as v where v.blob_id = v_blob.id),
+                array[v_blob.owner_id]
+            );
+            update private.blobs as b
+            set released_at = case when not exists (
+                select 1
+                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+                where v.blob_id = b.id and n.purged_at is null
+            ) then now() end
+            where b.id = v_blob.id;
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_releases(fix boolean) IS 'Blobs that are paid for though only purged files have them, or the other way round; the quota follows.';
+
+CREATE FUNCTION private.reconcile_statistics(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_owner_id uuid;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select coalesce(c.owner_id, s.owner_id)::text
+        from private.count_statistics(null) as c
+        full join private.owner_statistics as s on s.owner_id = c.owner_id
+        where (coalesce(c.chunk_count, 0), coalesce(c.total_length, 0))
+            is distinct from (coalesce(s.chunk_count, 0), coalesce(s.total_length, 0))
+        union
+        select coalesce(c.owner_id, s.owner_id)::text
+        from (
+            select t.owner_id, u.term, count(*) as chunk_count
+            from private.chunk_terms as t cross join lateral unnest(t.terms) as u (term)
+            group by t.owner_id, u.term
+        ) as c
+        full join private.owner_terms as s on s.owner_id = c.owner_id and s.term = c.term
+        where c.chunk_count is distinct from s.chunk_count
+        order by 1
+    );
+    if fix then
+        foreach v_owner_id in array v_found::uuid[] loop
+            continue when not private.lock_statistics_if_free(v_owner_id);
+            delete from private.owner_terms as t where t.owner_id = v_owner_id;
+            insert into private.owner_terms (owner_id, term, chunk_count)
+            select v_owner_id, u.term, count(*)
+            from private.chunk_terms as t cross join lateral unnest(t.terms) as u (term)
+            where t.owner_id = v_owner_id
+            group by u.term;
+            update private.owner_statistics as s
+            set
+                chunk_count = coalesce((select c.chunk_count from private.count_statistics(v_owner_id) as c), 0),
+                total_length = coalesce((select c.total_length from private.count_statistics(v_owner_id) as c), 0)
+            where s.owner_id = v_owner_id;
+            perform private.renew_weights(v_owner_id);
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_statistics(fix boolean) IS 'Owners whose document frequencies or sizes are not those of the terms in service; counted anew.';
+
+CREATE FUNCTION private.reconcile_stray_objects(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select o.bucket_id || '/' || o.name
+        from storage.objects as o
+        where o.bucket_id in ('files', 'derived')
+            and greatest(o.created_at, o.updated_at) < private.grace_end()
+            and not exists (select 1 from private.blobs as b where b.bucket = o.bucket_id and b.key = o.name)
+            and not exists (
+                select 1 from public.uploads as u where u.key = o.name and u.state in ('open', 'uploading')
+            )
+            and not exists (
+                select 1 from private.object_deletions as d where d.bucket = o.bucket_id and d.key = o.name
+            )
+        order by o.bucket_id, o.name
+    );
+    if fix then
+        insert into private.object_deletions (bucket, key)
+        select split_part(f.path, '/', 1), substr(f.path, strpos(f.path, '/') + 1)
+        from unnest(v_found) as f (path);
+        get diagnostics v_fixed = row_count;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_stray_objects(fix boolean) IS 'Objects that no blob knows; queued for removal. Not young ones, nor those of an upload under way.';
+
+CREATE FUNCTION private.reconcile_terms(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_owner_id uuid;
+    v_count integer;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select distinct t.chunk_id::text
+        from private.chunk_terms as t
+        where not exists (
+            select 1
+            from public.chunks as c
+            inner join public.nodes as n on n.id = c.file_id and n.head_version_id = c.version_id
+            where c.id = t.chunk_id and n.id = t.file_id and n.owner_id = t.owner_id
+        )
+        order by 1
+    );
+    if fix then
+        for v_owner_id in
+            select distinct t.owner_id from private.chunk_terms as t where t.chunk_id = any(v_found::uuid[]) order by 1
+        loop
+            -- whoever owned it may be gone
+            continue when not private.lock_statistics_if_free(v_owner_id)
+                and exists (select 1 from public.owners as o where o.id = v_owner_id);
+            with gone as (
+                delete from private.chunk_terms as t
+                where t.owner_id = v_owner_id and t.chunk_id = any(v_found::uuid[])
+                returning t.chunk_id
+            )
+            select count(distinct g.chunk_id) into v_count from gone as g;
+            v_fixed := v_fixed + v_count;
+        end loop;
+    end if;
+    return private.finding(v_found, least(v_fixed, cardinality(v_found)));
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_terms(fix boolean) IS 'Terms in service whose chunk is gone, or not of a head version; deleted.';
+
+CREATE FUNCTION private.reconcile_texts(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_owner_id uuid;
+    v_count integer;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select distinct t.owner_id || ' ' || encode(t.text_hash, 'hex')
+        from private.text_vectors as t
+        where not exists (
+            select 1
+            from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+            where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+        )
+        order by 1
+    );
+    if fix then
+        for v_owner_id in
+            select distinct split_part(f.text, ' ', 1)::uuid from unnest(v_found) as f (text) order by 1
+        loop
+            -- whoever adds chunks that need a text holds the statistics
+            continue when not private.lock_statistics_if_free(v_owner_id);
+            with gone as (
+                delete from private.text_vectors as t
+                where t.owner_id = v_owner_id
+                    and t.text_hash in (
+                        select decode(split_part(f.text, ' ', 2), 'hex') from unnest(v_found) as f (text)
+                    )
+                    and not exists (
+                        select 1
+                        from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+                        where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+                    )
+                returning t.text_hash
+            )
+            select count(distinct g.text_hash) into v_count from gone as g;
+            v_fixed := v_fixed + v_count;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_texts(fix boolean) IS 'Stored vectors of texts that no chunk has; deleted.';
+
+CREATE FUNCTION private.reconcile_tickets(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_upload public.uploads;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select u.id::text
+        from public.uploads as u
+        where u.state in ('open', 'uploading') and (private.is_overdue(u) or u.file_id is null)
+        order by u.id
+    );
+    if fix then
+        for v_upload in
+            select u.* from public.uploads as u where u.id = any(v_found::uuid[]) order by u.id
+        loop
+            continue when not private.lock_if_free(
+                array_remove(array[v_upload.file_id], null), array[v_upload.owner_id]
+            );
+            select u.* into v_upload
+            from public.uploads as u
+            where u.id = v_upload.id and u.state in ('open', 'uploading')
+            for update skip locked;
+            continue when not found;
+            perform private.close_upload(v_upload, 'expired');
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_tickets(fix boolean) IS 'Open tickets whose time is over, whose holder''s account is closed or whose file is gone; ended.';
+
+CREATE FUNCTION private.reconcile_unneeded_blobs(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_owner_id uuid;
+    v_count integer;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select b.id::text
+        from private.blobs as b
+        where b.bucket = 'files'
+            and not exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+        order by b.id
+    );
+    if fix then
+        for v_owner_id in
+            select distinct b.owner_id from private.blobs as b where b.id = any(v_found::uuid[]) order by 1
+        loop
+            -- whoever takes a blob for another version holds the owner
+            continue when not private.lock_if_free('{}', array[v_owner_id]);
+            delete from private.blobs as b
+            where b.owner_id = v_owner_id
+                and b.id = any(v_found::uuid[])
+                and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
+            get diagnostics v_count = row_count;
+            v_fixed := v_fixed + v_count;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_unneeded_blobs(fix boolean) IS 'Blobs that no version has; deleted, with their objects and quota.';
+
+CREATE FUNCTION private.reconcile_unserved(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_version record;
+    v_fixed integer := 0;
+begin
+    -- a chunk of punctuation has no terms, rightly
+    v_found := array(
+        select v.id::text
+        from public.nodes as n
+        inner join public.file_versions as v on v.id = n.head_version_id
+        where n.purged_at is null
+            and (
+                exists (
+                    select 1
+                    from public.chunks as c
+                    where c.version_id = v.id
+                        and not exists (select 1 from private.chunk_terms as t where t.chunk_id = c.id)
+                        and exists (select 1 from private.lexemes(c.content, c.language))
+                )
+                or exists (
+                    select 1
+                    from public.ingest_jobs as j
+                    inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
+                    inner join public.chunks as c on c.version_id = j.version_id
+                    where j.version_id = v.id
+                        and j.stage = 'embed_text'
+                        and j.state = 'done'
+                        and not exists (
+                            select 1 from private.chunk_vectors as e
+                            where e.chunk_id = c.id and e.space_id = j.space_id
+                        )
+                )
+            )
+        order by v.id
+    );
+    if fix then
+        for v_version in
+            select v.id, v.file_id, n.owner_id
+            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+            where v.id = any(v_found::uuid[])
+            order by n.id
+        loop
+            continue when not private.lock_if_free(array[v_version.file_id], '{}')
+                or not private.lock_statistics_if_free(v_version.owner_id);
+            -- vectors that are lost for good are computed again
+            perform private.enqueue(v_version.id, 'embed_text', j.space_id)
+            from public.ingest_jobs as j
+            where j.version_id = v_version.id
+                and j.stage = 'embed_text'
+                and j.state = 'done'
+                and exists (
+                    select 1
+                    from public.chunks as c
+                    where c.version_id = v_version.id
+                        and not exists (
+                            select 1 from private.text_vectors as t
+                            where t.owner_id = v_version.owner_id
+                                and t.space_id = j.space_id
+                                and t.text_hash = c.text_hash
+                        )
+                );
+            perform private.unserve_version(v_version.id);
+            perform private.serve_version(v_version.id);
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_unserved(fix boolean) IS 'Head versions with chunks that a leg of search does not find though it should; put in service again.';
+
+CREATE FUNCTION private.reconcile_vectors(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select e.chunk_id::text
+        from private.chunk_vectors as e
+        where not exists (
+            select 1
+            from public.chunks as c
+            inner join public.nodes as n on n.id = c.file_id and n.head_version_id = c.version_id
+            where c.id = e.chunk_id and n.id = e.file_id and n.owner_id = e.owner_id
+        )
+        order by e.chunk_id
+    );
+    if fix then
+        with free as (
+            select e.chunk_id, e.space_id
+            from private.chunk_vectors as e
+            where e.chunk_id = any(v_found::uuid[])
+            for update skip locked
+        )
+        delete from private.chunk_vectors as e
+        using free as f
+        where e.chunk_id = f.chunk_id and e.space_id = f.space_id;
+        get diagnostics v_fixed = row_count;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_vectors(fix boolean) IS 'Vectors in service whose chunk is gone, or not of a head version; deleted.';
+
+CREATE FUNCTION private.reconcile_waiting_files(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select n.id::text
+        from public.nodes as n
+        where n.status = 'uploading'
+            and n.purged_at is null
+            and not exists (select 1 from public.file_versions as v where v.file_id = n.id)
+            and not exists (
+                select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+            )
+        order by n.id
+    );
+    if fix then
+        with free as (
+            select n.id
+            from public.nodes as n
+            where n.id = any(v_found::uuid[])
+                and n.status = 'uploading'
+                and not exists (
+                    select 1 from public.uploads as u where u.file_id = n.id and u.state in ('open', 'uploading')
+                )
+            order by n.id
+            for update skip locked
+        )
+        delete from public.nodes as n using free as f where n.id = f.id;
+        get diagnostics v_fixed = row_count;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_waiting_files(fix boolean) IS 'Files that wait for the bytes of an upload that has ended; removed.';
+
 CREATE FUNCTION private.record_usage(max_owners integer DEFAULT 200) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -6883,6 +7677,44 @@ $$;
 
 COMMENT ON FUNCTION private.revoke_share_link(id uuid, hard boolean) IS 'Behind public.revoke_share_link.';
 
+CREATE FUNCTION private.run_task(name text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    return case
+        when name = 'expire_uploads' then to_jsonb(private.expire_uploads())
+        when name = 'record_usage' then to_jsonb(private.record_usage())
+        when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
+        when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
+        when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
+        when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
+    end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.run_task(name text) IS 'Does one task, due or not; returns what it did.';
+
+CREATE FUNCTION private.schedule_maintenance() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+begin
+    if to_regprocedure('cron.schedule(text, text, text)') is null then
+        return false; -- workers sweep anyhow
+    end if;
+    perform cron.schedule('narwhal_sweep', '10 seconds', 'select private.sweep()');
+    -- pg_cron keeps a row of each run for ever
+    perform cron.schedule(
+        'narwhal_prune', '17 * * * *',
+        $command$delete from cron.job_run_details where end_time < now() - interval '1 day'$command$
+    );
+    return true;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.schedule_maintenance() IS 'Makes the jobs narwhal_… of pg_cron, anew if they exist; false where there is no pg_cron.';
+
 CREATE FUNCTION private.scope_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -7335,6 +8167,36 @@ $$;
 COMMENT ON FUNCTION private.settle_access(user_ids uuid[], upload_ids uuid[]) IS 'After access was taken away: aborts those of the locked tickets whose makers may no longer edit, and revokes the links
 of these users to what they no longer manage; how many links.';
 
+CREATE FUNCTION private.settle_account(owner_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_used bigint;
+    v_reserved bigint;
+    v_ledger record;
+begin
+    select coalesce(sum(b.size), 0) into v_used
+    from private.blobs as b
+    where b.owner_id = settle_account.owner_id and b.released_at is null;
+    select coalesce(sum(u.size), 0) into v_reserved
+    from public.uploads as u
+    where u.owner_id = settle_account.owner_id and u.state in ('open', 'uploading');
+    select coalesce(sum(l.used), 0) as used, coalesce(sum(l.reserved), 0) as reserved into v_ledger
+    from private.quota_ledger as l
+    where l.owner_id = settle_account.owner_id;
+    if (v_ledger.used, v_ledger.reserved) <> (v_used, v_reserved) then
+        insert into private.quota_ledger (owner_id, used, reserved, reason)
+        values (settle_account.owner_id, v_used - v_ledger.used, v_reserved - v_ledger.reserved, 'reconcile');
+    end if;
+    update public.owners as o
+    set storage_used = v_used, storage_reserved = v_reserved
+    where o.id = settle_account.owner_id and (o.storage_used, o.storage_reserved) <> (v_used, v_reserved);
+end;
+$$;
+
+COMMENT ON FUNCTION private.settle_account(owner_id uuid) IS 'Makes an owner''s sums and the ledger those of the real blobs and tickets. The caller holds the lock on the owner.';
+
 CREATE FUNCTION private.share_json(share public.shares) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -7646,6 +8508,46 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) IS 'Keeps vectors [{hash, embedding: [numbers]}]; what is stored survives the worker, so another goes on from here.';
+
+CREATE FUNCTION private.sweep() RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_task private.tasks;
+    v_result jsonb;
+    v_error text;
+begin
+    -- never two at once, whoever calls
+    if not pg_try_advisory_xact_lock(hashtextextended('narwhal.sweep', 0)) then
+        return null;
+    end if;
+    select t.* into v_task from private.tasks as t where t.due_at <= now() order by t.due_at, t.name limit 1;
+    if v_task.name is null then
+        return null;
+    end if;
+    begin
+        v_result := private.run_task(v_task.name);
+    exception when others then
+        v_error := format('%s: %s', sqlstate, sqlerrm); -- the next task has its turn all the same
+    end;
+    update private.tasks as t
+    set
+        last_run_at = now(), last_result = v_result, last_error = v_error,
+        due_at = case
+            -- these do a part at a time: again, after the others
+            when t.name in ('expire_trash', 'expire_versions', 'record_usage') and v_result > '0' then now()
+            else v_task.due_at + v_task.every * (1 + floor(
+                extract(epoch from now() - v_task.due_at) / extract(epoch from v_task.every)
+            ))
+        end
+    where t.name = v_task.name;
+    return jsonb_build_object('task', v_task.name, 'result', v_result, 'error', v_error);
+end;
+$$;
+
+COMMENT ON FUNCTION private.sweep() IS 'Does the task that is due longest, in its own transaction: {task, result, error}; null when nothing is due, or another
+sweep is under way. Call it again until it answers null.';
 
 CREATE FUNCTION private.tag_keys(tags text[]) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -10372,6 +11274,22 @@ CREATE TABLE private.role_permissions (
 
 COMMENT ON TABLE private.role_permissions IS 'What each role may do at all; levels on nodes decide where. admin implies everything, but nobody''s content.';
 
+CREATE TABLE private.tasks (
+    name text NOT NULL,
+    every interval NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_run_at timestamp with time zone,
+    last_result jsonb,
+    last_error text,
+    CONSTRAINT tasks_every_check CHECK ((every > '00:00:00'::interval))
+);
+
+COMMENT ON TABLE private.tasks IS 'What private.sweep does, and when. Whoever calls it, workers or pg_cron, a task that is due runs once.';
+
+COMMENT ON COLUMN private.tasks.due_at IS 'The next time is a whole number of periods later, so that nights stay nights.';
+
+COMMENT ON COLUMN private.tasks.last_error IS 'Why the last run did nothing; null when it went well.';
+
 CREATE TABLE private.text_vectors (
     owner_id uuid NOT NULL,
     space_id smallint NOT NULL,
@@ -10660,6 +11578,9 @@ ALTER TABLE ONLY private.role_permissions
 
 ALTER TABLE ONLY private.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY private.tasks
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_pkey PRIMARY KEY (owner_id, space_id, text_hash);
@@ -11333,6 +12254,8 @@ ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.settings ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.tasks ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.text_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.audit_logs ENABLE ROW LEVEL SECURITY;
@@ -11627,6 +12550,8 @@ GRANT SELECT ON TABLE public.share_links TO service_role;
 
 REVOKE ALL ON FUNCTION private.count_download(link public.share_links, bucket text, key text, is_signing boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.count_statistics(owner uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.create_folder(parent uuid, name text) FROM PUBLIC;
@@ -11739,6 +12664,8 @@ GRANT ALL ON FUNCTION private.find_space(space text, kind text) TO service_role;
 
 REVOKE ALL ON FUNCTION private.find_ticket(key text, user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.finding(found text[], fixed integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) TO narwhal_worker;
 
@@ -11769,6 +12696,8 @@ REVOKE ALL ON FUNCTION private.free_name(owner_id uuid, parent_id uuid, name tex
 REVOKE ALL ON FUNCTION private.freshness(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fuse(query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope, options private.search_options, max_candidates integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.grace_end() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.granted_roots() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.granted_roots() TO anon;
@@ -11891,6 +12820,8 @@ GRANT ALL ON FUNCTION private.list_workspaces() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.lock_file(file_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.lock_if_free(node_ids uuid[], owner_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_placing(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text, level text) FROM PUBLIC;
@@ -11908,6 +12839,8 @@ GRANT UPDATE(preferences) ON TABLE public.user_profiles TO authenticated;
 REVOKE ALL ON FUNCTION private.lock_profile(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_statistics(owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.lock_statistics_if_free(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_subtrees(root_ids uuid[], ids uuid[]) FROM PUBLIC;
 
@@ -12106,6 +13039,42 @@ REVOKE ALL ON FUNCTION private.reads_object(bucket text, key text, owner_ids uui
 
 REVOKE ALL ON FUNCTION private.reclaim_jobs() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.reconcile(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_kind(kind text, fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_kinds() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_ledger(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_lost_objects(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_paths(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_profiles(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_purges(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_releases(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_statistics(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_stray_objects(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_terms(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_texts(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_tickets(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_unneeded_blobs(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_unserved(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_vectors(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_waiting_files(fix boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.record_usage(max_owners integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.record_view(node uuid) FROM PUBLIC;
@@ -12223,6 +13192,10 @@ REVOKE ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) FROM PUB
 GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO anon;
 GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.run_task(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.scope_clause(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) FROM PUBLIC;
@@ -12261,6 +13234,8 @@ REVOKE ALL ON FUNCTION private.setting(key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.settle_access(user_ids uuid[], upload_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.settle_account(owner_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.share_json(share public.shares) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) FROM PUBLIC;
@@ -12293,6 +13268,9 @@ GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.sweep() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.sweep() TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.tag_keys(tags text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.tag_keys(tags text[]) TO anon;
