@@ -32,7 +32,8 @@ comment on column public.audit_logs.on_behalf_of is 'The user for whom an agent,
 comment on column public.audit_logs.action is
 'create_folder, create_file, copy, rename, move, transfer, trash, restore, purge; create_version, restore_version,
 reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share, change_share, unshare;
-create_link, open_link, change_link, revoke_link; and so on: list_audit takes it as a filter.';
+create_link, open_link, refuse_link (a wrong password), change_link, revoke_link; and so on: list_audit takes it as a
+filter.';
 comment on column public.audit_logs.owner_id is
 'The owner of the node when it happened; the user or workspace for what concerns them without a node.';
 comment on column public.audit_logs.before is 'The changed columns as they were; null for what was made.';
@@ -491,12 +492,15 @@ declare
     v_after jsonb := to_jsonb(new);
     v_row jsonb := coalesce(v_after, v_before);
     v_columns text[] := string_to_array(tg_argv[1], ' ');
+    v_link_id uuid := case tg_table_name when 'share_links' then v_row ->> 'id' else v_row ->> 'link_id' end;
+    v_node_id uuid := coalesce(v_row ->> 'node_id', v_row ->> 'file_id');
     v_node public.nodes;
 begin
-    if coalesce(v_row ->> 'node_id', v_row ->> 'file_id') is not null then
-        select n.* into v_node
-        from public.nodes as n
-        where n.id = (coalesce(v_row ->> 'node_id', v_row ->> 'file_id'))::uuid;
+    if v_node_id is null and v_link_id is not null then
+        select l.node_id into v_node_id from public.share_links as l where l.id = v_link_id;
+    end if;
+    if v_node_id is not null then
+        select n.* into v_node from public.nodes as n where n.id = v_node_id;
         -- what goes with its node, or with the trip of its node to the trash, is told by the node
         if (tg_op = 'DELETE' and (v_node.id is null or v_node.purged_at is not null))
             or (tg_table_name = 'uploads' and v_node.trashed_at is not null) then
@@ -535,7 +539,7 @@ begin
             from generate_series(2, tg_nargs - 2, 2) as i (no)
         ), '{}'),
         (v_row ->> 'created_by')::uuid,
-        case when tg_table_name = 'share_links' then (v_row ->> 'id')::uuid end
+        v_link_id
     );
     return null; -- after trigger
 end;
@@ -586,10 +590,16 @@ after update of opens on public.share_links
 for each row when (old.opens < new.opens)
 execute function private.tg__audit('open_link', 'opens', 'link_id', 'id');
 
+-- reads of objects, and URLs signed for them; the counter on the link would not tell which file
 create trigger _900_audit_download
-after update of downloads on public.share_links
-for each row when (old.downloads < new.downloads)
-execute function private.tg__audit('download', 'downloads', 'link_id', 'id');
+after insert on private.link_events
+for each row when (new.kind in ('downloaded', 'signed'))
+execute function private.tg__audit('download', '', 'link_id', 'link_id', 'kind', 'kind');
+
+create trigger _900_audit_refuse
+after insert on private.link_events
+for each row when (new.kind = 'refused')
+execute function private.tg__audit('refuse_link', '', 'link_id', 'link_id');
 
 create trigger _900_audit_revoke
 after update of revoking_at on public.share_links

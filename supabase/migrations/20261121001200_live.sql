@@ -271,7 +271,7 @@ begin
         jsonb_build_object('share_id', v_share.id, 'node_id', v_share.node_id, 'level', v_share.level)
     )
     from unnest(
-        private.people_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id)
+        private.users_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id)
     ) as p (id);
     return null; -- after trigger
 end;

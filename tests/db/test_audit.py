@@ -365,6 +365,37 @@ def test_shares_and_links_are_told_without_their_secrets(db: Database, drive: Dr
     assert row(db, "create_link")["after"] == {"level": "view", "has_password": True}
 
 
+def test_what_a_link_opens_is_told_with_the_link(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="a")["id"]
+    ticket = drive.upload(owner, "a.txt", folder_id=folder)
+    link = drive.rpc(owner, "create_share_link", node=folder, level="view", password="s3cret")
+    drive.rpc(None, "open_share_link", token=link["token"], password="wrong")
+    opened = drive.rpc(None, "open_share_link", token=link["token"], password="s3cret")
+    headers(db, **{"x-share-grant": opened["grant"]} | HEADERS)
+    with db.as_user(None):
+        operation = "storage.object.get_authenticated"
+        db.all("select set_config('storage.operation', %s, true)", operation)
+        assert db.all("select name from storage.objects") == [ticket["key"]]
+    headers(db)
+    drive.rpc(owner, "revoke_share_link", id=link["id"], hard=True)
+    for action, node in (
+        ("create_link", folder),
+        ("refuse_link", folder),
+        ("open_link", folder),
+        ("download", ticket["file_id"]),
+        ("revoke_link", folder),
+    ):
+        found = row(db, action)
+        assert (found["node_id"], found["owner_id"]) == (node, str(owner)), action
+        assert found["details"]["link_id"] == link["id"]
+        by_owner = action in ("create_link", "revoke_link")
+        assert found["actor"] == (f"user:{owner}" if by_owner else f"link:{link['id']}")
+    assert row(db, "download")["ip"] == "203.0.113.9"
+    text = json.dumps(rows(db))
+    assert not any(s in text for s in ("s3cret", "wrong", link["token"], opened["grant"]))
+
+
 def test_an_anonymous_holder_is_named_by_the_link(db: Database, drive: Drive) -> None:
     owner = db.create_user()
     folder = drive.rpc(owner, "create_folder", name="a")["id"]
