@@ -8698,12 +8698,15 @@ declare
     v_after jsonb := to_jsonb(new);
     v_row jsonb := coalesce(v_after, v_before);
     v_columns text[] := string_to_array(tg_argv[1], ' ');
+    v_link_id uuid := case tg_table_name when 'share_links' then v_row ->> 'id' else v_row ->> 'link_id' end;
+    v_node_id uuid := coalesce(v_row ->> 'node_id', v_row ->> 'file_id');
     v_node public.nodes;
 begin
-    if coalesce(v_row ->> 'node_id', v_row ->> 'file_id') is not null then
-        select n.* into v_node
-        from public.nodes as n
-        where n.id = (coalesce(v_row ->> 'node_id', v_row ->> 'file_id'))::uuid;
+    if v_node_id is null and v_link_id is not null then
+        select l.node_id into v_node_id from public.share_links as l where l.id = v_link_id;
+    end if;
+    if v_node_id is not null then
+        select n.* into v_node from public.nodes as n where n.id = v_node_id;
         -- what goes with its node, or with the trip of its node to the trash, is told by the node
         if (tg_op = 'DELETE' and (v_node.id is null or v_node.purged_at is not null))
             or (tg_table_name = 'uploads' and v_node.trashed_at is not null) then
@@ -8742,7 +8745,7 @@ begin
             from generate_series(2, tg_nargs - 2, 2) as i (no)
         ), '{}'),
         (v_row ->> 'created_by')::uuid,
-        case when tg_table_name = 'share_links' then (v_row ->> 'id')::uuid end
+        v_link_id
     );
     return null; -- after trigger
 end;
@@ -9441,7 +9444,7 @@ begin
         jsonb_build_object('share_id', v_share.id, 'node_id', v_share.node_id, 'level', v_share.level)
     )
     from unnest(
-        private.people_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id)
+        private.users_named(v_share.grantee_id, v_share.grantee_email, v_share.group_id)
     ) as p (id);
     return null; -- after trigger
 end;
@@ -11333,7 +11336,8 @@ COMMENT ON COLUMN public.audit_logs.on_behalf_of IS 'The user for whom an agent,
 
 COMMENT ON COLUMN public.audit_logs.action IS 'create_folder, create_file, copy, rename, move, transfer, trash, restore, purge; create_version, restore_version,
 reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share, change_share, unshare;
-create_link, open_link, change_link, revoke_link; and so on: list_audit takes it as a filter.';
+create_link, open_link, refuse_link (a wrong password), change_link, revoke_link; and so on: list_audit takes it as a
+filter.';
 
 COMMENT ON COLUMN public.audit_logs.owner_id IS 'The owner of the node when it happened; the user or workspace for what concerns them without a node.';
 
@@ -11881,6 +11885,10 @@ CREATE TRIGGER _500_release AFTER DELETE ON private.blobs REFERENCING OLD TABLE 
 
 CREATE TRIGGER _900_audit AFTER INSERT OR DELETE OR UPDATE OF value ON private.settings FOR EACH ROW EXECUTE FUNCTION private.tg__audit('change_setting', 'value', 'key', 'key');
 
+CREATE TRIGGER _900_audit_download AFTER INSERT ON private.link_events FOR EACH ROW WHEN ((new.kind = ANY (ARRAY['downloaded'::text, 'signed'::text]))) EXECUTE FUNCTION private.tg__audit('download', '', 'link_id', 'link_id', 'kind', 'kind');
+
+CREATE TRIGGER _900_audit_refuse AFTER INSERT ON private.link_events FOR EACH ROW WHEN ((new.kind = 'refused'::text)) EXECUTE FUNCTION private.tg__audit('refuse_link', '', 'link_id', 'link_id');
+
 CREATE TRIGGER _100_check_preferences BEFORE UPDATE OF preferences, full_name, avatar_url ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__check_preferences();
 
 CREATE TRIGGER _100_keep AFTER DELETE ON public.audit_logs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_audit_logs__keep();
@@ -11948,8 +11956,6 @@ CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.user_profiles FOR EACH R
 CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg__audit('remove_workspace_member', 'user_id email level');
 
 CREATE TRIGGER _900_audit_delete AFTER DELETE ON public.workspaces FOR EACH ROW EXECUTE FUNCTION private.tg__audit('delete_workspace', 'root_id');
-
-CREATE TRIGGER _900_audit_download AFTER UPDATE OF downloads ON public.share_links FOR EACH ROW WHEN ((old.downloads < new.downloads)) EXECUTE FUNCTION private.tg__audit('download', 'downloads', 'link_id', 'id');
 
 CREATE TRIGGER _900_audit_edit AFTER UPDATE OF body ON public.comments FOR EACH ROW WHEN (((old.body IS DISTINCT FROM new.body) AND (new.body IS NOT NULL))) EXECUTE FUNCTION private.tg__audit('edit_comment', 'edited_at', 'comment_id', 'id');
 
