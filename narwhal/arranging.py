@@ -33,8 +33,8 @@ def arrange(
     answer = drive.call(function, {"ids": ids, "target": folder, "on_conflict": on_conflict})
     items: list[Json] = answer["items"]
     if name and items[0]["name"] != name and not items[0].get("skipped"):
-        new_id = items[0].get("copy_id") or items[0]["id"]
-        items[0]["name"] = drive.call("rename_node", {"id": new_id, "name": name})["name"]
+        renamed = drive.call("rename_node", {"id": items[0]["id"], "name": name})
+        items[0]["name"] = renamed["name"]
     return items
 
 

@@ -36,7 +36,7 @@ class Sent:
     version_id: str | None
     name: str
     size: int
-    mode: Literal["standard", "tus", "deduplicated"]
+    mode: Literal["standard", "tus", "deduplicated", "skipped"]
     resumed: bool
     status: str | None = None
 
@@ -113,14 +113,14 @@ class Drive:
         """Return the ids of the nodes at some places."""
         return [str(self.node(place)["id"]) for place in places]
 
-    def listing(self, place: str, **more: Any) -> Iterator[Json]:
+    def listing(self, place: str, sort: str = "name") -> Iterator[Json]:
         """Yield what is in the folder at a place, or the file that is there."""
         if is_shared_root(place) and self.child(None, SHARED) is None:
             return self.shared()
         node = self.find(place)
         if node is not None and node["kind"] == "file":
             return iter([node])
-        return self.children(str(node["id"]) if node else None, **more)
+        return self.children(str(node["id"]) if node else None, sort=sort)
 
     def shares(self, node_id: str) -> list[Json]:
         """Return who a node is shared with, also through the folders above it."""
@@ -255,7 +255,7 @@ class Drive:
         ticket["name"] = ticket.get("name") or path.name
         ticket["mime"] = arguments["mime"]
         ticket["size"] = size
-        if not ticket.get("deduplicated"):
+        if not ticket.get("deduplicated") and not ticket.get("skipped"):
             self.ledger.put(key, ticket)
         return ticket
 
@@ -268,8 +268,10 @@ class Drive:
         resumed: bool,
         progress: Callable[[int], None],
     ) -> Sent:
-        mode: Literal["standard", "tus", "deduplicated"]
-        if ticket.get("deduplicated"):
+        mode: Literal["standard", "tus", "deduplicated", "skipped"]
+        if ticket.get("skipped"):
+            mode = "skipped"
+        elif ticket.get("deduplicated"):
             mode = "deduplicated"
         elif ticket["mode"] == "tus":
             mode = "tus"

@@ -80,6 +80,24 @@ def share_with(drive: Drive, place: str, who: str) -> Json:
     raise not_there(f"{place!r} is not shared with {who!r} itself")
 
 
+def below(drive: Drive, place: str, filters: Json, **more: Any) -> list[Json]:
+    """Return what is in the folder at a place and in those below it, each item with its path."""
+    folder_id = drive.folder_id(place)
+    top = str(drive.details(folder_id)["path"]) if folder_id else ""
+    everything = {"recursive": True} | more
+    folders = {
+        item["id"]: item
+        for item in drive.children(folder_id, filters={"kinds": ["folder"]}, **everything)
+    }
+
+    def path_of(item: Json) -> str:
+        parent = folders.get(item["parent_id"])
+        return f"{path_of(parent) if parent else top}/{item['name']}"
+
+    rows = drive.children(folder_id, filters=filters, **everything)
+    return [{**item, "path": path_of(item)} for item in rows]
+
+
 def usage(drive: Drive, place: str) -> Json:
     """Return what the files at a place take, item by item; for the top level the quota as well."""
     node = drive.find(place)
@@ -96,7 +114,9 @@ def _size_of(drive: Drive, item: Json) -> Json:
     kept = {key: item[key] for key in ("id", "kind", "name")}
     if item["kind"] == "file":
         return {**kept, "total_size": item["size"]}
-    return {**kept, "total_size": drive.details(str(item["id"]))["total_size"]}
+    if (size := item.get("total_size")) is None:  # too many files for a list to add up
+        size = drive.details(str(item["id"]))["total_size"]
+    return {**kept, "total_size": size}
 
 
 def _is_called(row: Json, item: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -25,6 +26,13 @@ COLUMNS = ["kind", "name", "size", "status", "updated_at", "id"]
 Target = Annotated[
     str, typer.Argument(metavar="TARGET", help="A folder of the drive, / for the top, or a path.")
 ]
+
+
+class Kind(StrEnum):
+    """What a node can be."""
+
+    file = "file"
+    folder = "folder"
 
 
 def register(app: typer.Typer) -> None:
@@ -52,14 +60,16 @@ def ls(
     Example: narwhal ls Projects/2026 --json | jq -r '.[] | select(.status=="failed").name'
     """
     with open_drive(home, as_user) as drive:
-        more = {"recursive": True} if recursive else {}
-        rows = list(drive.listing(path, sort=sort, **more))
+        from narwhal.lookups import below
+
+        rows = below(drive, path, {}, sort=sort) if recursive else list(drive.listing(path, sort))
     _show_nodes(rows, as_json, with_path=recursive)
 
 
 def find(
     folder: Annotated[str, typer.Argument(help="Where to look; the whole drive if left out.")] = "",
     name: Annotated[str | None, typer.Option(help="Part of the name.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only files, or only folders.")] = None,
     types: Annotated[
         list[str] | None, typer.Option("--type", help="Only this extension; may be repeated.")
     ] = None,
@@ -83,15 +93,18 @@ def find(
     Example: narwhal find Projects --type pdf --from 2026-01-01
     """
     wanted = {
-        "name": name,
-        "types": [extension.lower().lstrip(".") for extension in types or []],
+        "name_contains": name,
+        "kinds": [kind.value] if kind else None,
+        "types": types,
         "tags": tags,
-        "date_from": moment(since, "--from"),
-        "date_to": moment(until, "--to"),
+        "updated_from": moment(since, "--from"),
+        "updated_to": moment(until, "--to"),
     }
     filters = {key: value for key, value in wanted.items() if value}
     with open_drive(home, as_user) as drive:
-        rows = list(drive.children(drive.folder_id(folder), recursive=True, filters=filters))
+        from narwhal.lookups import below
+
+        rows = below(drive, folder, filters)
     _show_nodes(rows, as_json, with_path=True)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from narwhal.local.state import StackState
-from tests.cli.running import CommandLine
+from narwhal.session import user_client
+from tests.cli.running import CommandLine, settings_of
 
 
 @pytest.fixture
@@ -121,3 +122,59 @@ def test_rm_purge_wants_a_yes(cli: CommandLine, owner: str) -> None:
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert names(cli, owner) == ["old.txt"]
+
+
+def test_find_goes_by_name_kind_type_tag_and_date(cli: CommandLine, owner: str) -> None:
+    upload(cli, owner, "Plan.md", "Projects/2026")
+    notes = upload(cli, owner, "notes.txt", "Projects/2026")
+    upload(cli, owner, "plan.txt", "Elsewhere")
+
+    def found(*arguments: str) -> list[str]:
+        return [row["path"] for row in cli.json("find", *arguments, "--as", owner)]
+
+    plans = ["/Projects/2026/Plan.md", "/Elsewhere/plan.txt"]
+    assert sorted(found("--name", "PLAN")) == sorted(plans)
+    assert found("Projects", "--name", "plan") == plans[:1]
+    assert found("Projects/2026", "--type", "txt") == ["/Projects/2026/notes.txt"]
+    assert found("Projects", "--kind", "folder") == ["/Projects/2026"]
+    assert found("--from", "2001-01-01", "--to", "2002-01-01") == []
+    assert len(found("--kind", "file", "--from", "2001-01-01")) == 3
+    with user_client(settings_of(cli.stack, cli.home), owner) as client:
+        client.rpc("tag_nodes", {"ids": [notes], "add": ["Urgent"]}).execute()
+    assert found("--tag", "urgent") == ["/Projects/2026/notes.txt"]
+    assert found("--tag", "other") == []
+    assert "/Projects/2026/Plan.md" in cli.run("ls", "-r", "--as", owner).stdout
+
+
+def test_du_adds_up_what_the_quota_counts(cli: CommandLine, owner: str) -> None:
+    upload(cli, owner, "a.txt", "Deep/Down", "x" * 300)
+    upload(cli, owner, "b.txt", "", "y" * 20)
+    whole = cli.json("du", "--as", owner)
+    assert whole["total_size"] == whole["usage"]["used"] == 320
+    assert {item["name"]: item["total_size"] for item in whole["items"]} == {
+        "Deep": 300,
+        "b.txt": 20,
+    }
+    inner = cli.json("du", "Deep", "--as", owner)
+    assert (inner["total_size"], inner["usage"]) == (300, None)
+    assert "320 B of 5.0 GiB are used" in cli.run("du", "--as", owner).stdout
+
+
+def test_cp_makes_a_file_of_its_own(cli: CommandLine, owner: str) -> None:
+    file_id = upload(cli, owner, "plan.txt", "Projects", "the plan")
+    [copied] = cli.json("cp", "Projects/plan.txt", "Projects/review.txt", "--as", owner)
+    assert copied["id"] != file_id
+    assert names(cli, owner, "Projects") == ["plan.txt", "review.txt"]
+    cli.json("cp", "Projects", "/Archive", "--as", owner)
+    assert names(cli, owner, "Archive") == ["plan.txt", "review.txt"]
+    assert cli.json("du", "--as", owner)["usage"]["used"] == len("the plan")  # bytes are shared
+
+
+def test_an_upload_leaves_alone_what_is_there_when_told_so(cli: CommandLine, owner: str) -> None:
+    first = upload(cli, owner, "a.txt", "", "one")
+    (cli.cwd / "a.txt").write_text("two")
+    [skipped] = cli.json("upload", "a.txt", "--on-conflict", "skip", "--as", owner)
+    assert (skipped["mode"], skipped["file_id"]) == ("skipped", first)
+    [replaced] = cli.json("upload", "a.txt", "--on-conflict", "replace", "--as", owner)
+    assert (replaced["mode"], replaced["file_id"]) == ("standard", first)
+    assert names(cli, owner) == ["a.txt"]
