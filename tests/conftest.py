@@ -125,9 +125,15 @@ def db(cluster: Cluster, shared_database: str) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
+def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the stack of this run."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def stack(stack_home: Path) -> Iterator[StackState]:
     """Start the whole stack once, as a user does, on a free port; stop it after the run."""
-    home = tmp_path_factory.mktemp("home")
+    home = stack_home
     try:
         narwhal("up", "--detach", "--port", "0", "--home", str(home))
         state = read_state(home)

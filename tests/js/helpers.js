@@ -1,4 +1,5 @@
 // What every test needs: clients of the stack that test_js.py started, and people to act as.
+import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient } from '@supabase/supabase-js'
@@ -27,6 +28,44 @@ export function must(answer) {
   return answer
 }
 
+/** The details of an error that must come, under exactly this HTTP code and this stable name. */
+export async function refused(call, code, name) {
+  const { data, error } = await call
+  assert.ok(error, `expected ${name}, got ${JSON.stringify(data)}`)
+  assert.equal(`${error.code} ${error.message}`, `${code} ${error.message}`)
+  assert.ok(error.message.length > 0)
+  const details = JSON.parse(error.details)
+  assert.equal(details.error, name, error.details)
+  return details
+}
+
+/** Somebody with the role admin; test_js.py makes the account. */
+export async function admin() {
+  const sb = newClient()
+  must(await sb.auth.signInWithPassword({ email: process.env.ADMIN_EMAIL, password }))
+  return sb
+}
+
+/** Every item of a list RPC, page by page. */
+export async function everything(sb, name, args = {}) {
+  const items = []
+  for (let cursor = null; ;) {
+    const { data } = must(await sb.rpc(name, { ...args, cursor }))
+    items.push(...data.items)
+    if ((cursor = data.next_cursor) === null) return items
+  }
+}
+
+/** Make a folder; its id comes back. */
+export async function makeFolder(sb, name, parent = null) {
+  return must(await sb.rpc('create_folder', { parent, name })).data.id
+}
+
+/** What somebody sees of a node; null when it does not exist for them. */
+export async function look(sb, id) {
+  return must(await sb.from('nodes').select('id,name,parent_id,status,trashed_at').eq('id', id).maybeSingle()).data
+}
+
 /** Ask for a ticket to upload some bytes. */
 export async function beginUpload(sb, name, size, more = {}) {
   const body = { name, folder_id: null, size, mime: 'text/plain', sha256: null, on_conflict: 'fail', ...more }
@@ -34,9 +73,9 @@ export async function beginUpload(sb, name, size, more = {}) {
 }
 
 /** Upload a text through ticket and Storage; the ticket comes back. */
-export async function uploadText(sb, name, text) {
+export async function uploadText(sb, name, text, more = {}) {
   const blob = new Blob([text], { type: 'text/plain' })
-  const ticket = await beginUpload(sb, name, blob.size)
+  const ticket = await beginUpload(sb, name, blob.size, more)
   must(await sb.storage.from(ticket.bucket).upload(ticket.key, blob, { contentType: 'text/plain' }))
   return ticket
 }

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from narwhal.cli.database import execute
 from narwhal.local.state import StackState
+from narwhal.session import admin_client
+from tests.cli.running import PASSWORD, settings_of
 
 HERE = Path(__file__).parent
+ADMIN = "admin-of-js@example.com"
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +28,30 @@ def packages() -> None:
     subprocess.run(command, cwd=HERE, check=True, timeout=300)
 
 
+@pytest.fixture(scope="module")
+def environment(stack: StackState, stack_home: Path) -> dict[str, str]:
+    """Return what the tests are told of the stack, with an account of the role admin."""
+    settings = settings_of(stack, stack_home)
+    made = admin_client(settings).auth.admin.create_user(
+        {"email": ADMIN, "password": PASSWORD, "email_confirm": True}
+    )
+    execute(stack.database_url, "users_set_role", {"user_id": made.user.id, "role": "admin"})
+    return os.environ | {
+        "SUPABASE_URL": stack.api_url,
+        "SUPABASE_ANON_KEY": stack.anon_key,
+        "JWT_SECRET": stack.jwt_secret,
+        "ADMIN_EMAIL": ADMIN,
+        "STACK_HOME": str(stack_home),
+    }
+
+
 @pytest.mark.usefixtures("packages")
 @pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.test.js")))
-def test_the_official_clients_work_unmodified(stack: StackState, name: str) -> None:
+def test_the_official_clients_work_unmodified(environment: dict[str, str], name: str) -> None:
     done = subprocess.run(
         ["node", "--test", "--test-reporter=spec", name],
         cwd=HERE,
-        env=os.environ | {"SUPABASE_URL": stack.api_url, "SUPABASE_ANON_KEY": stack.anon_key},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=300,
