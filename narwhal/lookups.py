@@ -74,8 +74,8 @@ def share_with(drive: Drive, place: str, who: str) -> Json:
     """Return the share of the node at a place that has this grantee or id."""
     node = drive.node(place)
     for row in drive.shares(str(node["id"])):
-        grantees = (row["grantee_email"], row["grantee_id"], row["group_id"])
-        if row["id"] == who or (row["node_id"] == node["id"] and who.lower() in grantees):
+        named = {text.lower() for text in row["grantee"].values() if text}
+        if row["id"] == who or (row["node_id"] == node["id"] and who.lower() in named):
             return row
     raise not_there(f"{place!r} is not shared with {who!r} itself")
 

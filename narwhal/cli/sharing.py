@@ -22,7 +22,7 @@ from narwhal.output import say, show, show_json
 
 share_app = typer.Typer(no_args_is_help=True, help="Open files and folders to people and groups.")
 link_app = typer.Typer(no_args_is_help=True, help="Open files and folders to holders of a link.")
-SHARE_COLUMNS = ["grantee", "level", "expires_at", "id"]
+SHARE_COLUMNS = ["grantee", "level", "through", "expires_at", "id"]
 LINK_COLUMNS = ["level", "has_password", "expires_at", "downloads", "max_downloads", "state", "id"]
 
 
@@ -59,6 +59,15 @@ def list_shares(
     """
     with open_drive(home, as_user) as drive:
         rows = drive.shares(str(drive.node(path)["id"]))
+    if not as_json:
+        rows = [
+            {
+                **row,
+                "grantee": next(text for text in reversed(row["grantee"].values()) if text),
+                "through": (row["inherited_from"] or {}).get("name"),
+            }
+            for row in rows
+        ]
     show(rows, SHARE_COLUMNS, as_json=as_json)
 
 
@@ -76,6 +85,7 @@ def add(
     """Share a file, or a folder with all that is and will be in it. Sharing again changes it.
 
     Nobody learns whether an address has an account; it counts as soon as somebody confirms it.
+    What they get is in their '/Shared with me'.
 
     Example: narwhal share add Projects ada@example.com --level edit --expires 30d
     """
@@ -186,4 +196,4 @@ def revoke(
     if as_json:
         show_json(row)
     else:
-        say("revoking: every object moves to a new key" if hard else "revoked")
+        say("revoking: every object moves to a new key" if row["revoked_at"] is None else "revoked")
