@@ -97,7 +97,7 @@ def test_a_link_opens_it_until_it_is_revoked(cli: CommandLine, owner: str, plan:
             "--expires",
             "2030-01-01",
         ),
-        *("--max-downloads", "3", "--as", owner),
+        *("--expires", "2030-01-01", "--max-downloads", "3", "--as", owner),
         stdin="s3cret\n",
     )
     anon = create_client(cli.stack.api_url, cli.stack.anon_key)
