@@ -23,6 +23,11 @@ from tests.db.surfaces import GHOST, MODULES, SECRET, World, calls, gather
 
 @pytest.fixture
 def world(db: Database, drive: Drive) -> World:
+    return make_world(db, drive)
+
+
+def make_world(db: Database, drive: Drive) -> World:
+    """An owner with one of everything, and the people around."""
     db.all("insert into storage.buckets (id, name) values ('other', 'other')")
     # a project's own bucket and policy, beside ours
     db.all(

@@ -18,9 +18,11 @@ from narwhal.local.migrate import migrate
 from narwhal.local.postgres import SUPERUSER
 from tests.conftest import FreshDatabase
 from tests.database import Database
-from tests.db.conftest import Drive
+from tests.db.conftest import Drive, RolledBackError
 from tests.db.looks import beat
+from tests.db.surfaces import SECRET, calls, gather
 from tests.db.test_audit import tree
+from tests.db.test_isolation import make_world
 
 REALTIME = (Path(__file__).parent / "realtime.sql").read_bytes()
 POLICIES = {
@@ -237,6 +239,40 @@ def test_quota_is_heard_once_a_transaction(live: LiveDrive, owner: uuid.UUID) ->
                     *(size, owner),
                 )
         assert live.sent() == [(f"user:{owner}", "quota", {"owner_id": str(owner)})]
+
+
+def test_no_call_of_the_api_sends_a_name_or_a_word_of_text(
+    cluster: Any, live_database: str
+) -> None:
+    heard = set()
+    with psycopg.connect(cluster.url(SUPERUSER, live_database)) as connection:
+        db = Database(connection)
+        drive = Drive(db)
+        world = make_world(db, drive)
+        admin = db.create_user()
+        db.all("update public.user_profiles set role = 'admin' where id = %s", admin)
+        for call, arguments in calls().items():
+            caller = admin if call in gather("PRIVILEGED") else world.owner
+            try:
+                with connection.transaction():
+                    drive.rpc(caller, call.split()[0], **arguments(world))
+                    raise RolledBackError
+            except RolledBackError:
+                pass
+        drive.upload(world.owner, f"{SECRET} again.txt", folder_id=world.folder)
+        # as if made in an earlier transaction: what nobody could have seen is not told
+        db.all("update public.nodes set created_at = now() - interval '1 s'")
+        drive.ingest(f"the {SECRET} dives")
+        drive.rpc(world.owner, "rename_node", id=world.file, name=f"{SECRET} renamed.txt")
+        drive.rpc(world.owner, "add_comment", node=world.file, body=f"the {SECRET} swims")
+        drive.rpc(world.owner, "trash_nodes", ids=[world.folder])
+        connection.execute("reset session authorization")
+        for event, payload in db.all("select event, payload::text from realtime.messages"):
+            assert SECRET not in payload, event
+            assert "@" not in payload, event
+            heard.add(event)
+        connection.rollback()
+    assert heard >= {"created", "ingest", "version", "renamed", "comment", "trashed", "shared"}
 
 
 def test_what_is_rolled_back_is_never_heard(live: LiveDrive, owner: uuid.UUID) -> None:
