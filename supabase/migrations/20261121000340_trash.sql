@@ -60,7 +60,7 @@ comment on function private.require_trashed(uuid) is
 'The node, when it is in the trash and the caller has the level edit on it. Raises CONFLICT_STATE, LOCKED, NOT_FOUND,
 FORBIDDEN.';
 
-create function private.require_purge(node_id uuid) returns public.nodes
+create function private.require_purge(node_id uuid, include_trashed boolean default true) returns public.nodes
 language plpgsql stable
 security invoker
 set search_path = ''
@@ -68,12 +68,12 @@ as $$
 begin
     perform private.require_unpurged(node_id);
     return private.require_level(
-        node_id, case when private.has_permission('delete_documents') then 'edit' else 'manage' end, true
+        node_id, case when private.has_permission('delete_documents') then 'edit' else 'manage' end, include_trashed
     );
 end;
 $$;
-comment on function private.require_purge(uuid) is
-'The node, trashed or not, when the caller may purge it: with the level manage, or edit and the permission
+comment on function private.require_purge(uuid, boolean) is
+'The node, when the caller may purge it: with the level manage, or edit and the permission
 delete_documents. Raises LOCKED, NOT_FOUND, FORBIDDEN.';
 
 create function private.lock_subtrees(root_ids uuid[], ids uuid[] default '{}') returns void
@@ -353,6 +353,7 @@ as $$
 declare
     v_node public.nodes;
     v_place public.nodes;
+    v_level text;
     v_sibling public.nodes;
     v_name text;
     v_is_moved boolean := false;
@@ -363,12 +364,14 @@ begin
         v_node := private.require_trashed(node_id);
         v_place := private.trash_place(v_node);
         v_is_moved := v_place.id is distinct from v_node.parent_id;
-        if v_is_moved and v_place.id is not null then
-            perform private.require_level(v_place.id, 'edit');
-        elsif v_is_moved and v_node.owner_id <> auth.uid() then
+        v_level := case
+            when v_place.id is not null then private.my_level(v_place)
+            when v_node.owner_id = auth.uid() then 'owner' -- of the root
+        end;
+        if v_is_moved and coalesce(private.level_rank(v_level), 0) < private.level_rank('edit') then
             perform private.raise_error(
-                'FORBIDDEN', 'Its folder is in the trash too, and there is none left that you may write to.',
-                jsonb_build_object('id', node_id), 'Ask the owner to restore it.'
+                'FORBIDDEN', 'Its folder is in the trash too, and above it is none that you may write to.',
+                jsonb_build_object('id', node_id, 'required', 'edit'), 'Ask the owner to restore it.'
             );
         end if;
         v_name := v_node.name;
@@ -491,6 +494,12 @@ comment on table private.purge_queue is
 'What was purged and still has rows: a worker removes it and all below. An entry goes with its node, the last one.';
 alter table private.purge_queue enable row level security;
 
+create view private.blob_uses with (security_invoker = true) as
+select v.blob_id, v.file_id from public.file_versions as v where v.blob_id is not null
+union all
+select r.blob_id, r.file_id from public.renditions as r;
+comment on view private.blob_uses is 'Which files have which blobs, as the bytes of a version or as a picture of it.';
+
 create function private.purge_trees(ids uuid[]) returns integer
 language plpgsql volatile
 security invoker
@@ -519,16 +528,19 @@ begin
     -- tickets outlive files that never came, not files that are purged
     delete from public.uploads as u where u.file_id = any(v_file_ids);
     delete from public.shares as s using public.nodes as n where n.path && ids and s.node_id = n.id;
-    delete from public.share_links as l using public.nodes as n where n.path && ids and l.node_id = n.id;
+    -- a link whose objects are still moving to other keys goes with its node
+    delete from public.share_links as l
+    using public.nodes as n
+    where n.path && ids and l.node_id = n.id and (l.revoking_at is null or l.revoked_at is not null);
     -- their quota returns now; the rows and the objects follow
     update private.blobs as b
     set released_at = now()
     where b.released_at is null
-        and b.id in (select v.blob_id from public.file_versions as v where v.file_id = any(v_file_ids))
+        and b.id in (select u.blob_id from private.blob_uses as u where u.file_id = any(v_file_ids))
         and not exists (
             select 1
-            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-            where v.blob_id = b.id and n.purged_at is null
+            from private.blob_uses as u inner join public.nodes as n on n.id = u.file_id
+            where u.blob_id = b.id and n.purged_at is null
         );
     insert into private.purge_queue (node_id, purged_by)
     select n.id, auth.uid() from public.nodes as n where n.id = any(ids)

@@ -44,6 +44,7 @@ begin
     from private.blobs as b
     where b.owner_id = take_blob.owner_id
         and b.released_at is null
+        and b.bucket = v_source.bucket
         and (b.key = v_source.key or (b.sha256 = v_source.sha256 and b.size = v_source.size))
     order by b.key = v_source.key desc, b.created_at, b.id
     limit 1;
@@ -91,6 +92,11 @@ begin
     from public.chunks as c cross join public.file_versions as t
     where c.version_id = source_version_id and t.id = target_version_id;
 
+    insert into public.renditions (file_id, version_id, kind, page, blob_id, width, height)
+    select t.file_id, t.id, r.kind, r.page, (private.take_blob(r.blob_id, v_owner_id)).id, r.width, r.height
+    from public.renditions as r cross join public.file_versions as t
+    where r.version_id = source_version_id and t.id = target_version_id;
+
     if v_source_owner_id <> v_owner_id then
         insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
         select v_owner_id, e.space_id, e.text_hash, e.embedding
@@ -134,7 +140,7 @@ begin
 end;
 $$;
 comment on function private.copy_index(uuid, uuid) is
-'Gives a version the pages, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
+'Gives a version the pages, pictures, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
 is queued. The caller holds the locks on the statistics of the owner.';
 
 create function private.copy_terms(source_version_id uuid, target_version_id uuid) returns void
@@ -353,9 +359,9 @@ declare
     v_newest public.file_versions;
 begin
     perform private.require_writer();
-    perform private.require_purge(file_id);
+    perform private.require_purge(file_id, false);
     perform private.lock_file(file_id);
-    v_file := private.require_purge(file_id);
+    v_file := private.require_purge(file_id, false);
     v_version := private.require_version(file_id, version_id);
     if v_version.id = v_file.head_version_id then
         perform private.raise_error(

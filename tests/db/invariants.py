@@ -29,7 +29,7 @@ inner join public.owners as o on o.id = p.id
 where (p.storage_used, p.storage_limit) <> (o.storage_used, o.storage_limit)
 union all
 select 'blob', b.key from private.blobs as b
-where not exists (select from public.file_versions as v where v.blob_id = b.id)
+where not exists (select from private.blob_uses as u where u.blob_id = b.id)
 union all
 select 'object', b.key from private.blobs as b
 where not exists (
@@ -38,9 +38,9 @@ where not exists (
 union all
 select 'released', b.key from private.blobs as b
 where (b.released_at is null) <> exists (
-    select from public.file_versions as v
-    inner join public.nodes as n on n.id = v.file_id and n.purged_at is null
-    where v.blob_id = b.id
+    select from private.blob_uses as u
+    inner join public.nodes as n on n.id = u.file_id and n.purged_at is null
+    where u.blob_id = b.id
 )
 union all
 select 'waiting', n.id::text from public.nodes as n

@@ -41,6 +41,11 @@ INGESTED = {
         " from private.chunk_vectors as e join public.chunks as c on c.id = e.chunk_id"
         " join public.nodes as n on n.id = e.file_id where c.version_id = %s order by c.idx"
     ),
+    "pictures": (
+        "select r.kind, r.page, r.width, r.height, b.bucket, b.key, b.owner_id = n.owner_id"
+        " from public.renditions as r join private.blobs as b on b.id = r.blob_id"
+        " join public.nodes as n on n.id = r.file_id where r.version_id = %s order by r.page"
+    ),
     "jobs": (
         "select stage, space_id, state, progress, pages_done, pages_total, attempts, error_code"
         " from public.ingest_jobs where version_id = %s order by stage, space_id"
@@ -88,7 +93,10 @@ def test_a_version_taken_over_is_what_reading_would_have_made(
     owner, other = db.create_user(), db.create_user()
     drive.file(other, "other.txt", "something else")
     source = drive.file(owner, "a.txt", *texts)["version_id"]
+    drive.rendition(source)
+    drive.rendition(source, 1)
     expected = ingested(db, source)
+    assert len(expected["pictures"]) == 2
     for who in (owner, other):
         file = place(db, who, "copy.txt")
         version = append(db, file, source, who)
