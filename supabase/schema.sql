@@ -1753,6 +1753,11 @@ begin
     from public.chunks as c cross join public.file_versions as t
     where c.version_id = source_version_id and t.id = target_version_id;
 
+    insert into public.renditions (file_id, version_id, kind, page, blob_id, width, height)
+    select t.file_id, t.id, r.kind, r.page, (private.take_blob(r.blob_id, v_owner_id)).id, r.width, r.height
+    from public.renditions as r cross join public.file_versions as t
+    where r.version_id = source_version_id and t.id = target_version_id;
+
     if v_source_owner_id <> v_owner_id then
         insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
         select v_owner_id, e.space_id, e.text_hash, e.embedding
@@ -1796,7 +1801,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pages, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
+COMMENT ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pages, pictures, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
 is queued. The caller holds the locks on the statistics of the owner.';
 
 CREATE FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) RETURNS jsonb
@@ -5495,16 +5500,19 @@ begin
     -- tickets outlive files that never came, not files that are purged
     delete from public.uploads as u where u.file_id = any(v_file_ids);
     delete from public.shares as s using public.nodes as n where n.path && ids and s.node_id = n.id;
-    delete from public.share_links as l using public.nodes as n where n.path && ids and l.node_id = n.id;
+    -- a link whose objects are still moving to other keys goes with its node
+    delete from public.share_links as l
+    using public.nodes as n
+    where n.path && ids and l.node_id = n.id and (l.revoking_at is null or l.revoked_at is not null);
     -- their quota returns now; the rows and the objects follow
     update private.blobs as b
     set released_at = now()
     where b.released_at is null
-        and b.id in (select v.blob_id from public.file_versions as v where v.file_id = any(v_file_ids))
+        and b.id in (select u.blob_id from private.blob_uses as u where u.file_id = any(v_file_ids))
         and not exists (
             select 1
-            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-            where v.blob_id = b.id and n.purged_at is null
+            from private.blob_uses as u inner join public.nodes as n on n.id = u.file_id
+            where u.blob_id = b.id and n.purged_at is null
         );
     insert into private.purge_queue (node_id, purged_by)
     select n.id, auth.uid() from public.nodes as n where n.id = any(ids)
@@ -5526,9 +5534,9 @@ declare
     v_newest public.file_versions;
 begin
     perform private.require_writer();
-    perform private.require_purge(file_id);
+    perform private.require_purge(file_id, false);
     perform private.lock_file(file_id);
-    v_file := private.require_purge(file_id);
+    v_file := private.require_purge(file_id, false);
     v_version := private.require_version(file_id, version_id);
     if v_version.id = v_file.head_version_id then
         perform private.raise_error(
@@ -7096,19 +7104,19 @@ $$;
 
 COMMENT ON FUNCTION private.require_permission(permission text) IS 'Passes callers whose role has the permission, and holders of a good link. Raises NOT_AUTHENTICATED, FORBIDDEN.';
 
-CREATE FUNCTION private.require_purge(node_id uuid) RETURNS public.nodes
+CREATE FUNCTION private.require_purge(node_id uuid, include_trashed boolean DEFAULT true) RETURNS public.nodes
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
 begin
     perform private.require_unpurged(node_id);
     return private.require_level(
-        node_id, case when private.has_permission('delete_documents') then 'edit' else 'manage' end, true
+        node_id, case when private.has_permission('delete_documents') then 'edit' else 'manage' end, include_trashed
     );
 end;
 $$;
 
-COMMENT ON FUNCTION private.require_purge(node_id uuid) IS 'The node, trashed or not, when the caller may purge it: with the level manage, or edit and the permission
+COMMENT ON FUNCTION private.require_purge(node_id uuid, include_trashed boolean) IS 'The node, when the caller may purge it: with the level manage, or edit and the permission
 delete_documents. Raises LOCKED, NOT_FOUND, FORBIDDEN.';
 
 CREATE FUNCTION private.require_quota(owner_id uuid, size bigint) RETURNS void
@@ -7360,6 +7368,7 @@ CREATE FUNCTION private.restore_node(node_id uuid, on_conflict text, ids uuid[])
 declare
     v_node public.nodes;
     v_place public.nodes;
+    v_level text;
     v_sibling public.nodes;
     v_name text;
     v_is_moved boolean := false;
@@ -7370,12 +7379,14 @@ begin
         v_node := private.require_trashed(node_id);
         v_place := private.trash_place(v_node);
         v_is_moved := v_place.id is distinct from v_node.parent_id;
-        if v_is_moved and v_place.id is not null then
-            perform private.require_level(v_place.id, 'edit');
-        elsif v_is_moved and v_node.owner_id <> auth.uid() then
+        v_level := case
+            when v_place.id is not null then private.my_level(v_place)
+            when v_node.owner_id = auth.uid() then 'owner' -- of the root
+        end;
+        if v_is_moved and coalesce(private.level_rank(v_level), 0) < private.level_rank('edit') then
             perform private.raise_error(
-                'FORBIDDEN', 'Its folder is in the trash too, and there is none left that you may write to.',
-                jsonb_build_object('id', node_id), 'Ask the owner to restore it.'
+                'FORBIDDEN', 'Its folder is in the trash too, and above it is none that you may write to.',
+                jsonb_build_object('id', node_id, 'required', 'edit'), 'Ask the owner to restore it.'
             );
         end if;
         v_name := v_node.name;
@@ -8660,6 +8671,7 @@ begin
     from private.blobs as b
     where b.owner_id = take_blob.owner_id
         and b.released_at is null
+        and b.bucket = v_source.bucket
         and (b.key = v_source.key or (b.sha256 = v_source.sha256 and b.size = v_source.size))
     order by b.key = v_source.key desc, b.created_at, b.id
     limit 1;
@@ -11110,6 +11122,41 @@ is_inherited, grantee, expires_at, shared_by}, each with its level; a share with
 and level null, for those without access. Links are not listed: whoever holds one is nobody in particular. Raises
 NOT_FOUND, FORBIDDEN.';
 
+CREATE TABLE public.renditions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    file_id uuid NOT NULL,
+    version_id uuid NOT NULL,
+    kind text NOT NULL,
+    page integer,
+    blob_id uuid NOT NULL,
+    width integer NOT NULL,
+    height integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT renditions_check CHECK (((kind = 'page'::text) = (page IS NOT NULL))),
+    CONSTRAINT renditions_height_check CHECK ((height > 0)),
+    CONSTRAINT renditions_kind_check CHECK ((kind = ANY (ARRAY['thumbnail'::text, 'page'::text]))),
+    CONSTRAINT renditions_page_check CHECK ((page > 0)),
+    CONSTRAINT renditions_width_check CHECK ((width > 0))
+);
+
+COMMENT ON TABLE public.renditions IS 'Pictures of a version, in the bucket derived. They belong to the version: seen by its readers, gone with it.';
+
+COMMENT ON COLUMN public.renditions.page IS 'From 1; null for a thumbnail of the whole.';
+
+COMMENT ON COLUMN public.renditions.width IS 'In pixels.';
+
+CREATE VIEW private.blob_uses WITH (security_invoker='true') AS
+ SELECT v.blob_id,
+    v.file_id
+   FROM public.file_versions v
+  WHERE (v.blob_id IS NOT NULL)
+UNION ALL
+ SELECT r.blob_id,
+    r.file_id
+   FROM public.renditions r;
+
+COMMENT ON VIEW private.blob_uses IS 'Which files have which blobs, as the bytes of a version or as a picture of it.';
+
 CREATE TABLE private.chunk_terms (
     chunk_id uuid NOT NULL,
     part smallint NOT NULL,
@@ -11495,29 +11542,6 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
-
-CREATE TABLE public.renditions (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    file_id uuid NOT NULL,
-    version_id uuid NOT NULL,
-    kind text NOT NULL,
-    page integer,
-    blob_id uuid NOT NULL,
-    width integer NOT NULL,
-    height integer NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT renditions_check CHECK (((kind = 'page'::text) = (page IS NOT NULL))),
-    CONSTRAINT renditions_height_check CHECK ((height > 0)),
-    CONSTRAINT renditions_kind_check CHECK ((kind = ANY (ARRAY['thumbnail'::text, 'page'::text]))),
-    CONSTRAINT renditions_page_check CHECK ((page > 0)),
-    CONSTRAINT renditions_width_check CHECK ((width > 0))
-);
-
-COMMENT ON TABLE public.renditions IS 'Pictures of a version, in the bucket derived. They belong to the version: seen by its readers, gone with it.';
-
-COMMENT ON COLUMN public.renditions.page IS 'From 1; null for a thumbnail of the whole.';
-
-COMMENT ON COLUMN public.renditions.width IS 'In pixels.';
 
 CREATE TABLE public.usage_daily (
     owner_id uuid NOT NULL,
@@ -13137,7 +13161,7 @@ REVOKE ALL ON FUNCTION private.require_other_manager(member public.group_members
 
 REVOKE ALL ON FUNCTION private.require_permission(permission text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.require_purge(node_id uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.require_purge(node_id uuid, include_trashed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_quota(owner_id uuid, size bigint) FROM PUBLIC;
 
@@ -13662,6 +13686,10 @@ REVOKE ALL ON FUNCTION public.why_access("user" uuid, node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.why_access("user" uuid, node uuid) TO anon;
 GRANT ALL ON FUNCTION public.why_access("user" uuid, node uuid) TO authenticated;
 
+GRANT SELECT ON TABLE public.renditions TO anon;
+GRANT SELECT ON TABLE public.renditions TO authenticated;
+GRANT SELECT ON TABLE public.renditions TO service_role;
+
 GRANT SELECT ON TABLE public.audit_logs TO authenticated;
 GRANT SELECT ON TABLE public.audit_logs TO service_role;
 
@@ -13684,10 +13712,6 @@ GRANT SELECT ON TABLE public.owners TO service_role;
 GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
-
-GRANT SELECT ON TABLE public.renditions TO anon;
-GRANT SELECT ON TABLE public.renditions TO authenticated;
-GRANT SELECT ON TABLE public.renditions TO service_role;
 
 GRANT SELECT ON TABLE public.usage_daily TO authenticated;
 GRANT SELECT ON TABLE public.usage_daily TO service_role;
