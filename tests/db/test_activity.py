@@ -86,9 +86,11 @@ def test_favourites_come_back_from_the_trash_and_go_with_a_purge(
     assert _states(db, owner) == []
     with refused("NOT_FOUND", id=folder):
         drive.rpc(owner, "set_favourite", node=folder, is_favourite=False)
-    db.all("update public.nodes set trashed_at = null, trash_root_id = null where id = %s", folder)
+    drive.rpc(owner, "restore_nodes", ids=[folder])
     assert _names(drive, owner, "list_favourites") == ["folder"]
-    db.all("delete from public.nodes where id = %s", folder)
+    drive.rpc(owner, "purge_nodes", ids=[folder])
+    assert _names(drive, owner, "list_favourites") == _states(db, owner) == []
+    assert db.one("select private.purge_batch(100)") == 1
     assert db.one("select count(*) from public.node_user_state") == 0
 
 

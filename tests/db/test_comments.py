@@ -136,9 +136,11 @@ def test_comments_follow_the_node_to_trash_and_back_and_end_with_it(
         assert room.heard(user) == []
         with refused("NOT_FOUND", id=said):
             room.drive.rpc(user, "delete_comment", id=said)
-    db.all("update public.nodes set trashed_at = null, trash_root_id = null")
+    room.drive.rpc(room.owner, "restore_nodes", ids=[room.folder])
     assert room.heard(room.talker) == ["still here"]
-    db.all("delete from public.nodes where id = %s", room.folder)
+    room.drive.rpc(room.owner, "purge_nodes", ids=[room.folder])
+    assert room.heard(room.talker) == []
+    assert db.one("select private.purge_batch(100)") == 2
     assert db.all("select * from public.comments") == []
 
 

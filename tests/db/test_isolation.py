@@ -335,7 +335,8 @@ LOOSE = {
     ),
     "can_read_object": (
         "create or replace function private.can_read_object(bucket text, key text)"
-        " returns boolean language sql stable security definer set search_path = '' as 'select true'"
+        " returns boolean language sql stable security definer set search_path = ''"
+        " as 'select true'"
     ),
     "my_level": (
         "create or replace function private.my_level(node public.nodes, include_trashed boolean"

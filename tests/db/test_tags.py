@@ -164,9 +164,11 @@ def test_tags_follow_the_node_to_trash_and_back_and_end_with_it(db: Database, dr
     assert (_tags(db, owner), _counts(drive, owner)) == ([], {})
     with refused("NOT_FOUND"):
         _tag(drive, owner, node, "x")
-    db.all("update public.nodes set trashed_at = null, trash_root_id = null where id = %s", node)
+    drive.rpc(owner, "restore_nodes", ids=[node])
     assert (_tags(db, owner), _counts(drive, owner)) == (["q3"], {"q3": 1})
-    db.all("delete from public.nodes where id = %s", node)
+    drive.rpc(owner, "purge_nodes", ids=[node])
+    assert (_tags(db, owner), _counts(drive, owner)) == ([], {})
+    assert db.one("select private.purge_batch(100)") == 1
     assert db.all("select * from public.node_tags") == []
 
 
@@ -174,7 +176,10 @@ def test_tags_go_with_a_node_to_another_owner(db: Database, drive: Drive) -> Non
     owner, other = db.create_user(), db.create_user()
     file = drive.file(owner, "a.txt", "budget one")["file_id"]
     _tag(drive, owner, file, "q3")
-    db.all("update public.nodes set owner_id = %s where id = %s", other, file)
+    folder = _folder(drive, other, "theirs")
+    drive.share(folder, owner, "edit")
+    drive.rpc(owner, "move_nodes", ids=[file], target=folder)
+    db.all("delete from public.shares")
     assert _counts(drive, other) == {"q3": 1}
     assert _counts(drive, owner) == {}
     assert db.all("select owner_id from public.node_tags") == [other]
