@@ -102,3 +102,7 @@ class BlobStore:
     def remove(self, bucket: str, keys: list[str]) -> None:
         """Delete objects; those that are gone already do not matter."""
         SyncStorageClient(self.url, self.headers).from_(bucket).remove(keys)
+
+    def move(self, bucket: str, key: str, new_key: str) -> None:
+        """Give an object another key; signed URLs of the old one are dead from then on."""
+        SyncStorageClient(self.url, self.headers).from_(bucket).move(key, new_key)

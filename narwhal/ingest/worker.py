@@ -31,6 +31,8 @@ SWEEP_EVERY_S = 10.0
 RECONNECT_S = 1.0
 STOP_GRACE_S = 10.0
 DELETIONS_AT_ONCE = 100
+MOVE_EVERY_S = 1.0
+MOVES_AT_ONCE = 10
 PURGE_AT_ONCE = 200
 PURGE_EVERY_S = 1.0
 
@@ -83,6 +85,7 @@ class Worker:
                 ("keeper", self._keep_leases),
                 ("cleaner", self._keep_clean),
                 ("sweeper", self._keep_swept),
+                ("mover", self._keep_moving),
             )
         ]
         for thread in [*keepers, *threads]:
@@ -94,8 +97,11 @@ class Worker:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._release_all()
         self.drained.set()
-        while drain and keepers[1].is_alive() and not self.stopping.wait(0.1):
-            pass  # a drained worker leaves nothing behind
+        # a drained worker leaves nothing behind
+        ending = [keeper for keeper in keepers if keeper.name in ("cleaner", "mover")]
+        while drain and any(keeper.is_alive() for keeper in ending):
+            if self.stopping.wait(0.1):
+                break
         self.stopping.set()
         for keeper in keepers:
             keeper.join(STOP_GRACE_S)
@@ -185,6 +191,15 @@ class Worker:
             if not sweep(connection):
                 self.stopping.wait(SWEEP_EVERY_S)
 
+    def _keep_moving(self, connection: Connection) -> None:
+        # apart from cleaning: a hard revoke is a promise in seconds, a purge takes its time
+        while not self.stopping.is_set():
+            moved = move_objects(connection, self.blobs)
+            if not moved and self.drained.is_set():
+                return
+            if not moved:
+                self.stopping.wait(MOVE_EVERY_S)
+
     def _renew(self, queue: Queue) -> None:
         with self.lock:
             jobs = list(self.running.values())
@@ -226,6 +241,24 @@ def purge_nodes(connection: Connection) -> int:
     assert row is not None
     assert isinstance(row[0], int)
     return row[0]
+
+
+def move_objects(connection: Connection, blobs: BlobStore) -> int:
+    """Give objects of hard-revoked links new keys; return how many. What fails comes again.
+
+    Postgres follows the move by itself (blobs, what is to be removed, the revocation), in Storage's
+    own transaction: a worker that is killed here leaves nothing half done.
+    """
+    rows = connection.execute("select private.claim_key_rotations(%s)", (MOVES_AT_ONCE,)).fetchall()
+    moved = 0
+    for (row,) in rows:
+        assert isinstance(row, dict)
+        try:
+            blobs.move(str(row["bucket"]), str(row["key"]), str(row["new_key"]))
+            moved += 1
+        except Exception as error:  # Storage down, or purged meanwhile
+            log.warning("an object could not be moved: %s", error)
+    return moved
 
 
 def remove_objects(connection: Connection, blobs: BlobStore) -> int:

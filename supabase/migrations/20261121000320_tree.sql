@@ -934,6 +934,13 @@ begin
             from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
             where v.blob_id = b.id and n.path @> array[node_id]
         );
+    v_size := v_size + (
+        select coalesce(sum(b.size), 0)
+        from public.nodes as n
+        inner join public.renditions as r on r.file_id = n.id
+        inner join private.blobs as b on b.id = r.blob_id and b.released_at is null
+        where n.path @> array[node_id]
+    );
     if v_size > 0 then
         perform private.require_quota(to_owner_id, v_size);
     end if;
@@ -973,6 +980,11 @@ begin
     delete from private.blobs as b
     using unnest(v_blobs) as o
     where b.id = o.id and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
+    -- pictures belong to one version each
+    update private.blobs as b
+    set owner_id = to_owner_id
+    from public.renditions as r inner join public.nodes as n on n.id = r.file_id
+    where b.id = r.blob_id and n.path @> array[node_id];
 end;
 $$;
 comment on function private.transfer_blobs(uuid, uuid, uuid) is

@@ -740,12 +740,19 @@ begin
     delete from private.chunk_vectors as e where e.file_id = any(v_ids);
     delete from public.nodes as n where n.id = any(v_ids);
     perform private.forget_texts(v_owner_ids, v_texts);
+    -- of a deleted workspace this was the last that was left
+    delete from public.owners as o
+    where o.id = any(v_owner_ids)
+        and o.kind = 'workspace'
+        and not exists (select 1 from public.workspaces as w where w.id = o.id)
+        and not exists (select 1 from public.nodes as n where n.owner_id = o.id)
+        and not exists (select 1 from private.blobs as b where b.owner_id = o.id);
     return cardinality(v_ids);
 end;
 $$;
 comment on function private.purge_batch(integer) is
 'Removes rows of purged nodes, the deepest first, in one short transaction: text, vectors, versions and blobs, whose
-objects are queued for deletion. Returns how many nodes; 0 when nothing is left, or another worker is at it.';
+objects are queued for deletion; after the last of a deleted workspace, the owner too. Returns how many nodes; 0 when nothing is left, or another worker is at it.';
 
 -- Bytes that nothing refers to any more ---------------------------------------------------------
 

@@ -611,6 +611,40 @@ Everything in it is below the folder root_id; rename that to rename the workspac
 INVALID_ARGUMENT (field name), CONFLICT_STATE {limit} for one workspace too many.';
 grant execute on function public.create_workspace(text) to anon, authenticated;
 
+create function private.delete_workspace(id uuid) returns jsonb
+language plpgsql volatile
+security definer -- clients only read owners, nodes and workspaces
+set search_path = ''
+as $$
+declare
+    v_workspace public.workspaces;
+    v_count integer;
+begin
+    perform private.require_writer();
+    v_workspace := private.require_workspace(id, 'owner');
+    perform private.lock_subtrees(array[v_workspace.root_id]);
+    v_count := private.purge_trees(array[v_workspace.root_id]);
+    -- takes its members along; the owner goes with the last of its rows, by the worker that purges them
+    delete from public.workspaces as w where w.id = v_workspace.id;
+    return jsonb_build_object('deleted', true, 'nodes', v_count);
+end;
+$$;
+comment on function private.delete_workspace(uuid) is 'Behind public.delete_workspace.';
+grant execute on function private.delete_workspace(uuid) to anon, authenticated;
+
+create function public.delete_workspace(id uuid) returns jsonb
+language sql volatile
+security invoker
+set search_path = ''
+set statement_timeout = '120s' -- a workspace of any size is one transaction
+as $$ select private.delete_workspace(id); $$;
+comment on function public.delete_workspace(uuid) is
+'Delete a workspace for good, with everything in it and in its trash: {deleted, nodes}. Needs level owner.
+
+From the commit on it is gone for all its members; rows, text, vectors and objects follow through a worker. Raises
+NOT_FOUND, FORBIDDEN, LOCKED while something in it is being changed.';
+grant execute on function public.delete_workspace(uuid) to anon, authenticated;
+
 create function private.list_workspaces() returns jsonb
 language plpgsql stable
 security definer -- counts members, and shows the quota

@@ -9,6 +9,7 @@ import pytest
 
 from tests.database import Database
 from tests.db.conftest import Drive, refused
+from tests.db.invariants import UNBALANCED
 from tests.db.looks import quota_of
 
 LEVELS = ["view", "comment", "edit", "manage", "owner"]
@@ -175,3 +176,35 @@ def test_one_person_makes_so_many_workspaces_and_no_more(db: Database, drive: Dr
         drive.rpc(owner, "create_workspace", name="three")
     with refused("INVALID_ARGUMENT", field="name"):
         drive.rpc(owner, "create_workspace", name="a/b")
+
+
+def test_a_deleted_workspace_is_gone_at_once_and_leaves_nothing(
+    db: Database, drive: Drive, workspace: tuple[uuid.UUID, Any]
+) -> None:
+    owner, made = workspace
+    manager = db.create_user()
+    _add(drive, owner, made, manager, "manage")
+    ticket = drive.file(owner, "plan.txt", "the walrus swims", folder_id=made["root_id"])
+    drive.rendition(ticket["version_id"])
+    old = drive.file(owner, "old.txt", "the walrus dives", folder_id=made["root_id"])
+    drive.rpc(owner, "trash_nodes", ids=[old["file_id"]])
+    drive.ticket(manager, "late.txt", folder_id=made["root_id"])
+    other = drive.file(owner, "own.txt", "the walrus sleeps")
+    with refused("FORBIDDEN"):
+        drive.rpc(manager, "delete_workspace", id=made["id"])
+    assert drive.rpc(owner, "delete_workspace", id=made["id"]) == {"deleted": True, "nodes": 4}
+    assert quota_of(db, made["id"])[:2] == (0, 0)
+    for user in (owner, manager):
+        assert drive.rpc(user, "list_workspaces")["items"] == []
+        with refused("NOT_FOUND"):
+            drive.rpc(user, "file_details", file_id=ticket["file_id"])
+    with refused("NOT_FOUND"):
+        drive.rpc(owner, "delete_workspace", id=made["id"])
+    assert db.all(UNBALANCED) == []
+    with db.as_role("narwhal_worker"):
+        while db.one("select private.purge_batch(2)"):
+            pass
+    assert db.all("select id::text from public.nodes") == [other["file_id"]]
+    assert db.all("select id from public.owners where kind = 'workspace'") == []
+    assert db.one("select count(*) from private.blobs") == 1
+    assert db.one("select count(*) from private.object_deletions") == 3

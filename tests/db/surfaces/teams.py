@@ -17,6 +17,7 @@ CALLS: Calls = {
     "create_group": lambda w: {"name": "new"},
     "create_workspace": lambda w: {"name": "new"},
     "delete_group": lambda w: {"id": w.more["group"]},
+    "delete_workspace": lambda w: {"id": w.more["workspace"]},
     "list_group_members": lambda w: {"group_id": w.more["group"]},
     "list_workspace_members": lambda w: {"workspace_id": w.more["workspace"]},
     "list_workspaces": lambda w: {},
