@@ -2525,6 +2525,26 @@ $$;
 COMMENT ON FUNCTION private.delete_version(version public.file_versions) IS 'Removes a version that is not the head, with its text and, unless another version has them, its bytes. The caller has
 called lock_file.';
 
+CREATE FUNCTION private.delete_workspace(id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_workspace public.workspaces;
+    v_count integer;
+begin
+    perform private.require_writer();
+    v_workspace := private.require_workspace(id, 'owner');
+    perform private.lock_subtrees(array[v_workspace.root_id]);
+    v_count := private.purge_trees(array[v_workspace.root_id]);
+    -- takes its members along; the owner goes with the last of its rows, by the worker that purges them
+    delete from public.workspaces as w where w.id = v_workspace.id;
+    return jsonb_build_object('deleted', true, 'nodes', v_count);
+end;
+$$;
+
+COMMENT ON FUNCTION private.delete_workspace(id uuid) IS 'Behind public.delete_workspace.';
+
 CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -5405,12 +5425,19 @@ begin
     delete from private.chunk_vectors as e where e.file_id = any(v_ids);
     delete from public.nodes as n where n.id = any(v_ids);
     perform private.forget_texts(v_owner_ids, v_texts);
+    -- of a deleted workspace this was the last that was left
+    delete from public.owners as o
+    where o.id = any(v_owner_ids)
+        and o.kind = 'workspace'
+        and not exists (select 1 from public.workspaces as w where w.id = o.id)
+        and not exists (select 1 from public.nodes as n where n.owner_id = o.id)
+        and not exists (select 1 from private.blobs as b where b.owner_id = o.id);
     return cardinality(v_ids);
 end;
 $$;
 
 COMMENT ON FUNCTION private.purge_batch(max_nodes integer) IS 'Removes rows of purged nodes, the deepest first, in one short transaction: text, vectors, versions and blobs, whose
-objects are queued for deletion. Returns how many nodes; 0 when nothing is left, or another worker is at it.';
+objects are queued for deletion; after the last of a deleted workspace, the owner too. Returns how many nodes; 0 when nothing is left, or another worker is at it.';
 
 CREATE FUNCTION private.purge_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -9804,6 +9831,13 @@ begin
             from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
             where v.blob_id = b.id and n.path @> array[node_id]
         );
+    v_size := v_size + (
+        select coalesce(sum(b.size), 0)
+        from public.nodes as n
+        inner join public.renditions as r on r.file_id = n.id
+        inner join private.blobs as b on b.id = r.blob_id and b.released_at is null
+        where n.path @> array[node_id]
+    );
     if v_size > 0 then
         perform private.require_quota(to_owner_id, v_size);
     end if;
@@ -9843,6 +9877,11 @@ begin
     delete from private.blobs as b
     using unnest(v_blobs) as o
     where b.id = o.id and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
+    -- pictures belong to one version each
+    update private.blobs as b
+    set owner_id = to_owner_id
+    from public.renditions as r inner join public.nodes as n on n.id = r.file_id
+    where b.id = r.blob_id and n.path @> array[node_id];
 end;
 $$;
 
@@ -10458,6 +10497,17 @@ CREATE FUNCTION public.delete_group(id uuid) RETURNS jsonb
 
 COMMENT ON FUNCTION public.delete_group(id uuid) IS 'Delete a group that you manage: {deleted, links_revoked}. What was shared with it closes to its members at once. Raises
 NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.delete_workspace(id uuid) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    SET statement_timeout TO '120s'
+    AS $$ select private.delete_workspace(id); $$;
+
+COMMENT ON FUNCTION public.delete_workspace(id uuid) IS 'Delete a workspace for good, with everything in it and in its trash: {deleted, nodes}. Needs level owner.
+
+From the commit on it is gone for all its members; rows, text, vectors and objects follow through a worker. Raises
+NOT_FOUND, FORBIDDEN, LOCKED while something in it is being changed.';
 
 CREATE FUNCTION public.edit_comment(id uuid, body text) RETURNS public.comments
     LANGUAGE sql
@@ -12632,6 +12682,10 @@ GRANT SELECT ON TABLE public.file_versions TO service_role;
 
 REVOKE ALL ON FUNCTION private.delete_version(version public.file_versions) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.delete_workspace(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO anon;
+GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
@@ -13497,6 +13551,10 @@ GRANT ALL ON FUNCTION public.delete_comment(id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION public.delete_group(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.delete_group(id uuid) TO anon;
 GRANT ALL ON FUNCTION public.delete_group(id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.delete_workspace(id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delete_workspace(id uuid) TO anon;
+GRANT ALL ON FUNCTION public.delete_workspace(id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.edit_comment(id uuid, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.edit_comment(id uuid, body text) TO anon;
