@@ -21,9 +21,9 @@ comment on table public.audit_logs is
 they tell about, so nothing here is a foreign key.
 
 Who reads it: everybody their own acts (actor or on_behalf_of); those with level manage or owner on an owner everything
-about its nodes, by whomever; the permission view_analytics everything. So administrators see names, in before and
-after, of nodes that they cannot open: an audit that hid them could not be searched. It never holds content, passwords,
-tokens or hashes of either.';
+about its nodes, by whomever and from where; the permission view_analytics everything. So administrators see names, in
+before and after, of nodes that they cannot open: an audit that hid them could not be searched. It never holds content,
+passwords, tokens or hashes of either.';
 comment on column public.audit_logs.actor is
 'user:<id>, agent:<id>, link:<id> (an anonymous holder), anonymous, service (the service key, a schedule, the command
 line) or worker.';
@@ -108,7 +108,8 @@ begin
         or v_keep_from is null
         or exists (select 1 from gone as g where g.at >= v_keep_from) then
         perform private.raise_error(
-            'FORBIDDEN', 'The audit log is append-only.', '{}', 'private.prune_audit removes what audit.keep_days lets go.'
+            'FORBIDDEN', 'The audit log is append-only.', '{}',
+            'private.prune_audit removes what audit.keep_days lets go.'
         );
     end if;
     return null; -- after trigger

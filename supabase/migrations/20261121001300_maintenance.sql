@@ -878,7 +878,8 @@ insert into private.tasks (name, every) values
 ('record_usage', '10 minutes'),
 ('expire_trash', '1 hour'),
 ('expire_versions', '1 hour'),
-('expire_notifications', '1 hour');
+('expire_notifications', '1 hour'),
+('prune_audit', '1 day');
 
 -- at night (UTC), one kind a transaction
 insert into private.tasks (name, every, due_at)
@@ -897,10 +898,12 @@ as $$
 begin
     return case
         when name = 'expire_uploads' then to_jsonb(private.expire_uploads())
+        when name = 'expire_link_grants' then to_jsonb(private.expire_link_grants())
         when name = 'record_usage' then to_jsonb(private.record_usage())
         when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
         when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
+        when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
 end;

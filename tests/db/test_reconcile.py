@@ -458,6 +458,8 @@ def test_every_night_everything_is_reconciled(db: Database, drive: Drive, world:
     assert_sound(db)
     assert sweep(db) == {}
     assert db.all("select distinct last_error from private.tasks") == [None]
+    # each did something, if only to find nothing to do
+    assert db.all("select name from private.tasks where last_result is null") == []
 
 
 def test_a_task_that_fails_does_not_stop_the_others(db: Database, drive: Drive) -> None:
