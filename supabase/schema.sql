@@ -7722,10 +7722,12 @@ CREATE FUNCTION private.run_task(name text) RETURNS jsonb
 begin
     return case
         when name = 'expire_uploads' then to_jsonb(private.expire_uploads())
+        when name = 'expire_link_grants' then to_jsonb(private.expire_link_grants())
         when name = 'record_usage' then to_jsonb(private.record_usage())
         when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
         when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
+        when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
 end;
@@ -8805,7 +8807,8 @@ begin
         or v_keep_from is null
         or exists (select 1 from gone as g where g.at >= v_keep_from) then
         perform private.raise_error(
-            'FORBIDDEN', 'The audit log is append-only.', '{}', 'private.prune_audit removes what audit.keep_days lets go.'
+            'FORBIDDEN', 'The audit log is append-only.', '{}',
+            'private.prune_audit removes what audit.keep_days lets go.'
         );
     end if;
     return null; -- after trigger
@@ -11420,9 +11423,9 @@ COMMENT ON TABLE public.audit_logs IS 'Every operation, one row for each node th
 they tell about, so nothing here is a foreign key.
 
 Who reads it: everybody their own acts (actor or on_behalf_of); those with level manage or owner on an owner everything
-about its nodes, by whomever; the permission view_analytics everything. So administrators see names, in before and
-after, of nodes that they cannot open: an audit that hid them could not be searched. It never holds content, passwords,
-tokens or hashes of either.';
+about its nodes, by whomever and from where; the permission view_analytics everything. So administrators see names, in
+before and after, of nodes that they cannot open: an audit that hid them could not be searched. It never holds content,
+passwords, tokens or hashes of either.';
 
 COMMENT ON COLUMN public.audit_logs.actor_id IS 'The id in actor, if it has one.';
 
