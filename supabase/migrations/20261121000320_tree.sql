@@ -1254,7 +1254,7 @@ as $$
     from public.nodes as a
     where a.id = any((node).path)
         and private.is_readable(
-            a.owner_id, a.path, a.trashed_at, private.my_owner_ids(), private.granted_roots()
+            a.owner_id, a.path, a.trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
         );
 $$;
 comment on function private.path_name(public.nodes) is

@@ -11,7 +11,12 @@ with check (bucket_id = 'files' and private.holds_ticket(name));
 
 create policy narwhal_readers_can_select on storage.objects
 for select to anon, authenticated
-using (bucket_id in ('files', 'derived') and private.open_object(bucket_id, name));
+using (
+    bucket_id in ('files', 'derived')
+    and private.open_object(
+        bucket_id, name, (select private.my_owner_ids())::uuid[], (select private.granted_roots())::uuid[]
+    )
+);
 
 -- no update or delete policy: versions are immutable, and only the worker removes objects
 

@@ -38,7 +38,7 @@ HELPERS = {
     "folder_totals": "list_folder asks it: counts below a folder that the caller may read",
     # what policies on storage.objects ask: yes or no about the caller and one key
     "holds_ticket": "tickets are read through RLS, but this runs inside Storage's insert",
-    "open_object": "blobs are not in the API; it counts what holders of a link read",
+    "open_object": "asked by a policy with the caller's own grants; it counts reads through links",
     # what policies on realtime.messages ask: yes or no about the caller and one channel
     "can_watch": "the rule of who may read, asked once a statement",
     "find_space": "tells anon our error instead of a refusal; spaces are no secret to users",

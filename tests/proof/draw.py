@@ -44,8 +44,8 @@ class Chance:
         return self._random.randint(0, most)
 
     def some(self, most: int, make: Callable[[Chance], object]) -> None:
-        """Make up to so many of something."""
-        for _ in range(self.number(most)):
+        """Make up to so many of something, and not few."""
+        for _ in range(most // 2 + self.number(most - most // 2)):
             make(self)
 
     def one_of(self, things: Sequence[T]) -> T:
@@ -107,6 +107,7 @@ def draw_world(chance: Chance, size: int = 24) -> World:
     world.callers = [Caller(person) for person in [*world.people, None, ghost]]
     for grant in world.grants:
         world.callers += [Caller(None, grant), Caller(chance.one_of(world.people), grant)]
+        world.callers.append(Caller(chance.one_of(world.people), grant))
     return world
 
 
@@ -179,9 +180,13 @@ def _trash(chance: Chance, world: World) -> None:
     if node.trashed_with or (isinstance(node.owner, Workspace) and not node.parent):
         return
     is_purged = chance.rarely()
+    person = node.owner if isinstance(node.owner, Person) else chance.one_of(world.people)
+    if chance.rarely():
+        person = chance.one_of(world.people)
     for other in world.nodes:
         if node in other.above:
-            other.trashed_with = other.trashed_with or node
+            if not other.trashed_with:
+                other.trashed_with, other.trashed_by = node, person
             other.is_purged = other.is_purged or is_purged
 
 
@@ -205,6 +210,7 @@ def _link(chance: Chance, world: World) -> None:
         maker = chance.one_of(world.people)
     link = Link(node, chance.one_of(LEVELS[:3]), maker)
     link.is_expired, link.is_revoked = chance.rarely(), chance.rarely()
+    link.is_used_up = chance.rarely()
     world.links.append(link)
     world.grants.append(Grant(link, is_expired=chance.rarely()))
 

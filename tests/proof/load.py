@@ -18,6 +18,7 @@ def load(db: Database, world: World) -> None:
     _tree(db, world)
     _content(db, world)
     _access(db, world)
+    _state(db, world)
 
 
 def _insert(db: Database, statement: LiteralString, rows: list[tuple[object, ...]]) -> None:
@@ -82,13 +83,14 @@ def _tree(db: Database, world: World) -> None:
     _insert(
         db,
         "insert into public.nodes (id, kind, name, parent_id, owner_id, path, size, status,"
-        " trashed_at, trash_root_id, purged_at)"
+        " trashed_at, trash_root_id, trashed_by, purged_at)"
         " select id, kind, name, parent_id, owner_id, path::uuid[], size, status,"
-        " case when trash_root_id is not null then now() end, trash_root_id,"
+        " case when trash_root_id is not null then now() end, trash_root_id, trashed_by,"
         " case when is_purged then now() end"
         " from unnest(%s::uuid[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::text[],"
-        " %s::bigint[], %s::text[], %s::uuid[], %s::boolean[])"
-        " as n (id, kind, name, parent_id, owner_id, path, size, status, trash_root_id, is_purged)",
+        " %s::bigint[], %s::text[], %s::uuid[], %s::uuid[], %s::boolean[])"
+        " as n (id, kind, name, parent_id, owner_id, path, size, status, trash_root_id,"
+        " trashed_by, is_purged)",
         [
             (
                 n.id,
@@ -100,6 +102,7 @@ def _tree(db: Database, world: World) -> None:
                 SIZE if n.kind == "file" else 0,
                 n.versions[-1].status if n.versions else "ready",
                 n.trashed_with.id if n.trashed_with else None,
+                n.trashed_by.id if n.trashed_by else None,
                 n.is_purged,
             )
             for n in world.nodes
@@ -127,6 +130,13 @@ def _content(db: Database, world: World) -> None:
         " select *, 10 from unnest(%s::uuid[], %s::uuid[], %s::text[])",
         [(b.id, b.owner_id, b.key) for b in blobs.values()],
     )
+    _insert(
+        db,
+        "insert into private.blobs (id, owner_id, bucket, key, size)"
+        " select id, owner_id, 'derived', key, 1"
+        " from unnest(%s::uuid[], %s::uuid[], %s::text[]) as b (id, owner_id, key)",
+        [(v.picture.id, f.owner.id, v.picture.key) for f, _, v in versions],
+    )
     db.connection.execute("reset session authorization")
     # as if the tickets had been completed long ago
     db.connection.execute("set session_replication_role = 'replica'")
@@ -136,6 +146,12 @@ def _content(db: Database, world: World) -> None:
         " select 'files', key, '{\"size\": 10}' from unnest(%s::text[]) as o (key)",
         [(key,) for key in {b.key: b for b in blobs.values()}],
     )
+    _insert(
+        db,
+        "insert into storage.objects (bucket_id, name, metadata)"
+        " select 'derived', key, '{\"size\": 1}' from unnest(%s::text[]) as o (key)",
+        [(v.picture.key,) for _, _, v in versions],
+    )
     db.connection.execute("set session_replication_role = 'origin'")
     db.connection.execute("set session authorization postgres")
     _insert(
@@ -144,6 +160,13 @@ def _content(db: Database, world: World) -> None:
         " select id, file_id, no, blob_id, 10, status from unnest(%s::uuid[], %s::uuid[],"
         " %s::integer[], %s::uuid[], %s::text[]) as v (id, file_id, no, blob_id, status)",
         [(v.id, f.id, no, v.blob.id, v.status) for f, no, v in versions],
+    )
+    _insert(
+        db,
+        "insert into public.renditions (file_id, version_id, kind, blob_id, width, height)"
+        " select file_id, version_id, 'thumbnail', blob_id, 1, 1"
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as r (file_id, version_id, blob_id)",
+        [(f.id, v.id, v.picture.id) for f, _, v in versions],
     )
     heads = [(f.id, f.head.id) for f in world.files if f.head]
     _insert(
@@ -213,13 +236,24 @@ def _access(db: Database, world: World) -> None:
     )
     _insert(
         db,
-        "insert into public.share_links (id, node_id, level, created_by, expires_at, revoking_at)"
+        "insert into public.share_links (id, node_id, level, created_by, expires_at, revoking_at,"
+        " max_downloads, downloads)"
         " select id, node_id, level, created_by, now() + ends_in * interval '1 hour',"
-        " case when is_revoked then now() end"
-        " from unnest(%s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::integer[], %s::boolean[])"
-        " as l (id, node_id, level, created_by, ends_in, is_revoked)",
+        " case when is_revoked then now() end, case when is_used_up then 1 end,"
+        " is_used_up::integer"
+        " from unnest(%s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::integer[], %s::boolean[],"
+        " %s::boolean[])"
+        " as l (id, node_id, level, created_by, ends_in, is_revoked, is_used_up)",
         [
-            (li.id, li.node.id, li.level, li.maker.id, -1 if li.is_expired else 1, li.is_revoked)
+            (
+                li.id,
+                li.node.id,
+                li.level,
+                li.maker.id,
+                -1 if li.is_expired else 1,
+                li.is_revoked,
+                li.is_used_up,
+            )
             for li in world.links
         ],
     )
@@ -256,4 +290,59 @@ def _access(db: Database, world: World) -> None:
         "select private.charge(owner_id, 0, 10, 'reserve', id)"
         " from unnest(%s::uuid[], %s::uuid[]) as t (owner_id, id)",
         [(t.file.owner.id, t.id) for t in world.tickets if t.state in ("open", "uploading")],
+    )
+
+
+def _state(db: Database, world: World) -> None:
+    nodes = [(n.id, n.owner.id, n.comment_id) for n in world.nodes]
+    _insert(
+        db,
+        "insert into public.comments (node_id, id, body)"
+        " select node_id, id, 'a comment' from unnest(%s::uuid[], %s::uuid[], %s::uuid[])"
+        " as c (node_id, owner_id, id)",
+        nodes,
+    )
+    _insert(
+        db,
+        "insert into public.node_tags (node_id, owner_id, tag)"
+        " select node_id, owner_id, 'tag' from unnest(%s::uuid[], %s::uuid[])"
+        " as t (node_id, owner_id)",
+        [(node_id, owner_id) for node_id, owner_id, _ in nodes],
+    )
+    _insert(
+        db,
+        "insert into public.node_stats (node_id) select * from unnest(%s::uuid[])",
+        [(node_id,) for node_id, _, _ in nodes],
+    )
+    _insert(
+        db,
+        "insert into public.node_user_state (user_id, node_id, favourited_at)"
+        " select *, now() from unnest(%s::uuid[], %s::uuid[])",
+        [(p.id, n.id) for p in world.people for n in world.nodes],
+    )
+    _insert(
+        db,
+        "insert into public.notifications (user_id, kind, data)"
+        " select user_id, (private.notification_kinds())[1], '{\"proof\": true}'"
+        " from unnest(%s::uuid[]) as n (user_id)",
+        [(p.id,) for p in world.people],
+    )
+    _insert(
+        db,
+        "insert into public.audit_logs (actor, action, actor_id, on_behalf_of, owner_id, details)"
+        " select 'proof', 'proof', actor_id, on_behalf_of, owner_id,"
+        " jsonb_build_object('thing', thing)"
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[])"
+        " as a (actor_id, on_behalf_of, owner_id, thing)",
+        [(p.id, None, None, f"by {p.id}") for p in world.people]
+        + [(None, p.id, None, f"for {p.id}") for p in world.people]
+        + [(None, None, o.id, f"on {o.id}") for o in [*world.people, *world.workspaces]],
+    )
+    _insert(
+        db,
+        "insert into public.usage_daily (owner_id, day, used, reserved, storage_limit, live,"
+        " versions, trash, derived)"
+        " select *, current_date, 0, 0, 0, 0, 0, 0, 0 from unnest(%s::uuid[])"
+        " on conflict do nothing",
+        [(o.id,) for o in [*world.people, *world.workspaces]],
     )

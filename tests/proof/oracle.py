@@ -96,15 +96,50 @@ class Oracle:
         levels += [s.level for s in self.world.shares if s.id in mine and s.node in node.above]
         return highest(levels)
 
+    def managed_owner_ids(self, caller: Caller) -> set[str]:
+        """Return the owners on all of whose files a caller has level manage."""
+        person = caller.person
+        found = self.owner_ids(caller)
+        return {
+            id_
+            for id_ in found
+            if (person and id_ == person.id)
+            or any(
+                w.id == id_ and means(m, person) and rank(level) >= rank("manage")
+                for w in self.world.workspaces
+                for m, level in w.members
+                if person
+            )
+        }
+
     def manages(self, person: Person | None, node: Node) -> bool:
         """Whether somebody may share a node, trashed or not."""
         return not node.is_purged and rank(self.own_level(person, node)) >= rank("manage")
+
+    def sees_in_trash(self, caller: Caller, node: Node) -> bool:
+        """Whether the list of the trash has a node: what was trashed where somebody writes.
+
+        That is, in their own drive or a workspace where they have level edit, and whatever they
+        trashed themselves while they still have level edit on it.
+        """
+        person = caller.person
+        if not person or not self.is_known(caller) or node.is_purged:
+            return False
+        if node.trashed_with is not node:
+            return False
+        levels = ["owner"] if node.owner is person else []
+        if isinstance(node.owner, Workspace):
+            levels += [level for member, level in node.owner.members if means(member, person)]
+        if rank(highest(levels)) >= rank("edit"):
+            return True
+        mine = self.level(caller, node, even_trashed=True)
+        return node.trashed_by is person and rank(mine) >= rank("edit")
 
     # What a link adds -----------------------------------------------------------------------------
 
     def is_good(self, link: Link) -> bool:
         """Whether a link opens anything; it is worth what its maker may still give."""
-        if link.is_expired or link.is_revoked:
+        if link.is_expired or link.is_revoked or link.node.trashed_with:
             return False
         return rank(self.own_level(link.maker, link.node)) >= rank("manage")
 
@@ -131,6 +166,13 @@ class Oracle:
     def reads(self, caller: Caller, node: Node) -> bool:
         """Whether a node exists for a caller."""
         return self.level(caller, node) is not None
+
+    def downloads(self, caller: Caller, node: Node) -> bool:
+        """Whether a caller gets the bytes of a file: a link that is used up only shows it."""
+        link = self.link_of(caller)
+        if link and link.is_used_up:
+            caller = Caller(caller.person)
+        return self.reads(caller, node)
 
     def is_known(self, caller: Caller) -> bool:
         """Whether a caller is signed in to an active account."""

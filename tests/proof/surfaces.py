@@ -32,6 +32,7 @@ class Surface:
     things: Callable[[World], Names]  # all that there is to see
     seen: Callable[[Oracle, Caller], set[str]]  # what this caller should see of it
     signed_in_only: bool = False  # anon has not even the right to ask
+    is_of_all: bool = False  # some see what other worlds have, too
 
 
 @dataclass
@@ -75,22 +76,44 @@ def _jobs(oracle: Oracle, caller: Caller) -> set[str]:
 
 
 def _shares(oracle: Oracle, caller: Caller) -> set[str]:
-    if not oracle.is_known(caller):
+    if not caller.person or not oracle.is_known(caller):
         return set()
-    assert caller.person
     # who it names, and whoever may share the node themselves
-    managed = {s.id for s in oracle.world.shares if oracle.manages(caller.person, s.node)}
-    living = {s.id for s in oracle.world.shares if not s.node.trashed_with}
-    return oracle.share_ids(caller.person) & living | managed
+    named = oracle.share_ids(caller.person)
+    return {
+        s.id
+        for s in oracle.world.shares
+        if not s.node.trashed_with and (s.id in named or oracle.manages(caller.person, s.node))
+    }
 
 
 def _links(oracle: Oracle, caller: Caller) -> set[str]:
-    if not oracle.is_known(caller):
+    if not caller.person or not oracle.is_known(caller):
         return set()
     return {
         link.id
         for link in oracle.world.links
-        if link.maker is caller.person or oracle.manages(caller.person, link.node)
+        if link.maker is caller.person
+        or (not link.node.trashed_with and oracle.manages(caller.person, link.node))
+    }
+
+
+def _trash(oracle: Oracle, caller: Caller) -> set[str]:
+    return {n.id for n in oracle.world.nodes if oracle.sees_in_trash(caller, n)}
+
+
+def _shared_with_me(oracle: Oracle, caller: Caller) -> set[str]:
+    """Return the topmost of what shares open in other people's drives."""
+    if not caller.person or not oracle.is_known(caller):
+        return set()
+    mine = oracle.share_ids(caller.person)
+    roots = [s.node for s in oracle.world.shares if s.id in mine]
+    return {
+        n.id
+        for n in roots
+        if not n.trashed_with
+        and n.owner.id not in oracle.owner_ids(caller)
+        and not any(above in roots for above in n.above if above is not n)
     }
 
 
@@ -134,6 +157,18 @@ def _people(world: World) -> Names:
     return {person.id: person.name for person in world.people}
 
 
+def _operation(operation: str, bucket: str) -> LiteralString:
+    return (  # type: ignore[return-value]
+        "select o.name from"
+        f" set_config('storage.operation', 'storage.object.{operation}', true),"
+        f" storage.objects as o where o.bucket_id = '{bucket}'"
+    )
+
+
+def _items(call: str) -> LiteralString:
+    return f"select item ->> 'id' from jsonb_array_elements(({call}) -> 'items') as item"  # type: ignore[return-value]
+
+
 SEARCH = (
     "select hit ->> 'chunk_id' from jsonb_array_elements("
     "public.hybrid_search('walrus', {}, top_k => 100, candidates => 1000, options => '{}')"
@@ -170,16 +205,33 @@ SURFACES = [
     ),
     Surface(
         "storage.objects",
-        "select name from storage.objects",
+        _operation("list", "files"),
         _versions(lambda v: v.blob.key),
         _of_readable(lambda v: v.blob.key),
     ),
     Surface(
         "signed URLs",
-        "select o.name from set_config('storage.operation', 'storage.object.sign', true),"
-        " storage.objects as o",
+        _operation("sign", "files"),
         _versions(lambda v: v.blob.key),
-        _of_readable(lambda v: v.blob.key),
+        lambda o, c: {v.blob.key for f in o.world.files if o.downloads(c, f) for v in f.versions},
+    ),
+    Surface(
+        "the bucket derived",
+        _operation("sign", "derived"),
+        _versions(lambda v: v.picture.key),
+        _of_readable(lambda v: v.picture.key),
+    ),
+    Surface(
+        "renditions",
+        "select b.version_id::text from public.renditions as b",
+        _versions(lambda v: v.id),
+        _of_readable(lambda v: v.id),
+    ),
+    Surface(
+        "another bucket",
+        "select name from storage.objects where bucket_id = 'other'",
+        lambda w: {"public.txt": "an object of the project's own"},
+        lambda o, c: {"public.txt"} if o.is_known(c) else set(),
     ),
     Surface(
         "shares",
@@ -260,6 +312,116 @@ SURFACES = [
 ]
 
 
+def _signed_in(
+    seen: Callable[[Oracle, Caller], set[str]],
+) -> Callable[[Oracle, Caller], set[str]]:
+    return lambda oracle, caller: seen(oracle, caller) if caller.person else set()
+
+
+def _comments(oracle: Oracle, caller: Caller) -> set[str]:
+    return {node.comment_id for node in oracle.world.nodes if oracle.reads(caller, node)}
+
+
+def _states(oracle: Oracle, caller: Caller) -> set[str]:
+    if caller.person not in oracle.world.people:
+        return set()
+    return {f"{caller.person.id} {node_id}" for node_id in _readable(oracle, caller)}
+
+
+def _audited(world: World) -> Names:
+    return (
+        {f"by {p.id}": f"an act of {p.name}" for p in world.people}
+        | {f"for {p.id}": f"an act for {p.name}" for p in world.people}
+        | {f"on {id_}": f"an act on {name}'s" for id_, name in _owners(world).items()}
+    )
+
+
+def _audit(oracle: Oracle, caller: Caller) -> set[str]:
+    if not caller.person or not oracle.is_known(caller):
+        return set()
+    if is_allowed(caller.person, "view_analytics"):
+        return set(_audited(oracle.world))
+    own = {f"by {caller.person.id}", f"for {caller.person.id}"}
+    return own | {f"on {id_}" for id_ in oracle.managed_owner_ids(caller)}
+
+
+SURFACES += [
+    Surface(
+        "plans",
+        "select name from public.plans",
+        lambda w: {"free": "the plan"},
+        lambda o, c: {"free"} if o.is_known(c) else set(),
+        signed_in_only=True,
+        is_of_all=True,
+    ),
+    Surface(
+        "usage_daily",
+        "select owner_id::text from public.usage_daily",
+        _owners,
+        lambda o, c: o.owner_ids(c),
+        signed_in_only=True,
+    ),
+    Surface("list_trash", _items("public.list_trash(1000)"), _nodes, _trash),
+    Surface(
+        "shared_with_me",
+        _items("public.shared_with_me(1000)"),
+        _nodes,
+        _shared_with_me,
+    ),
+    Surface(
+        "list_favourites",
+        _items("public.list_favourites(1000)"),
+        _nodes,
+        lambda o, c: _readable(o, c) if c.person in o.world.people else set(),
+    ),
+    Surface(
+        "comments",
+        "select id::text from public.comments",
+        lambda w: {n.comment_id: n.path for n in w.nodes},
+        _signed_in(_comments),
+        signed_in_only=True,
+    ),
+    Surface(
+        "node_tags",
+        "select node_id::text from public.node_tags",
+        _nodes,
+        _signed_in(_readable),
+        signed_in_only=True,
+    ),
+    Surface(
+        "node_stats",
+        "select node_id::text from public.node_stats",
+        _nodes,
+        _signed_in(_readable),
+        signed_in_only=True,
+    ),
+    Surface(
+        "node_user_state",
+        "select user_id || ' ' || node_id from public.node_user_state",
+        lambda w: {
+            f"{p.id} {n.id}": f"{n.path} as {p.name} has it" for p in w.people for n in w.nodes
+        },
+        _states,
+        signed_in_only=True,
+    ),
+    Surface(
+        "notifications",
+        "select user_id::text from public.notifications where data ? 'proof'",
+        _people,
+        _self,
+        signed_in_only=True,
+    ),
+    Surface(
+        "audit_logs",
+        "select details ->> 'thing' from public.audit_logs where action = 'proof'",
+        _audited,
+        _audit,
+        signed_in_only=True,
+        is_of_all=True,
+    ),
+]
+
+
 # Asking about one node ----------------------------------------------------------------------------
 
 
@@ -281,12 +443,54 @@ def _writing(level: str, *, even_trashed: bool = False) -> Callable[[Oracle, Cal
     return answer
 
 
+def _managing(oracle: Oracle, caller: Caller, node: Node) -> str:
+    """Looking at what only managers see: no matter which role."""
+    if not oracle.is_known(caller):
+        return "NOT_AUTHENTICATED"
+    level = oracle.level(caller, node)
+    if level is None:
+        return "NOT_FOUND"
+    return "ok" if rank(level) >= rank("manage") else "FORBIDDEN"
+
+
 def _purging(oracle: Oracle, caller: Caller, node: Node) -> str:
-    answer = oracle.answer_to_writing(caller, node, "manage", even_trashed=True)
-    if answer == "FORBIDDEN" and is_allowed(caller.person, "delete_documents"):
-        level = oracle.level(caller, node, even_trashed=True)
-        return "ok" if rank(level) >= rank("edit") else answer
+    """Purging needs manage, or edit and the permission delete_documents."""
+    may = is_allowed(caller.person, "delete_documents")
+    level = "edit" if may else "manage"
+    answer = oracle.answer_to_writing(caller, node, level, even_trashed=True)
+    return _or_locked(oracle, caller, node, answer)
+
+
+def _restoring(oracle: Oracle, caller: Caller, node: Node) -> str:
+    """Restoring needs edit, also on another place that it comes back to."""
+    answer = oracle.answer_to_writing(caller, node, "edit", even_trashed=True)
+    living = [above for above in node.above if above is not node and not above.trashed_with]
+    if answer == "ok" and (living[0] if living else None) is not node.parent:
+        if living:
+            return oracle.answer_to_writing(caller, living[0], "edit")
+        return "ok" if node.owner is caller.person else "FORBIDDEN"
+    return _or_locked(oracle, caller, node, answer)
+
+
+def _new_version(oracle: Oracle, caller: Caller, node: Node) -> str:
+    return _or_locked(oracle, caller, node, oracle.answer_to_writing(caller, node, "edit"))
+
+
+def _or_locked(oracle: Oracle, caller: Caller, node: Node, answer: str) -> str:
+    """Tell that something is being purged to those who could have purged it."""
+    if answer == "NOT_FOUND" and node.is_purged:
+        is_told = rank(oracle.own_level(caller.person, node)) >= rank("manage")
+        return "LOCKED" if is_told else answer
     return answer
+
+
+def _renaming(oracle: Oracle, caller: Caller, node: Node) -> str:
+    return oracle.answer_to_writing(caller, node, "manage" if _is_root(node) else "edit")
+
+
+def _leaving(oracle: Oracle, caller: Caller, node: Node) -> str:
+    level = "edit" if node.owner is caller.person else "manage"
+    return oracle.answer_to_writing(caller, node, level)
 
 
 def _is_root(node: Node) -> bool:
@@ -299,6 +503,37 @@ READS = [
         "file_details",
         lambda n: "public.file_details('{}') ->> 'level'",
         _details,
+    ),
+    Call(
+        "record_view",
+        "record_view",
+        lambda n: "left((public.record_view('{}'))::text, 0)",
+        lambda o, c, n: o.answer_to_reading(c, n),
+    ),
+    Call(
+        "begin_download",
+        "begin_download",
+        lambda n: "left(public.begin_download('{}')::text, 0)",
+        lambda o, c, n: o.answer_to_reading(c, n),
+        lambda n: n.head is not None,
+    ),
+    Call(
+        "effective_access",
+        "effective_access",
+        lambda n: "public.effective_access('{}') ->> 'level'",
+        _details,
+    ),
+    Call(
+        "list_shares",
+        "list_shares",
+        lambda n: "left(public.list_shares('{}')::text, 0)",
+        _managing,
+    ),
+    Call(
+        "list_share_links",
+        "list_share_links",
+        lambda n: "left(public.list_share_links('{}')::text, 0)",
+        _managing,
     ),
     Call(
         "list_folder",
@@ -343,12 +578,78 @@ WRITES = [
         _writing("edit"),
         lambda n: n.kind == "file",
     ),
+    Call("rename_node", "rename_node", lambda n: "public.rename_node('{}', 'new')", _renaming),
+    Call(
+        "moving to one's own root",
+        "move_nodes",
+        lambda n: "public.move_nodes(array['{}']::uuid[])",
+        _leaving,
+        lambda n: not _is_root(n),
+    ),
+    Call(
+        "tag_nodes",
+        "tag_nodes",
+        lambda n: "public.tag_nodes(array['{}']::uuid[], array['new'])",
+        _writing("edit"),
+    ),
+    Call(
+        "add_comment",
+        "add_comment",
+        lambda n: "public.add_comment('{}', 'new')",
+        _writing("comment"),
+    ),
     Call(
         "trash_nodes",
         "trash_nodes",
         lambda n: "public.trash_nodes(array['{}']::uuid[])",
         _writing("edit"),
         lambda n: not _is_root(n),
+    ),
+    Call(
+        "purge_nodes",
+        "purge_nodes",
+        lambda n: "public.purge_nodes(array['{}']::uuid[])",
+        _purging,
+        lambda n: not _is_root(n),
+    ),
+    Call(
+        "restore_nodes",
+        "restore_nodes",
+        lambda n: "public.restore_nodes(array['{}']::uuid[])",
+        _restoring,
+        lambda n: n.trashed_with is not None,
+    ),
+    Call(
+        "restore_version",
+        "restore_version",
+        lambda n: f"public.restore_version('{{}}', '{n.versions[0].id}')",
+        _new_version,
+        lambda n: n.kind == "file",
+    ),
+    Call(
+        "purge_version",
+        "purge_version",
+        lambda n: f"public.purge_version('{{}}', '{n.versions[0].id}')",
+        _purging,
+        lambda n: n.kind == "file",
+    ),
+    Call(
+        "copying to one's own root",
+        "copy_nodes",
+        lambda n: "public.copy_nodes(array['{}']::uuid[])",
+        _writing("view"),
+    ),
+    Call(
+        "share_node",
+        "share_node",
+        lambda n: """public.share_node('{}', '{"email": "new@example.test"}')""",
+        _writing("manage"),
+    ),
+    Call(
+        "create_share_link",
+        "create_share_link",
+        lambda n: "public.create_share_link('{}')",
+        _writing("manage"),
     ),
 ]
 
@@ -375,6 +676,11 @@ exception when others then
 end;
 $$;
 grant execute on function proof.attempt(text) to public;
+-- a project's own bucket and policy, beside ours
+insert into storage.buckets (id, name) values ('other', 'other');
+insert into storage.objects (bucket_id, name) values ('other', 'public.txt');
+create policy everybody_signed_in on storage.objects for select to authenticated
+using (bucket_id = 'other');
 """
 # what follows the check of who is asking, and so says that it was passed
 PASSED = {"ok", "CONFLICT_NAME", "CONFLICT_STATE", "INVALID_ARGUMENT", "QUOTA_EXCEEDED", "LOCKED"}
@@ -391,25 +697,20 @@ def acting(db: Database, caller: Caller) -> Iterator[None]:
         yield
 
 
-def check(
-    db: Database,
-    world: World,
-    counts: Counter[str],
-    writes: Callable[[list[Node]], list[Node]] = lambda nodes: nodes,
-) -> Iterator[str]:
+def check(db: Database, world: World, counts: Counter[str], writes: int = 1) -> Iterator[str]:
     """Compare all that every caller sees and may do with the oracle; give the differences.
 
-    `writes` picks the nodes that writing is tried on, as it takes the longest.
+    Writing takes the longest, so each caller tries it on each so many nodes only.
     """
     oracle = Oracle(world)
-    for caller in world.callers:
+    for no, caller in enumerate(world.callers):
         with acting(db, caller):
             for surface in SURFACES:
                 yield from _compare(db, oracle, caller, surface, counts)
             yield from _ask(db, oracle, caller, READS, world.nodes, counts)
-            yield from _ask(db, oracle, caller, WRITES, writes(world.nodes), counts)
+            yield from _ask(db, oracle, caller, WRITES, world.nodes[no % writes :: writes], counts)
             yield from _send(db, oracle, caller, counts)
-            yield from _change_profiles(db, oracle, caller, counts)
+            yield from _change_all(db, oracle, caller, counts)
 
 
 def _compare(
@@ -427,6 +728,8 @@ def _compare(
         if refused != expected or oracle.is_known(caller):
             yield f"{caller} is refused {surface.name}: {error}"
     counts[surface.name] += max(1, len(things))
+    if surface.is_of_all:
+        found &= things.keys()
     expected_things = surface.seen(oracle, caller)
     for thing in found - expected_things:
         yield f"{caller} sees, but should not: {things.get(thing, thing)} in {surface.name}"
@@ -470,22 +773,47 @@ def _send(db: Database, oracle: Oracle, caller: Caller, counts: Counter[str]) ->
             may = False
             if error.sqlstate != "42501":
                 yield f"sending bytes for {ticket.file.path}: {error}"
+        counts["sending bytes elsewhere"] += 1
+        with (
+            suppress(psycopg.errors.InsufficientPrivilege),
+            db.connection.transaction(force_rollback=True),
+        ):
+            db.connection.execute(
+                "insert into storage.objects (bucket_id, name) values ('other', %s)", (ticket.key,)
+            )
+            yield f"{caller} may write into another bucket"
         if may != oracle.uploads(caller, ticket):
             yield f"{caller} {'may' if may else 'may not'} send bytes for {ticket.file.path}"
 
 
-def _change_profiles(
+def _change_all(
     db: Database, oracle: Oracle, caller: Caller, counts: Counter[str]
 ) -> Iterator[str]:
-    """Change everybody's name: only one's own does."""
-    counts["changing profiles"] += len(oracle.world.people)
-    changed: list[str] = []
-    with (
-        suppress(psycopg.errors.InsufficientPrivilege),
-        db.connection.transaction(force_rollback=True),
-    ):
-        db.all("update public.user_profiles set full_name = 'changed'")
-        db.all("reset session authorization")  # the rollback undoes this too
-        changed = db.all("select id::text from public.user_profiles where full_name = 'changed'")
-    if set(changed) != _self(oracle, caller):
-        yield f"{caller} changes {len(changed)} profiles"
+    """Change or remove everything: only one's own goes."""
+    for name, change, left in CHANGES:
+        counts[name] += len(oracle.world.people)
+        changed: set[str] = set()
+        with (
+            suppress(psycopg.errors.InsufficientPrivilege),
+            db.connection.transaction(force_rollback=True),
+        ):
+            db.all(change)
+            db.all("reset session authorization")  # the rollback undoes this too
+            changed = set(db.all(left)) & _people(oracle.world).keys()
+        if changed != _self(oracle, caller):
+            yield f"{caller}, {name}, changes what {len(changed)} people have"
+
+
+CHANGES: list[tuple[str, LiteralString, LiteralString]] = [
+    (
+        "changing profiles",
+        "update public.user_profiles set full_name = 'changed'",
+        "select id::text from public.user_profiles where full_name = 'changed'",
+    ),
+    (
+        "removing notifications",
+        "delete from public.notifications",
+        "select p.id::text from public.user_profiles as p where not exists ("
+        " select from public.notifications as n where n.user_id = p.id and n.data ? 'proof')",
+    ),
+]

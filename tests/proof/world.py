@@ -79,6 +79,7 @@ class Version:
     chunk_id: str = field(default_factory=new_id)
     page_id: str = field(default_factory=new_id)
     job_id: str = field(default_factory=new_id)
+    picture: Blob = field(default_factory=lambda: Blob("", new_id()))  # a rendition
 
 
 @dataclass
@@ -92,8 +93,10 @@ class Node:
     versions: list[Version] = field(default_factory=list)
     head: Version | None = None
     trashed_with: Node | None = None  # the node whose trashing took it along
+    trashed_by: Person | None = None
     is_purged: bool = False
     id: str = field(default_factory=new_id)
+    comment_id: str = field(default_factory=new_id)
 
     @property
     def above(self) -> Iterator[Node]:
@@ -130,6 +133,7 @@ class Link:
     maker: Person
     is_expired: bool = False
     is_revoked: bool = False
+    is_used_up: bool = False  # has had as many downloads as it may
     id: str = field(default_factory=new_id)
 
 
@@ -166,7 +170,7 @@ class Caller:
         return f"{name} (with the link to {self.grant.link.node.path})" if self.grant else name
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
     """All of it."""
 
@@ -190,6 +194,10 @@ class World:
         """The nodes that are folders."""
         return [node for node in self.nodes if node.kind == "folder"]
 
+    def __repr__(self) -> str:
+        """Keep Hypothesis from telling it twice."""
+        return f"<{len(self.nodes)} nodes>"
+
     def __str__(self) -> str:
         """Tell the world in words."""
         lines = []
@@ -207,6 +215,7 @@ class World:
             state = ", purged" if node.is_purged else ""
             if node.trashed_with:
                 state += f", trashed with {node.trashed_with.path}"
+                state += f" by {node.trashed_by.name}" if node.trashed_by else ""
             if node.kind == "file":
                 state += f", {len(node.versions)} versions" + ", no head" * (node.head is None)
             lines.append(f"{node.kind} {node.path} of {node.owner.name}{state}")
@@ -221,6 +230,7 @@ class World:
                 f"link of {link.maker.name} to {link.node.path}: {link.level}"
                 + ", expired" * link.is_expired
                 + ", revoked" * link.is_revoked
+                + ", used up" * link.is_used_up
             )
         for grant in self.grants:
             lines.append(
