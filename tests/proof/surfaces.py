@@ -461,6 +461,13 @@ def _purging(oracle: Oracle, caller: Caller, node: Node) -> str:
     return _or_locked(oracle, caller, node, answer)
 
 
+def _purging_version(oracle: Oracle, caller: Caller, node: Node) -> str:
+    """The same, of a file that is not in the trash."""
+    may = is_allowed(caller.person, "delete_documents")
+    answer = oracle.answer_to_writing(caller, node, "edit" if may else "manage")
+    return _or_locked(oracle, caller, node, answer)
+
+
 def _restoring(oracle: Oracle, caller: Caller, node: Node) -> str:
     """Restoring needs edit, also on another place that it comes back to."""
     answer = oracle.answer_to_writing(caller, node, "edit", even_trashed=True)
@@ -630,7 +637,7 @@ WRITES = [
         "purge_version",
         "purge_version",
         lambda n: f"public.purge_version('{{}}', '{n.versions[0].id}')",
-        _purging,
+        _purging_version,
         lambda n: n.kind == "file",
     ),
     Call(
