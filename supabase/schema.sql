@@ -4856,7 +4856,7 @@ $$;
 
 COMMENT ON FUNCTION private.notify_of_comment(comment public.comments, answered_id uuid, mentioned_ids uuid[]) IS 'Tells who is mentioned, who is answered and whose node it is of a comment, once each, as far as they can read it.';
 
-CREATE FUNCTION private.open_object(bucket text, key text) RETURNS boolean
+CREATE FUNCTION private.open_object(bucket text, key text, owner_ids uuid[], roots uuid[]) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -4864,7 +4864,7 @@ declare
     v_operation text := coalesce(current_setting('storage.operation', true), '');
     v_link public.share_links;
 begin
-    if not private.can_read_object(bucket, key) then
+    if not private.reads_object(bucket, key, owner_ids, roots) then
         return false;
     end if;
     v_link := private.my_link();
@@ -4880,7 +4880,7 @@ begin
         )
         or v_operation like 'storage.tus.%'
         -- not through the link
-        or private.reads_object(bucket, key, private.my_owner_ids(), private.shared_roots()) then
+        or private.reads_object(bucket, key, owner_ids, private.shared_roots()) then
         return true;
     end if;
     return private.count_download(
@@ -4889,9 +4889,10 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.open_object(bucket text, key text) IS 'May the caller read this object, here and now? What can_read_object says, and for holders of a link a download that is
+COMMENT ON FUNCTION private.open_object(bucket text, key text, owner_ids uuid[], roots uuid[]) IS 'May the caller read this object, here and now? What can_read_object says, and for holders of a link a download that is
 left: the policy of storage.objects asks when Storage reads a row, and storage.operation() tells what for. VOLATILE,
-since it counts.';
+since it counts. owner_ids and roots are the caller''s, computed once a statement: computing them for each object would
+make a list of a few hundred take seconds.';
 
 CREATE FUNCTION private.open_share_link(token text, password text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5199,7 +5200,7 @@ CREATE FUNCTION private.path_name(node public.nodes) RETURNS text
     from public.nodes as a
     where a.id = any((node).path)
         and private.is_readable(
-            a.owner_id, a.path, a.trashed_at, private.my_owner_ids(), private.granted_roots()
+            a.owner_id, a.path, a.trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
         );
 $$;
 
@@ -12984,9 +12985,9 @@ REVOKE ALL ON FUNCTION private.notify(user_ids uuid[], kind text, actor_id uuid,
 
 REVOKE ALL ON FUNCTION private.notify_of_comment(comment public.comments, answered_id uuid, mentioned_ids uuid[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.open_object(bucket text, key text) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.open_object(bucket text, key text) TO anon;
-GRANT ALL ON FUNCTION private.open_object(bucket text, key text) TO authenticated;
+REVOKE ALL ON FUNCTION private.open_object(bucket text, key text, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.open_object(bucket text, key text, owner_ids uuid[], roots uuid[]) TO anon;
+GRANT ALL ON FUNCTION private.open_object(bucket text, key text, owner_ids uuid[], roots uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.open_share_link(token text, password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO anon;
@@ -13795,7 +13796,7 @@ create policy narwhal_readers_can_select on storage.objects
 as permissive
 for select
 to anon, authenticated
-using (((bucket_id = ANY (ARRAY['files'::text, 'derived'::text])) AND private.open_object(bucket_id, name)));
+using (((bucket_id = ANY (ARRAY['files'::text, 'derived'::text])) AND private.open_object(bucket_id, name, ( SELECT private.my_owner_ids() AS my_owner_ids), ( SELECT private.granted_roots() AS granted_roots))));
 
 create policy narwhal_ticket_holders_can_insert on storage.objects
 as permissive
