@@ -359,7 +359,11 @@ begin
     end if;
     if file_id is not null then
         v_file := private.require_level(file_id, 'edit');
-    else
+    end if;
+    if coalesce(v_file.owner_id, v_folder.owner_id, v_user_id) <> v_owner_id then
+        perform private.raise_error('LOCKED', 'This was being moved to another owner.', '{}', 'Try again.');
+    end if;
+    if file_id is null then
         v_file := private.find_sibling(v_owner_id, folder_id, v_name);
         if v_file.id <> v_sibling_id or v_sibling_id is null then
             -- it has come since; waiting for it out of order could deadlock

@@ -140,8 +140,8 @@ begin
 end;
 $$;
 comment on function private.copy_index(uuid, uuid) is
-'Gives a version the pages, pictures, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
-is queued. The caller holds the locks on the statistics of the owner.';
+'Gives a version the pages, pictures, chunks, vectors and finished jobs of another one with the same bytes. What has no
+vector yet is queued. The caller holds the locks on the statistics of the owner.';
 
 create function private.copy_terms(source_version_id uuid, target_version_id uuid) returns void
 language plpgsql volatile

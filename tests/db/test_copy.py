@@ -138,12 +138,16 @@ def test_a_reader_copies_and_pays(db: Database, drive: Drive) -> None:
     assert db.all("select key from private.blobs where owner_id = %s", peer) == [file["key"]]
     copied = db.one("select id::text from public.nodes where parent_id = %s", item["id"])
     drive.rpc(peer, "purge_nodes", ids=[copied])
+    drive.clean_up()
     drive.file(control, "c.txt", *WORDS, size=30)
     for what, rows in served(db, control).items():
         assert served(db, peer)[what] == rows, what
     drive.rpc(owner, "purge_nodes", ids=[a])
+    drive.clean_up()
     assert scores(drive, peer, "quick fox") == scores(drive, control, "quick fox")
-    assert db.one("select count(*) from private.blobs where key = %s", file["key"]) == 1
+    assert db.all("select owner_id from private.blobs where key = %s", file["key"]) == [peer]
+    assert db.one("select count(*) from storage.objects where name = %s", file["key"]) == 1
+    right(db)
 
 
 def test_a_copy_in_a_workspace_is_the_workspaces(db: Database, drive: Drive) -> None:

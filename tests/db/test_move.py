@@ -572,6 +572,31 @@ def test_versions_and_trash_go_along_to_the_new_owner(db: Database, drive: Drive
     right(db)
 
 
+def test_pictures_go_along_with_what_they_show(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    ticket = drive.file(owner, "a.txt", "words", size=10)
+    drive.rendition(ticket["version_id"])
+    drive.rendition(ticket["version_id"], page=1)
+    theirs = folder(drive, peer, "theirs")
+    drive.share(theirs, owner, "edit")
+    drive.rpc(owner, "copy_nodes", ids=[ticket["file_id"]], target=theirs)
+    used = "select id, storage_used from public.owners"
+    assert dict(db.all(used))[peer] == dict(db.all(used))[owner] == 16
+    move(drive, owner, ticket["file_id"], theirs, on_conflict="rename")
+    assert (dict(db.all(used))[owner], dict(db.all(used))[peer]) == (0, 16)
+    owners = db.all("select owner_id, count(*) from private.blobs group by owner_id")
+    assert owners == [(peer, 3)]
+    assert db.one("select count(*) from public.renditions") == 4
+    right(db)
+    drive.rpc(peer, "purge_nodes", ids=[ticket["file_id"]])
+    assert dict(db.all(used))[peer] == 16  # the copy has them
+    drive.rpc(peer, "purge_nodes", ids=[theirs])
+    assert dict(db.all(used))[peer] == 0
+    drive.clean_up()
+    assert db.all("select key from private.blobs") == []
+    right(db)
+
+
 def test_ingestion_goes_on_with_the_new_owner(db: Database, drive: Drive) -> None:
     owner, peer = db.create_user(), db.create_user()
     drive.upload(owner, "a.txt")
