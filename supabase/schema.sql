@@ -593,7 +593,11 @@ begin
     end if;
     if file_id is not null then
         v_file := private.require_level(file_id, 'edit');
-    else
+    end if;
+    if coalesce(v_file.owner_id, v_folder.owner_id, v_user_id) <> v_owner_id then
+        perform private.raise_error('LOCKED', 'This was being moved to another owner.', '{}', 'Try again.');
+    end if;
+    if file_id is null then
         v_file := private.find_sibling(v_owner_id, folder_id, v_name);
         if v_file.id <> v_sibling_id or v_sibling_id is null then
             -- it has come since; waiting for it out of order could deadlock
@@ -1801,8 +1805,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pages, pictures, chunks, vectors and finished jobs of another one with the same bytes. What has no vector yet
-is queued. The caller holds the locks on the statistics of the owner.';
+COMMENT ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pages, pictures, chunks, vectors and finished jobs of another one with the same bytes. What has no
+vector yet is queued. The caller holds the locks on the statistics of the owner.';
 
 CREATE FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
@@ -1824,7 +1828,7 @@ begin
         v_name := private.free_name(target_owner_id, (target).id, v_name);
         v_copy_id := private.copy_subtree(v_node, target, target_owner_id, v_name, before);
     elsif on_conflict = 'replace' and not private.holds_any(v_sibling.id, ids) then
-        perform private.trash_nodes(array[v_sibling.id]);
+        perform private.trash_trees(array[v_sibling.id]);
         v_copy_id := private.copy_subtree(v_node, target, target_owner_id, v_name, before);
     elsif on_conflict = 'version' and v_node.kind = 'file' and v_sibling.kind = 'file' and v_sibling.id <> all(ids) then
         v_copy_id := v_sibling.id;
@@ -2916,7 +2920,7 @@ declare
     v_details jsonb;
 begin
     select to_jsonb(v_node) || case when v_node.kind = 'folder' then (
-        select to_jsonb(t) from private.folder_totals(v_node.id) as t
+        select to_jsonb(t) - 'folder_id' from private.folder_totals(array[v_node.id]) as t
     ) else '{}' end || jsonb_build_object(
         'path', private.path_name(v_node),
         'level', v_level,
@@ -3269,40 +3273,43 @@ CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
 
 COMMENT ON FUNCTION private.finish_object_deletions(ids bigint[]) IS 'These objects are gone from Storage.';
 
-CREATE FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint DEFAULT NULL::bigint, OUT child_count bigint, OUT total_size bigint) RETURNS record
+CREATE FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint DEFAULT NULL::bigint) RETURNS TABLE(folder_id uuid, child_count bigint, total_size bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    with recursive below (id, size) as (
-        select n.id, n.size
-        from public.nodes as n
-        where n.parent_id = folder_totals.folder_id and n.trashed_at is null
-        union all
-        select n.id, n.size
-        from below as b inner join public.nodes as n on n.parent_id = b.id
-        where n.trashed_at is null
-    ), counted as ( -- level by level, so that it ends where the limit is reached
-        select count(*) as nodes, coalesce(sum(l.size), 0) as size
-        from (select b.size from below as b limit folder_totals.max_nodes + 1) as l
-    )
     select
+        f.id,
+        (select count(*) from public.nodes as n where n.parent_id = f.id and n.trashed_at is null),
         (
-            select count(*) from public.nodes as n
-            where n.parent_id = folder_totals.folder_id and n.trashed_at is null
-        ),
-        case when c.nodes <= folder_totals.max_nodes or folder_totals.max_nodes is null then c.size::bigint end
-    from counted as c
-    where exists (
-        select 1 from public.nodes as f
-        where f.id = folder_totals.folder_id
-            and private.is_readable(
-                f.owner_id, f.path, f.trashed_at, private.my_owner_ids(), private.granted_roots()
+            with recursive below (id, kind, size) as (
+                select n.id, n.kind, n.size
+                from public.nodes as n
+                where n.parent_id = f.id and n.trashed_at is null
+                union all
+                select c.id, c.kind, c.size
+                from below as b
+                cross join lateral ( -- by the index, folder for folder, however many they might be
+                    select n.id, n.kind, n.size
+                    from public.nodes as n
+                    where n.parent_id = b.id and n.trashed_at is null
+                    offset 0
+                ) as c
+                where b.kind = 'folder'
             )
-    );
+            select case when max_nodes is null or count(*) <= max_nodes then coalesce(sum(l.size), 0)::bigint end
+            -- level by level, so that it ends where the limit is reached
+            from (select b.size from below as b limit max_nodes + 1) as l
+        )
+    from public.nodes as f
+    where f.id = any(folder_ids)
+        and f.kind = 'folder'
+        and private.is_readable(
+            f.owner_id, f.path, f.trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
+        );
 $$;
 
-COMMENT ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) IS 'How many living nodes a folder holds directly, and the bytes of all below it; no bytes when there are more nodes than
-max_nodes. Nulls when the caller may not read the folder.';
+COMMENT ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) IS 'How many living nodes each of these folders holds directly, and the bytes of all below it; no bytes when there are more
+nodes than max_nodes. Leaves out what the caller may not read.';
 
 CREATE FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) RETURNS void
     LANGUAGE sql
@@ -4337,16 +4344,20 @@ begin
         for update
     );
     -- what came below them while we waited; waiting for it out of order could deadlock
-    v_late := array(
-        select n.id from public.nodes as n
-        where (n.path && root_ids or n.id = any(lock_nodes.ids)) and n.id <> all(v_locked)
-    );
-    if (
-        select count(*) < cardinality(v_late)
-        from (select n.id from public.nodes as n where n.id = any(v_late) for update skip locked) as l
-    ) then
-        perform private.raise_error('LOCKED', 'Something in there is being changed.', '{}', 'Try again.');
-    end if;
+    loop
+        v_late := array(
+            select n.id from public.nodes as n
+            where (n.path && root_ids or n.id = any(lock_nodes.ids)) and n.id <> all(v_locked)
+        );
+        exit when v_late = '{}';
+        if (
+            select count(*) < cardinality(v_late)
+            from (select n.id from public.nodes as n where n.id = any(v_late) for update skip locked) as l
+        ) then
+            perform private.raise_error('LOCKED', 'Something in there is being changed.', '{}', 'Try again.');
+        end if;
+        v_locked := v_locked || v_late;
+    end loop;
 end;
 $$;
 
@@ -4378,7 +4389,8 @@ begin
     perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
     if exists (
         select 1 from public.nodes as n
-        where n.id = any(v_ids || (target).id) and n.owner_id <> all(v_owner_ids)
+        where n.id = any(v_ids) and n.owner_id <> all(v_owner_ids)
+            or n.id = (target).id and n.owner_id <> target_owner_id
     ) or not private.nodes_in_the_way(v_ids, (target).id, target_owner_id, on_conflict) <@ v_in_the_way then
         -- locking what came since would be out of order
         perform private.raise_error('LOCKED', 'Something there was changed at the same time.', '{}', 'Try again.');
@@ -4518,14 +4530,29 @@ CREATE FUNCTION private.lock_tree(owner_ids uuid[]) RETURNS void
     AS $$
 declare
     v_owner_id uuid;
+    -- of this transaction: it ends with it, and with a savepoint that is rolled back
+    v_held text := coalesce(current_setting('narwhal.locked_trees', true), '');
+    v_is_first boolean := v_held = '';
 begin
-    for v_owner_id in select distinct o.id from unnest(owner_ids) as o (id) where o.id is not null order by o.id loop
-        perform pg_advisory_xact_lock(hashtextextended('tree:' || v_owner_id, 0));
+    for v_owner_id in
+        select distinct o.id from unnest(owner_ids) as o (id)
+        where o.id is not null and strpos(v_held, o.id::text) = 0
+        order by o.id
+    loop
+        if v_is_first then
+            perform pg_advisory_xact_lock(hashtextextended('tree:' || v_owner_id, 0));
+        elsif not pg_try_advisory_xact_lock(hashtextextended('tree:' || v_owner_id, 0)) then
+            -- something changed hands since the first call; waiting out of order could deadlock
+            perform private.raise_error('LOCKED', 'Something in there is being moved.', '{}', 'Try again.');
+        end if;
+        v_held := v_held || ' ' || v_owner_id;
     end loop;
+    perform set_config('narwhal.locked_trees', v_held, true);
 end;
 $$;
 
-COMMENT ON FUNCTION private.lock_tree(owner_ids uuid[]) IS 'Lets one transaction at a time change who is below whom in these owners'' trees; taken before any row.';
+COMMENT ON FUNCTION private.lock_tree(owner_ids uuid[]) IS 'Lets one transaction at a time change who is below whom in these owners'' trees; taken before any row. Waits in the
+first call of a transaction only: raises LOCKED when a later one finds another tree taken.';
 
 CREATE FUNCTION private.lock_work(user_ids uuid[], node_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql
@@ -4615,7 +4642,7 @@ begin
             v_name := private.free_name(target_owner_id, (target).id, v_name);
             perform private.place_node(v_node, target, target_owner_id, v_name);
         elsif on_conflict = 'replace' and not private.holds_any(v_sibling.id, ids) then
-            perform private.trash_nodes(array[v_sibling.id]);
+            perform private.trash_trees(array[v_sibling.id]);
             perform private.place_node(v_node, target, target_owner_id, v_name);
         elsif on_conflict = 'version' and v_node.kind = 'file' and v_sibling.kind = 'file'
             and v_sibling.id <> all(ids) then
@@ -4625,7 +4652,7 @@ begin
                 );
             end if;
             v_version_id := private.append_version(v_sibling.id, private.content_version_id(v_node), auth.uid());
-            perform private.trash_nodes(array[v_node.id]);
+            perform private.trash_trees(array[v_node.id]);
         elsif on_conflict = 'skip' then
             v_is_skipped := true;
         else
@@ -9793,99 +9820,79 @@ CREATE FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owne
     SET search_path TO ''
     AS $$
 declare
-    v_blobs private.blobs[];
+    v_ids uuid[];
+    v_copy_ids uuid[];
     v_size bigint;
 begin
-    v_blobs := array(
-        select b
+    -- what becomes of each blob that is used below the node: another one that the new owner has already, a second row
+    -- when it is used elsewhere as well, itself otherwise; what only purged files have is paid for by nobody
+    select
+        array_agg(u.id),
+        array_agg(coalesce(k.id, case when u.is_shared then gen_random_uuid() else u.id end)),
+        sum(u.size) filter (where k.id is null and u.is_paid)
+    into v_ids, v_copy_ids, v_size
+    from (
+        select
+            b.id, b.bucket, b.key, b.sha256, b.size,
+            bool_or(not n.path @> array[node_id]) as is_shared,
+            bool_or(n.path @> array[node_id] and n.purged_at is null) as is_paid
         from private.blobs as b
+        inner join private.blob_uses as v on v.blob_id = b.id
+        inner join public.nodes as n on n.id = v.file_id
         where b.owner_id = from_owner_id
-            and exists (
-                select 1
-                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-                where v.blob_id = b.id and n.path @> array[node_id]
+            and b.id in (
+                select i.blob_id
+                from public.nodes as f inner join private.blob_uses as i on i.file_id = f.id
+                where f.path @> array[node_id]
             )
-    );
-    -- what the new owner has already is paid for once
-    with known as (
-        select b.id, (
-            select k.id
-            from private.blobs as k
-            where k.owner_id = to_owner_id
-                and k.released_at is null
-                and (k.key = b.key or (k.sha256 = b.sha256 and k.size = b.size))
-            order by k.key = b.key desc, k.created_at, k.id
-            limit 1
-        ) as known_id
-        from unnest(v_blobs) as b
-        where b.released_at is null
-    )
-    update public.file_versions as v
-    set blob_id = k.known_id
-    from known as k
-    where v.blob_id = k.id
-        and k.known_id is not null
-        and exists (select 1 from public.nodes as n where n.id = v.file_id and n.path @> array[node_id]);
-
-    select coalesce(sum(b.size), 0) into v_size
-    from unnest(v_blobs) as b
-    where b.released_at is null
-        and exists (
-            select 1
-            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-            where v.blob_id = b.id and n.path @> array[node_id]
-        );
-    v_size := v_size + (
-        select coalesce(sum(b.size), 0)
-        from public.nodes as n
-        inner join public.renditions as r on r.file_id = n.id
-        inner join private.blobs as b on b.id = r.blob_id and b.released_at is null
-        where n.path @> array[node_id]
-    );
+        group by b.id
+    ) as u
+    left join lateral (
+        select o.id
+        from private.blobs as o
+        where o.owner_id = to_owner_id
+            and o.released_at is null
+            and o.bucket = u.bucket
+            and (o.key = u.key or (o.sha256 = u.sha256 and o.size = u.size))
+        order by o.key = u.key desc, o.created_at, o.id
+        limit 1
+    ) as k on true;
     if v_size > 0 then
         perform private.require_quota(to_owner_id, v_size);
     end if;
 
-    -- bytes that stay in use elsewhere get a second row, the others change hands
-    with shared as (
-        select b.id, gen_random_uuid() as copy_id, b.bucket, b.key, b.size, b.sha256, b.released_at
-        from unnest(v_blobs) as b
-        where exists (
-                select 1
-                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-                where v.blob_id = b.id and n.path @> array[node_id]
-            )
-            and exists (
-                select 1
-                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-                where v.blob_id = b.id and not n.path @> array[node_id]
-            )
-    ), copied as (
-        insert into private.blobs (id, owner_id, bucket, key, size, sha256, released_at)
-        select s.copy_id, to_owner_id, s.bucket, s.key, s.size, s.sha256, s.released_at from shared as s
-    )
-    update public.file_versions as v
-    set blob_id = s.copy_id
-    from shared as s
-    where v.blob_id = s.id
-        and exists (select 1 from public.nodes as n where n.id = v.file_id and n.path @> array[node_id]);
-    update private.blobs as b
-    set owner_id = to_owner_id
-    from unnest(v_blobs) as o
-    where b.id = o.id
-        and exists (
+    insert into private.blobs (id, owner_id, bucket, key, size, sha256, released_at)
+    select
+        c.copy_id, to_owner_id, b.bucket, b.key, b.size, b.sha256,
+        case when not exists (
             select 1
-            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-            where v.blob_id = b.id and n.path @> array[node_id]
-        );
+            from private.blob_uses as v inner join public.nodes as n on n.id = v.file_id
+            where v.blob_id = b.id and n.path @> array[node_id] and n.purged_at is null
+        ) then now() end
+    from unnest(v_ids, v_copy_ids) as c (id, copy_id)
+    inner join private.blobs as b on b.id = c.id
+    where not exists (select 1 from private.blobs as o where o.id = c.copy_id);
+    update public.file_versions as v
+    set blob_id = c.copy_id
+    from unnest(v_ids, v_copy_ids) as c (id, copy_id), public.nodes as n
+    where v.blob_id = c.id and c.copy_id <> c.id and n.id = v.file_id and n.path @> array[node_id];
+    update public.renditions as r
+    set blob_id = c.copy_id
+    from unnest(v_ids, v_copy_ids) as c (id, copy_id), public.nodes as n
+    where r.blob_id = c.id and c.copy_id <> c.id and n.id = r.file_id and n.path @> array[node_id];
+    update private.blobs as b set owner_id = to_owner_id where b.id = any(v_copy_ids) and b.owner_id = from_owner_id;
+    -- what is left behind may have no use any more, or that of purged files only
     delete from private.blobs as b
-    using unnest(v_blobs) as o
-    where b.id = o.id and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
-    -- pictures belong to one version each
+    where b.id = any(v_ids) and not exists (select 1 from private.blob_uses as v where v.blob_id = b.id);
     update private.blobs as b
-    set owner_id = to_owner_id
-    from public.renditions as r inner join public.nodes as n on n.id = r.file_id
-    where b.id = r.blob_id and n.path @> array[node_id];
+    set released_at = now()
+    where b.id = any(v_ids)
+        and b.released_at is null
+        and not exists (
+            select 1
+            from private.blob_uses as v inner join public.nodes as n on n.id = v.file_id
+            where v.blob_id = b.id and n.purged_at is null
+        );
 end;
 $$;
 
@@ -10760,11 +10767,14 @@ begin
     return jsonb_build_object(
         'items', (
             select coalesce(jsonb_agg(
-                r.item - 'sort_key' || case when r.item ->> 'kind' = 'folder' then to_jsonb(t) else '{}' end
-                order by r.position
+                r.item - 'sort_key' || coalesce(to_jsonb(t) - 'folder_id', '{}') order by r.position
             ), '[]')
             from jsonb_array_elements(v_rows) with ordinality as r (item, position)
-            left join lateral private.folder_totals((r.item ->> 'id')::uuid, 1000) as t on r.item ->> 'kind' = 'folder'
+            left join private.folder_totals(array(
+                select (f.item ->> 'id')::uuid
+                from jsonb_array_elements(v_rows) with ordinality as f (item, position)
+                where f.position <= page_size and f.item ->> 'kind' = 'folder'
+            ), 1000) as t on t.folder_id = (r.item ->> 'id')::uuid
             where r.position <= page_size
         ),
         'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
@@ -12773,9 +12783,9 @@ REVOKE ALL ON FUNCTION private.finish_key_rotation(bucket text, key text) FROM P
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
-REVOKE ALL ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) TO anon;
-GRANT ALL ON FUNCTION private.folder_totals(folder_id uuid, max_nodes bigint, OUT child_count bigint, OUT total_size bigint) TO authenticated;
+REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) TO anon;
+GRANT ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
 
