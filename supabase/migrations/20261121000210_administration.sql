@@ -154,7 +154,7 @@ comment on function private.change_role(uuid, text, uuid) is
 'Gives a user a role; changed_by is null for the command line. Raises INVALID_ARGUMENT, NOT_FOUND, CONFLICT_STATE for
 the last active administrator, FORBIDDEN for oneself.';
 
-create function private.change_active(user_id uuid, is_active boolean, changed_by uuid default null) returns jsonb
+create function private.change_active(user_id uuid, is_active boolean) returns jsonb
 language plpgsql volatile
 security invoker
 set search_path = ''
@@ -168,16 +168,13 @@ begin
         perform private.abort_uploads_of(user_id);
     end if;
     perform private.lock_profile(user_id);
-    if is_active then
-        perform private.refuse_self(user_id, changed_by, 'account''s state');
-    end if;
     update public.user_profiles as p
     set is_active = change_active.is_active, updated_at = now()
     where p.id = change_active.user_id;
     return private.describe_user(user_id);
 end;
 $$;
-comment on function private.change_active(uuid, boolean, uuid) is
+comment on function private.change_active(uuid, boolean) is
 'Closes or opens an account: from the next statement on a closed one reaches nothing. Its open tickets end. Raises
 NOT_FOUND, CONFLICT_STATE for the last active administrator.';
 
@@ -266,7 +263,8 @@ security definer -- clients only read profiles, and only their own
 set search_path = ''
 as $$
 begin
-    return private.change_active(user_id, is_active, private.require_administrator());
+    perform private.require_administrator();
+    return private.change_active(user_id, is_active);
 end;
 $$;
 comment on function private.set_user_active(uuid, boolean) is 'Behind public.set_user_active.';

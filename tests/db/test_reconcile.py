@@ -434,6 +434,7 @@ def test_a_sweep_does_what_is_due_and_nothing_twice(db: Database, drive: Drive) 
     done = sweep(db)
     assert done["expire_uploads"] == 1
     assert done["record_usage"] == 1
+    assert {task for task, result in done.items() if result is None} == set()
     assert quota_of(db, owner)[1] == 0
     assert not [task for task in done if task.startswith("reconcile")]  # not before night
     assert sweep(db) == {}
