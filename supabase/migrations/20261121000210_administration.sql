@@ -207,6 +207,7 @@ set search_path = ''
 as $$
 declare
     v_setting private.settings;
+    v_type text;
 begin
     select s.* into v_setting from private.settings as s where s.key = change_setting.key for update;
     if v_setting.key is null then
@@ -215,10 +216,13 @@ begin
             'List the settings to see their names.'
         );
     end if;
-    if value is null or jsonb_typeof(value) <> jsonb_typeof(v_setting.value)
+    -- how long or how many are kept: null is for ever, or all
+    v_type := case when key like '%.keep\_%' then 'number' else jsonb_typeof(v_setting.value) end;
+    if value is null
+        or not (jsonb_typeof(value) = v_type or (value = 'null' and key like '%.keep\_%'))
         or (jsonb_typeof(value) = 'number' and value::numeric < 0) then
         perform private.raise_invalid(
-            'value', format('"%s" is a JSON %s, such as %s.', key, jsonb_typeof(v_setting.value), v_setting.value)
+            'value', format('"%s" is a JSON %s, such as %s.', key, v_type, v_setting.value)
         );
     end if;
     update private.settings as s

@@ -219,16 +219,19 @@ begin
         where b.released_at is null
             and b.created_at < private.grace_end()
             and not exists (select 1 from storage.objects as o where o.bucket_id = b.bucket and o.name = b.key)
-            and exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+            and exists (select 1 from private.blob_uses as u where u.blob_id = b.id)
         order by b.id
     );
     v_found := array(
-        select v.id::text from public.file_versions as v where v.blob_id = any(v_blob_ids) order by v.id
+        select v.id::text from public.file_versions as v where v.blob_id = any(v_blob_ids)
+        union all
+        select r.id::text from public.renditions as r where r.blob_id = any(v_blob_ids)
+        order by 1
     );
     if fix then
         for v_blob in select b.* from private.blobs as b where b.id = any(v_blob_ids) order by b.id loop
             continue when not private.lock_if_free(
-                array(select distinct v.file_id from public.file_versions as v where v.blob_id = v_blob.id),
+                array(select distinct u.file_id from private.blob_uses as u where u.blob_id = v_blob.id),
                 array[v_blob.owner_id]
             );
             -- it may have been moved, or have come back
@@ -236,7 +239,7 @@ begin
                 or exists (
                     select 1 from storage.objects as o where o.bucket_id = v_blob.bucket and o.name = v_blob.key
                 );
-            v_count := 0;
+            select count(*) into v_count from public.renditions as r where r.blob_id = v_blob.id;
             for v_version_id in
                 select v.id from public.file_versions as v where v.blob_id = v_blob.id order by v.id
             loop
@@ -250,7 +253,8 @@ begin
                 );
                 v_count := v_count + 1;
             end loop;
-            delete from private.blobs as b where b.id = v_blob.id; -- nobody pays for what is not there
+            -- nobody pays for what is not there; pictures go along, and can be made again
+            delete from private.blobs as b where b.id = v_blob.id;
             v_fixed := v_fixed + v_count;
         end loop;
     end if;
@@ -258,7 +262,8 @@ begin
 end;
 $$;
 comment on function private.reconcile_lost_objects(boolean) is
-'Versions whose bytes are not in Storage; marked failed (missing_object), and the quota returned. Their text stays.';
+'Versions and pictures whose bytes are not in Storage: their quota returns; versions are marked failed (missing_object)
+and keep their text, pictures go.';
 
 create function private.reconcile_unneeded_blobs(fix boolean) returns jsonb
 language plpgsql volatile
@@ -274,8 +279,7 @@ begin
     v_found := array(
         select b.id::text
         from private.blobs as b
-        where b.bucket = 'files'
-            and not exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+        where not exists (select 1 from private.blob_uses as u where u.blob_id = b.id)
         order by b.id
     );
     if fix then
@@ -287,7 +291,7 @@ begin
             delete from private.blobs as b
             where b.owner_id = v_owner_id
                 and b.id = any(v_found::uuid[])
-                and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
+                and not exists (select 1 from private.blob_uses as u where u.blob_id = b.id);
             get diagnostics v_count = row_count;
             v_fixed := v_fixed + v_count;
         end loop;
@@ -296,7 +300,7 @@ begin
 end;
 $$;
 comment on function private.reconcile_unneeded_blobs(boolean) is
-'Blobs that no version has; deleted, with their objects and quota.';
+'Blobs that no version and no picture has; deleted, with their objects and quota.';
 
 create function private.reconcile_stray_objects(fix boolean) returns jsonb
 language plpgsql volatile
@@ -346,25 +350,25 @@ begin
     v_found := array(
         select b.id::text
         from private.blobs as b
-        where exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+        where exists (select 1 from private.blob_uses as u where u.blob_id = b.id)
             and (b.released_at is null) <> exists (
                 select 1
-                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-                where v.blob_id = b.id and n.purged_at is null
+                from private.blob_uses as u inner join public.nodes as n on n.id = u.file_id
+                where u.blob_id = b.id and n.purged_at is null
             )
         order by b.id
     );
     if fix then
         for v_blob in select b.* from private.blobs as b where b.id = any(v_found::uuid[]) order by b.id loop
             continue when not private.lock_if_free(
-                array(select distinct v.file_id from public.file_versions as v where v.blob_id = v_blob.id),
+                array(select distinct u.file_id from private.blob_uses as u where u.blob_id = v_blob.id),
                 array[v_blob.owner_id]
             );
             update private.blobs as b
             set released_at = case when not exists (
                 select 1
-                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-                where v.blob_id = b.id and n.purged_at is null
+                from private.blob_uses as u inner join public.nodes as n on n.id = u.file_id
+                where u.blob_id = b.id and n.purged_at is null
             ) then now() end
             where b.id = v_blob.id;
             v_fixed := v_fixed + 1;

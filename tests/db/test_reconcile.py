@@ -519,3 +519,19 @@ def test_where_pg_cron_is_its_jobs_sweep_and_its_own_log_is_pruned(
     assert db.one("select count(*) from cron.job_run_details") == 2
     assert db.one("select count(*) from private.tasks where last_run_at is not null") == 1
     assert json.dumps(sweep(db))
+
+
+def test_a_picture_that_lost_its_bytes_goes(db: Database, drive: Drive, world: World) -> None:
+    used = quota_of(db, world.owner)[0]
+    db.one(
+        "select private.add_rendition(%s, 'thumbnail', null, 'd/1', 5, 8, 8)",
+        world.file["version_id"],
+    )
+    age(db)
+    assert quota_of(db, world.owner)[0] == used + 5
+    assert reconcile(db) == {"versions_without_object": 1}
+    assert reconcile(db, fix=True) == {"versions_without_object": 1}
+    assert reconcile(db) == {}
+    assert quota_of(db, world.owner)[0] == used
+    assert db.one("select count(*) from public.renditions") == 0
+    assert status_of(drive, world.owner, world.file) == "ready"

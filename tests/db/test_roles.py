@@ -393,3 +393,26 @@ def test_the_row_decides_and_not_the_claim(db: Database, drive: Drive) -> None:
     admin = make(db, "admin")
     with db.as_user(admin, app_role="viewer"):
         assert len(db.one("select public.list_users()")["items"]) == 2
+
+
+# Settings ----------------------------------------------------------------------------------------
+
+
+def test_a_setting_keeps_its_kind(db: Database) -> None:
+    change: LiteralString = "select (private.change_setting(%s, %s)).value"
+    assert db.one(change, "uploads.max_size", "5") == 5
+    assert db.one(change, "uploads.blocked_extensions", '["exe"]') == ["exe"]
+    for key in ("trash.keep_days", "versions.keep_days"):
+        assert db.one(change, key, "7") == 7
+        assert db.one(change, key, "null") is None  # for ever
+    for key, value in (
+        ("uploads.max_size", "-1"),
+        ("uploads.max_size", "null"),
+        ("uploads.max_size", '"5"'),
+        ("uploads.blocked_extensions", "5"),
+        ("trash.keep_days", '"7"'),
+    ):
+        with refused("INVALID_ARGUMENT", field="value"), db.connection.transaction():
+            db.one(change, key, value)
+    with refused("NOT_FOUND", key="no.such"):
+        db.one(change, "no.such", "1")
