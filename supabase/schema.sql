@@ -793,7 +793,7 @@ $$;
 
 COMMENT ON FUNCTION private.cancel_ingest(file_id uuid) IS 'Behind public.cancel_ingest.';
 
-CREATE FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid DEFAULT NULL::uuid) RETURNS jsonb
+CREATE FUNCTION private.change_active(user_id uuid, is_active boolean) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -806,9 +806,6 @@ begin
         perform private.abort_uploads_of(user_id);
     end if;
     perform private.lock_profile(user_id);
-    if is_active then
-        perform private.refuse_self(user_id, changed_by, 'account''s state');
-    end if;
     update public.user_profiles as p
     set is_active = change_active.is_active, updated_at = now()
     where p.id = change_active.user_id;
@@ -816,7 +813,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) IS 'Closes or opens an account: from the next statement on a closed one reaches nothing. Its open tickets end. Raises
+COMMENT ON FUNCTION private.change_active(user_id uuid, is_active boolean) IS 'Closes or opens an account: from the next statement on a closed one reaches nothing. Its open tickets end. Raises
 NOT_FOUND, CONFLICT_STATE for the last active administrator.';
 
 CREATE FUNCTION private.change_plan(user_id uuid, plan text) RETURNS jsonb
@@ -903,6 +900,7 @@ CREATE FUNCTION private.change_setting(key text, value jsonb) RETURNS private.se
     AS $$
 declare
     v_setting private.settings;
+    v_type text;
 begin
     select s.* into v_setting from private.settings as s where s.key = change_setting.key for update;
     if v_setting.key is null then
@@ -911,10 +909,13 @@ begin
             'List the settings to see their names.'
         );
     end if;
-    if value is null or jsonb_typeof(value) <> jsonb_typeof(v_setting.value)
+    -- how long or how many are kept: null is for ever, or all
+    v_type := case when key like '%.keep\_%' then 'number' else jsonb_typeof(v_setting.value) end;
+    if value is null
+        or not (jsonb_typeof(value) = v_type or (value = 'null' and key like '%.keep\_%'))
         or (jsonb_typeof(value) = 'number' and value::numeric < 0) then
         perform private.raise_invalid(
-            'value', format('"%s" is a JSON %s, such as %s.', key, jsonb_typeof(v_setting.value), v_setting.value)
+            'value', format('"%s" is a JSON %s, such as %s.', key, v_type, v_setting.value)
         );
     end if;
     update private.settings as s
@@ -6050,16 +6051,19 @@ begin
         where b.released_at is null
             and b.created_at < private.grace_end()
             and not exists (select 1 from storage.objects as o where o.bucket_id = b.bucket and o.name = b.key)
-            and exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+            and exists (select 1 from private.blob_uses as u where u.blob_id = b.id)
         order by b.id
     );
     v_found := array(
-        select v.id::text from public.file_versions as v where v.blob_id = any(v_blob_ids) order by v.id
+        select v.id::text from public.file_versions as v where v.blob_id = any(v_blob_ids)
+        union all
+        select r.id::text from public.renditions as r where r.blob_id = any(v_blob_ids)
+        order by 1
     );
     if fix then
         for v_blob in select b.* from private.blobs as b where b.id = any(v_blob_ids) order by b.id loop
             continue when not private.lock_if_free(
-                array(select distinct v.file_id from public.file_versions as v where v.blob_id = v_blob.id),
+                array(select distinct u.file_id from private.blob_uses as u where u.blob_id = v_blob.id),
                 array[v_blob.owner_id]
             );
             -- it may have been moved, or have come back
@@ -6067,7 +6071,7 @@ begin
                 or exists (
                     select 1 from storage.objects as o where o.bucket_id = v_blob.bucket and o.name = v_blob.key
                 );
-            v_count := 0;
+            select count(*) into v_count from public.renditions as r where r.blob_id = v_blob.id;
             for v_version_id in
                 select v.id from public.file_versions as v where v.blob_id = v_blob.id order by v.id
             loop
@@ -6081,7 +6085,8 @@ begin
                 );
                 v_count := v_count + 1;
             end loop;
-            delete from private.blobs as b where b.id = v_blob.id; -- nobody pays for what is not there
+            -- nobody pays for what is not there; pictures go along, and can be made again
+            delete from private.blobs as b where b.id = v_blob.id;
             v_fixed := v_fixed + v_count;
         end loop;
     end if;
@@ -6089,7 +6094,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.reconcile_lost_objects(fix boolean) IS 'Versions whose bytes are not in Storage; marked failed (missing_object), and the quota returned. Their text stays.';
+COMMENT ON FUNCTION private.reconcile_lost_objects(fix boolean) IS 'Versions and pictures whose bytes are not in Storage: their quota returns; versions are marked failed (missing_object)
+and keep their text, pictures go.';
 
 CREATE FUNCTION private.reconcile_paths(fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
@@ -6228,25 +6234,25 @@ begin
     v_found := array(
         select b.id::text
         from private.blobs as b
-        where exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+        where exists (select 1 from private.blob_uses as u where u.blob_id = b.id)
             and (b.released_at is null) <> exists (
                 select 1
-                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-                where v.blob_id = b.id and n.purged_at is null
+                from private.blob_uses as u inner join public.nodes as n on n.id = u.file_id
+                where u.blob_id = b.id and n.purged_at is null
             )
         order by b.id
     );
     if fix then
         for v_blob in select b.* from private.blobs as b where b.id = any(v_found::uuid[]) order by b.id loop
             continue when not private.lock_if_free(
-                array(select distinct v.file_id from public.file_versions as v where v.blob_id = v_blob.id),
+                array(select distinct u.file_id from private.blob_uses as u where u.blob_id = v_blob.id),
                 array[v_blob.owner_id]
             );
             update private.blobs as b
             set released_at = case when not exists (
                 select 1
-                from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
-                where v.blob_id = b.id and n.purged_at is null
+                from private.blob_uses as u inner join public.nodes as n on n.id = u.file_id
+                where u.blob_id = b.id and n.purged_at is null
             ) then now() end
             where b.id = v_blob.id;
             v_fixed := v_fixed + 1;
@@ -6484,8 +6490,7 @@ begin
     v_found := array(
         select b.id::text
         from private.blobs as b
-        where b.bucket = 'files'
-            and not exists (select 1 from public.file_versions as v where v.blob_id = b.id)
+        where not exists (select 1 from private.blob_uses as u where u.blob_id = b.id)
         order by b.id
     );
     if fix then
@@ -6497,7 +6502,7 @@ begin
             delete from private.blobs as b
             where b.owner_id = v_owner_id
                 and b.id = any(v_found::uuid[])
-                and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
+                and not exists (select 1 from private.blob_uses as u where u.blob_id = b.id);
             get diagnostics v_count = row_count;
             v_fixed := v_fixed + v_count;
         end loop;
@@ -6506,7 +6511,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.reconcile_unneeded_blobs(fix boolean) IS 'Blobs that no version has; deleted, with their objects and quota.';
+COMMENT ON FUNCTION private.reconcile_unneeded_blobs(fix boolean) IS 'Blobs that no version and no picture has; deleted, with their objects and quota.';
 
 CREATE FUNCTION private.reconcile_unserved(fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
@@ -7754,6 +7759,7 @@ begin
         when name = 'record_usage' then to_jsonb(private.record_usage())
         when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
         when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
+        when name = 'expire_link_grants' then to_jsonb(private.expire_link_grants())
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
@@ -8106,7 +8112,8 @@ CREATE FUNCTION private.set_user_active(user_id uuid, is_active boolean) RETURNS
     SET search_path TO ''
     AS $$
 begin
-    return private.change_active(user_id, is_active, private.require_administrator());
+    perform private.require_administrator();
+    return private.change_active(user_id, is_active);
 end;
 $$;
 
@@ -12546,7 +12553,7 @@ REVOKE ALL ON FUNCTION private.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.cancel_ingest(file_id uuid) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.change_active(user_id uuid, is_active boolean, changed_by uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.change_active(user_id uuid, is_active boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.change_plan(user_id uuid, plan text) FROM PUBLIC;
 
