@@ -86,6 +86,8 @@ declare
         select distinct n.owner_id from public.nodes as n where n.id = any(root_ids) order by 1
     );
 begin
+    -- a deleted account is locked before its files: so is the caller's, which trashed_by will refer to
+    perform from auth.users as u where u.id = auth.uid() for key share;
     perform private.lock_tree(v_owner_ids);
     perform private.lock_nodes(root_ids, ids);
     perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
@@ -804,3 +806,25 @@ create trigger _500_release
 after delete on private.blobs
 referencing old table as gone
 for each statement execute function private.tg_blobs__release();
+
+-- Accounts -------------------------------------------------------------------------------------
+
+create function private.tg_users__lock_files() returns trigger
+language plpgsql volatile
+security definer -- Auth's own role deletes accounts
+set search_path = ''
+as $$
+begin
+    -- in the order of everybody else, before the foreign keys do so in theirs
+    perform from public.nodes as n
+    where n.owner_id = old.id or n.created_by = old.id or n.trashed_by = old.id
+    order by n.id for update;
+    return old;
+end;
+$$;
+comment on function private.tg_users__lock_files() is
+'Locks the files that deleting an account deletes or changes.';
+
+create trigger _100_lock_files
+before delete on auth.users
+for each row execute function private.tg_users__lock_files();

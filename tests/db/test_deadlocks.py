@@ -25,6 +25,8 @@ def test_nobody_meets_a_deadlock(connect: Callable[[], Drive]) -> None:
     drive = connect()
     drive.db.all("update private.settings set value = '0.5' where key = 'jobs.lease_s'")
     drive.db.all("update private.settings set value = '0.01' where key = 'jobs.backoff_s'")
+    drive.db.all("update private.settings set value = '3' where key = 'versions.keep_count'")
+    drive.db.all("update private.settings set value = '0' where key = 'trash.keep_days'")
     owner, peer = drive.db.create_user(), drive.db.create_user()
     folder = drive.rpc(owner, "create_folder", name="f")["id"]
     drive.share(folder, peer, "manage")
@@ -64,12 +66,17 @@ def test_nobody_meets_a_deadlock(connect: Callable[[], Drive]) -> None:
         assert drive.db.all(query) == []
 
 
-ACTIONS = {"begin", "store", "trash", "purge", "cancel", "retry", "abort", "create", "operator"}
+ACTIONS = {
+    *("begin", "store", "trash", "purge", "cancel", "retry", "abort", "create", "operator"),
+    *("restore", "restore version", "purge version", "empty"),
+}
 EXPECTED = {
     *STAGES,
     *ACTIONS,
     "expire",
     "beat",
+    "clean",
+    "age",
     "PT404",
     "PT409",
     "PT413",
@@ -133,7 +140,38 @@ def _meddle(drive: Drive, user: uuid.UUID, folder: str, chance: random.Random) -
         drive.db.all("select private.retry_jobs()")
         return "operator"
 
-    usual, rare = [begin, store], [abort, create, trash, purge, cancel, retry, operator]
+    def restore() -> str:
+        trashed = drive.db.all("select id from public.nodes where trashed_at is not null")
+        policy = chance.choice(["fail", "rename", "skip", "replace"])
+        ids = chance.sample(trashed, min(len(trashed), chance.randrange(1, 4)))
+        if drive.rpc(user, "restore_nodes", ids=ids, on_conflict=policy)["items"]:
+            return "restore"
+        return "create"
+
+    def restore_version() -> str:
+        drive.rpc(user, "restore_version", **version())
+        return "restore version"
+
+    def purge_version() -> str:
+        drive.rpc(user, "purge_version", **version())
+        return "purge version"
+
+    def empty() -> str:
+        drive.rpc(user, "empty_trash")
+        return "empty"
+
+    def version() -> dict[str, Any]:
+        found = drive.db.all(
+            "select v.file_id, v.id from public.file_versions as v"
+            " join public.nodes as n on n.id = v.file_id where n.trashed_at is null"
+            " order by v.no desc, random() limit 8"
+        )
+        file_id, version_id = chance.choice(found or [(uuid.uuid4(), uuid.uuid4())])
+        return {"file_id": file_id, "version_id": version_id}
+
+    usual = [begin, store]
+    rare = [abort, create, trash, purge, cancel, retry, operator]
+    rare += [restore, restore, restore_version, purge_version, empty]
     return chance.choice(usual if chance.random() < 0.8 else rare)
 
 
@@ -143,6 +181,13 @@ def _work(drive: Drive, user: uuid.UUID, folder: str, chance: random.Random) -> 
             with drive.db.as_role("narwhal_worker"):
                 drive.db.one("select private.expire_uploads()")
             return "expire"
+        if chance.random() < 0.2:
+            drive.clean_up(3)
+            return "clean"
+        if chance.random() < 0.05:
+            drive.db.one("select private.expire_trash(3)")
+            drive.db.one("select private.expire_versions(3)")
+            return "age"
         for job in (jobs := drive.claim(3)):
             texts = [f"common words {chance.randrange(5)}", "of all " * chance.randrange(1, 40)]
             if chance.random() < 0.1:
