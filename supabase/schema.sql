@@ -4510,6 +4510,8 @@ declare
         select distinct n.owner_id from public.nodes as n where n.id = any(root_ids) order by 1
     );
 begin
+    -- a deleted account is locked before its files: so is the caller's, which trashed_by will refer to
+    perform from auth.users as u where u.id = auth.uid() for key share;
     perform private.lock_tree(v_owner_ids);
     perform private.lock_nodes(root_ids, ids);
     perform from public.owners as o where o.id = any(v_owner_ids) order by o.id for no key update;
@@ -9717,6 +9719,21 @@ $$;
 
 COMMENT ON FUNCTION private.tg_users__create_profile() IS 'Gives a new user a profile and a personal owner.';
 
+CREATE FUNCTION private.tg_users__lock_files() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- in the order of everybody else, before the foreign keys do so in theirs
+    perform from public.nodes as n
+    where n.owner_id = old.id or n.created_by = old.id or n.trashed_by = old.id
+    order by n.id for update;
+    return old;
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_users__lock_files() IS 'Locks the files that deleting an account deletes or changes.';
+
 CREATE FUNCTION private.tg_users__notify_of_waiting() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -13461,6 +13478,8 @@ REVOKE ALL ON FUNCTION private.tg_users__copy_email() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__create_profile() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_users__lock_files() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_users__notify_of_waiting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__pin_address() FROM PUBLIC;
@@ -13820,6 +13839,8 @@ as permissive
 for insert
 to authenticated
 with check (((bucket_id = 'files'::text) AND private.holds_ticket(name)));
+
+CREATE TRIGGER _100_lock_files BEFORE DELETE ON auth.users FOR EACH ROW EXECUTE FUNCTION private.tg_users__lock_files();
 
 CREATE TRIGGER _500_create_profile AFTER INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION private.tg_users__create_profile();
 
