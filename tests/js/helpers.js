@@ -88,3 +88,23 @@ export async function whenRead(sb, fileId, seconds = 90) {
   }
   throw new Error(`file ${fileId} was not read in ${seconds} s`)
 }
+
+/** Ask in words, without a model: the ids of the files that are found, best first. */
+export async function found(sb, query, filters = {}) {
+  const { data } = must(await sb.rpc('hybrid_search', { query, filters, top_k: 20 }))
+  return data.hits.map((hit) => hit.file_id)
+}
+
+/** Share something with somebody; the share comes back. */
+export async function share(sb, node, email, level = 'view', expiresAt = null) {
+  return must(await sb.rpc('share_node', { node, grantee: { email }, level, expires_at: expiresAt })).data
+}
+
+/** Try until an attempt says yes, for so many seconds. */
+export async function eventually(attempt, seconds, what) {
+  for (const end = Date.now() + seconds * 1000; Date.now() < end; await sleep(200)) {
+    const answer = await attempt()
+    if (answer) return answer
+  }
+  throw new Error(`not in ${seconds} s: ${what}`)
+}
