@@ -108,3 +108,13 @@ export async function eventually(attempt, seconds, what) {
   }
   throw new Error(`not in ${seconds} s: ${what}`)
 }
+
+/** A client without an account that has opened a link. */
+export async function linkHolder(token, linkPassword = null) {
+  const { data } = must(await newClient().rpc('open_share_link', { token, password: linkPassword }))
+  return withGrant(data.grant)
+}
+
+/** A client without an account that sends a grant. */
+export const withGrant = (grant) =>
+  createClient(url, anonKey, { ...options, global: { headers: { 'x-share-grant': grant } } })
