@@ -87,7 +87,7 @@ def restore(
 
         ids = [in_trash(drive, item)["id"] for item in items]
         answer = drive.call("restore_nodes", {"ids": ids, "on_conflict": on_conflict.value})
-    show(answer["items"], ["name", "path", "skipped", "id"], as_json=as_json)
+    show(answer["items"], ["name", "moved", "skipped", "id"], as_json=as_json)
 
 
 @trash_app.command("list")

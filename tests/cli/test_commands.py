@@ -24,7 +24,15 @@ READING = [
     "audit",
     "status",
     "db status",
+    "find",
+    "du",
+    "download",
+    "trash list",
+    "versions list",
+    "share list",
+    "link list",
 ]
+DESTRUCTIVE = ["rm", "trash empty", "versions purge", "db reset"]
 
 
 def commands() -> dict[str, object]:
@@ -72,6 +80,12 @@ def test_every_command_teaches_with_an_example(name: str) -> None:
 def test_every_reading_command_prints_json_when_asked(name: str) -> None:
     options = [option for p in COMMANDS[name].params for option in p.opts]  # type: ignore[attr-defined]
     assert "--json" in options
+
+
+@pytest.mark.parametrize("name", DESTRUCTIVE)
+def test_what_deletes_for_good_can_be_tried_and_confirmed(name: str) -> None:
+    options = {option for p in COMMANDS[name].params for option in p.opts}  # type: ignore[attr-defined]
+    assert options >= {"--yes", "--dry-run"}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,69 @@ def test_an_expired_ticket_is_replaced_by_a_new_one(
     assert sent.file_id != str(first[0])
     assert [offset for offset, status in parts if status == 204] == [0, 6 * MIB, 12 * MIB]
     assert_arrived_once(drive, sent, path)
+
+
+def expire_upload_url(stack_home: Path) -> None:
+    """Let the URLs of all unfinished uploads expire; only time does it otherwise."""
+    for file in (stack_home / "storage" / "tus").glob("*.json"):
+        upload = json.loads(file.read_text())
+        if not upload["finished"]:
+            file.write_text(json.dumps(upload | {"expires_at": time.time() - 1}))
+
+
+def test_an_upload_url_that_expired_starts_again_under_the_same_ticket(
+    drive: Drive,
+    path: Path,
+    stack_home: Path,
+    parts: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(resumable, "ATTEMPTS", 1)
+        lose_answer(patch, 0)
+        with pytest.raises(TusCommunicationError):
+            drive.upload(path, None)
+    [ticket] = [entry["ticket"] for entry in json.loads(drive.ledger.path.read_text()).values()]
+    expire_upload_url(stack_home)
+    parts.clear()
+
+    def expiring(url: str, **options: Any) -> requests.Response:
+        if not [status for _, status in parts if status == 410] and len(parts) == 1:
+            expire_upload_url(stack_home)  # and once more, between two parts
+        return watched(url, **options)
+
+    watched: Patch = tusclient.request.requests.patch
+    monkeypatch.setattr(tusclient.request.requests, "patch", expiring)
+    sent = drive.upload(path, None, resume=True)
+    assert (sent.resumed, sent.file_id) == (True, ticket["file_id"])
+    assert parts == [(0, 204), (6 * MIB, 410), (0, 204), (6 * MIB, 204), (12 * MIB, 204)]
+    assert_arrived_once(drive, sent, path)
+
+
+def test_an_upload_whose_right_was_taken_back_ends_with_the_reason(
+    drive: Drive, stack: StackState, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = CommandLine(stack, tmp_path / "peer")
+    cli.cwd.mkdir()
+    peer = cli.new_user()
+    folder = drive.make_folder("Shared")
+    shared = drive.call(
+        "share_node", {"node": folder["id"], "grantee": {"email": peer}, "level": "edit"}
+    )
+    real: Patch = requests.patch
+    calls = iter(range(100))
+
+    def revoking(url: str, **options: Any) -> requests.Response:
+        if next(calls) == 1:
+            drive.rpc("unshare_node", {"share_id": shared["id"]})
+        return real(url, **options)
+
+    monkeypatch.setattr(tusclient.request.requests, "patch", revoking)
+    done = cli.run("upload", str(path), "--folder", folder["id"], "--as", peer)
+    assert done.returncode == 1
+    assert "[NO_TICKET]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert drive.details(folder["id"])["child_count"] == 0
 
 
 def test_a_project_that_stays_away_is_given_up_with_a_hint(
