@@ -355,29 +355,36 @@ comment on function private.check_filter_types(jsonb, jsonb) is
 'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: texts | text | timestamp}), or malformed.';
 grant execute on function private.check_filter_types(jsonb, jsonb) to anon, authenticated;
 
-create function private.passes_filters(node public.nodes, filters jsonb) returns boolean
+create function private.filter_conditions(filters jsonb) returns text
 language sql stable
 security invoker
 set search_path = ''
 as $$
-    select (coalesce(filters -> 'kinds', 'null') = 'null' or filters -> 'kinds' ? (node).kind)
-        and (coalesce(filters -> 'statuses', 'null') = 'null' or filters -> 'statuses' ? (node).status)
-        and (
-            coalesce(filters -> 'types', 'null') = 'null'
-            or (node).kind = 'file' and lower(substring((node).name from '\.([^.]+)$')) = any(array(
-                select lower(ltrim(t, '.')) from jsonb_array_elements_text(nullif(filters -> 'types', 'null')) as t
-            ))
-        )
-        and (
-            filters ->> 'name_contains' is null
-            or strpos(private.name_key((node).name), private.name_key(filters ->> 'name_contains')) > 0
-        )
-        and (filters ->> 'updated_from' is null or (node).updated_at >= (filters ->> 'updated_from')::timestamptz)
-        and (filters ->> 'updated_to' is null or (node).updated_at <= (filters ->> 'updated_to')::timestamptz);
+    select concat(
+        case when filters ->> 'kinds' is not null then
+            format(' and n.kind = any(%L)', array(select jsonb_array_elements_text(filters -> 'kinds')))
+        end,
+        case when filters ->> 'statuses' is not null then
+            format(' and n.status = any(%L)', array(select jsonb_array_elements_text(filters -> 'statuses')))
+        end,
+        case when filters ->> 'types' is not null then format(
+            ' and n.kind = ''file'' and lower(substring(n.name from ''\.([^.]+)$'')) = any(%L)',
+            array(select lower(ltrim(t, '.')) from jsonb_array_elements_text(filters -> 'types') as t)
+        ) end,
+        case when filters ->> 'name_contains' is not null then
+            format(' and strpos(private.name_key(n.name), %L) > 0', private.name_key(filters ->> 'name_contains'))
+        end,
+        case when filters ->> 'updated_from' is not null then
+            format(' and n.updated_at >= %L', (filters ->> 'updated_from')::timestamptz)
+        end,
+        case when filters ->> 'updated_to' is not null then
+            format(' and n.updated_at <= %L', (filters ->> 'updated_to')::timestamptz)
+        end
+    );
 $$;
-comment on function private.passes_filters(public.nodes, jsonb) is
-'Whether a node is one that list_folder is asked for.';
-grant execute on function private.passes_filters(public.nodes, jsonb) to anon, authenticated;
+comment on function private.filter_conditions(jsonb) is
+'The filters of list_folder as conditions on nodes n, every value quoted; only those that are asked for cost anything.';
+grant execute on function private.filter_conditions(jsonb) to anon, authenticated;
 
 create function private.folder_totals(folder_ids uuid[], max_nodes bigint default null)
 returns table (folder_id uuid, child_count bigint, total_size bigint)
@@ -501,15 +508,14 @@ begin
         end if;
     end if;
 
-    -- the pieces are the constants above; one row more than asked tells whether there is a next page
+    -- the pieces are constants, and quoted values; one row more than asked tells whether there is a next page
     execute format(
         $query$
         select coalesce(jsonb_agg(to_jsonb(p) - 'path' order by p.sort_key %3$s, p.id %3$s), '[]')
         from (
             select n.*, %1$s as sort_key
             from public.nodes as n
-            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s %6$s
-                and ($5 is null or private.passes_filters(n, $5))
+            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s %6$s %7$s
             order by %1$s %3$s, n.id %3$s
             limit $3 + 1
         ) as p
@@ -528,9 +534,10 @@ begin
         ) end,
         -- by the owner's tags only
         case when v_tag_keys is not null then
-            'and n.id in (select t.node_id from public.node_tags as t where t.owner_id = $4 and t.tag_key = any($6))'
-        end
-    ) into v_rows using folder, v_after, page_size, v_owner_id, filters, v_tag_keys;
+            'and n.id in (select t.node_id from public.node_tags as t where t.owner_id = $4 and t.tag_key = any($5))'
+        end,
+        private.filter_conditions(filters)
+    ) into v_rows using folder, v_after, page_size, v_owner_id, v_tag_keys;
 
     return jsonb_build_object(
         'items', (

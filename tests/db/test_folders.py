@@ -221,6 +221,7 @@ FILTERED = {
     "types": ({"types": [".TXT", "pdf"]}, ["c.txt", "d.txt", "X.PDF"]),
     "a part of the name": ({"name_contains": "x"}, ["c.txt", "d.txt", "X.PDF"]),
     "no wildcard": ({"name_contains": "%"}, []),
+    "no SQL": ({"name_contains": "'x%1$s\\'", "types": ["'}"], "kinds": ["file'", '"}']}, []),
     "both": ({"name_contains": "X", "types": ["pdf"]}, ["X.PDF"]),
     "a status": ({"statuses": ["queued"]}, ["c.txt", "d.txt", "X.PDF"]),
     "another status": ({"statuses": ["failed"]}, []),

@@ -219,6 +219,27 @@ def test_listing_and_details_read_by_an_index(large: Large) -> None:
         assert 0 < _read(scans, BIG) <= 200, query
 
 
+@pytest.mark.parametrize("who", ["owner", "peer"])
+@pytest.mark.parametrize("sort", ["name", "-name"])
+def test_a_page_of_a_large_folder_is_read_in_order(large: Large, who: str, sort: str) -> None:
+    db, user = large.db, large.owner if who == "owner" else large.peer
+    with db.connection.transaction(force_rollback=True):
+        db.all(
+            "insert into public.nodes (id, kind, name, parent_id, owner_id, path)"
+            " select i.id, 'file', md5(i.no::text), %s, %s, array[%s, i.id]::uuid[] from"
+            " (select gen_random_uuid() as id, no from generate_series(1, 10000) as no) as i",
+            large.folder,
+            large.owner,
+            large.folder,
+        )
+        db.all("analyze public.nodes")
+        with _explained(large) as scans, db.as_user(user):
+            found = db.one("select public.list_folder(%s, %s)", large.folder, sort)
+        assert len(found["items"]) == 100
+        assert "nodes_sibling_name_key" in {scan.get("Index Name") for scan in scans}
+        assert _read(scans, BIG) <= 200
+
+
 def test_the_queue_reads_only_what_is_due(large: Large) -> None:
     db = large.db
     db.all(
