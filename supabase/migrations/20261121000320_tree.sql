@@ -891,6 +891,11 @@ begin
         end;
     end loop;
     perform private.raise_batch(to_jsonb(v_errors));
+    -- whoever uploads there may have had the right from where it was
+    perform private.settle_access(array_agg(distinct u.created_by), array_agg(u.id))
+    from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+    where n.path && v_ids and u.state in ('open', 'uploading')
+    having count(*) > 0;
     return jsonb_build_object('items', to_jsonb(v_items));
 end;
 $$;

@@ -382,6 +382,23 @@ def test_moving_out_of_a_share_ends_it_and_into_one_begins_it(db: Database, driv
     assert drive.search(peer, "secret")["hits"]
 
 
+def test_an_upload_ends_where_its_right_does(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    shared = folder(drive, owner, "shared")
+    inner = folder(drive, owner, "inner", shared)
+    drive.share(shared, peer, "edit")
+    theirs = drive.ticket(peer, "a.txt", 30, folder_id=inner)
+    mine = drive.ticket(owner, "b.txt", 40, folder_id=inner)
+    state = "select state from public.uploads where id = %s"
+    move(drive, owner, inner, folder(drive, owner, "other", shared))
+    assert db.one(state, theirs["upload_id"]) == "open"  # control: within the share
+    move(drive, owner, inner, None)
+    assert db.one(state, theirs["upload_id"]) == "aborted"
+    assert db.one(state, mine["upload_id"]) == "open"
+    assert db.one("select storage_reserved from public.owners where id = %s", owner) == 40
+    right(db)
+
+
 def test_a_workspace_is_moved_within_by_its_editors(db: Database, drive: Drive) -> None:
     editor, manager, viewer = (db.create_user() for _ in range(3))
     levels = {str(editor): "edit", str(manager): "manage", str(viewer): "view"}
