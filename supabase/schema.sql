@@ -2965,6 +2965,35 @@ $$;
 
 COMMENT ON FUNCTION private.file_details(file_id uuid) IS 'Behind public.file_details.';
 
+CREATE FUNCTION private.filter_conditions(filters jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $_$
+    select concat(
+        case when filters ->> 'kinds' is not null then
+            format(' and n.kind = any(%L)', array(select jsonb_array_elements_text(filters -> 'kinds')))
+        end,
+        case when filters ->> 'statuses' is not null then
+            format(' and n.status = any(%L)', array(select jsonb_array_elements_text(filters -> 'statuses')))
+        end,
+        case when filters ->> 'types' is not null then format(
+            ' and n.kind = ''file'' and lower(substring(n.name from ''\.([^.]+)$'')) = any(%L)',
+            array(select lower(ltrim(t, '.')) from jsonb_array_elements_text(filters -> 'types') as t)
+        ) end,
+        case when filters ->> 'name_contains' is not null then
+            format(' and strpos(private.name_key(n.name), %L) > 0', private.name_key(filters ->> 'name_contains'))
+        end,
+        case when filters ->> 'updated_from' is not null then
+            format(' and n.updated_at >= %L', (filters ->> 'updated_from')::timestamptz)
+        end,
+        case when filters ->> 'updated_to' is not null then
+            format(' and n.updated_at <= %L', (filters ->> 'updated_to')::timestamptz)
+        end
+    );
+$_$;
+
+COMMENT ON FUNCTION private.filter_conditions(filters jsonb) IS 'The filters of list_folder as conditions on nodes n, every value quoted; only those that are asked for cost anything.';
+
 CREATE FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean DEFAULT false) RETURNS public.nodes
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -4702,6 +4731,11 @@ begin
         end;
     end loop;
     perform private.raise_batch(to_jsonb(v_errors));
+    -- whoever uploads there may have had the right from where it was
+    perform private.settle_access(array_agg(distinct u.created_by), array_agg(u.id))
+    from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+    where n.path && v_ids and u.state in ('open', 'uploading')
+    having count(*) > 0;
     return jsonb_build_object('items', to_jsonb(v_items));
 end;
 $$;
@@ -5199,28 +5233,6 @@ CREATE FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search
 $$;
 
 COMMENT ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) IS 'Language and page filters.';
-
-CREATE FUNCTION private.passes_filters(node public.nodes, filters jsonb) RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path TO ''
-    AS $_$
-    select (coalesce(filters -> 'kinds', 'null') = 'null' or filters -> 'kinds' ? (node).kind)
-        and (coalesce(filters -> 'statuses', 'null') = 'null' or filters -> 'statuses' ? (node).status)
-        and (
-            coalesce(filters -> 'types', 'null') = 'null'
-            or (node).kind = 'file' and lower(substring((node).name from '\.([^.]+)$')) = any(array(
-                select lower(ltrim(t, '.')) from jsonb_array_elements_text(nullif(filters -> 'types', 'null')) as t
-            ))
-        )
-        and (
-            filters ->> 'name_contains' is null
-            or strpos(private.name_key((node).name), private.name_key(filters ->> 'name_contains')) > 0
-        )
-        and (filters ->> 'updated_from' is null or (node).updated_at >= (filters ->> 'updated_from')::timestamptz)
-        and (filters ->> 'updated_to' is null or (node).updated_at <= (filters ->> 'updated_to')::timestamptz);
-$_$;
-
-COMMENT ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) IS 'Whether a node is one that list_folder is asked for.';
 
 CREATE FUNCTION private.path_name(node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -10757,15 +10769,14 @@ begin
         end if;
     end if;
 
-    -- the pieces are the constants above; one row more than asked tells whether there is a next page
+    -- the pieces are constants, and quoted values; one row more than asked tells whether there is a next page
     execute format(
         $query$
         select coalesce(jsonb_agg(to_jsonb(p) - 'path' order by p.sort_key %3$s, p.id %3$s), '[]')
         from (
             select n.*, %1$s as sort_key
             from public.nodes as n
-            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s %6$s
-                and ($5 is null or private.passes_filters(n, $5))
+            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s %6$s %7$s
             order by %1$s %3$s, n.id %3$s
             limit $3 + 1
         ) as p
@@ -10784,9 +10795,10 @@ begin
         ) end,
         -- by the owner's tags only
         case when v_tag_keys is not null then
-            'and n.id in (select t.node_id from public.node_tags as t where t.owner_id = $4 and t.tag_key = any($6))'
-        end
-    ) into v_rows using folder, v_after, page_size, v_owner_id, filters, v_tag_keys;
+            'and n.id in (select t.node_id from public.node_tags as t where t.owner_id = $4 and t.tag_key = any($5))'
+        end,
+        private.filter_conditions(filters)
+    ) into v_rows using folder, v_after, page_size, v_owner_id, v_tag_keys;
 
     return jsonb_build_object(
         'items', (
@@ -12772,6 +12784,10 @@ REVOKE ALL ON FUNCTION private.file_details(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.filter_conditions(filters jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.filter_conditions(filters jsonb) TO anon;
+GRANT ALL ON FUNCTION private.filter_conditions(filters jsonb) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
@@ -13078,10 +13094,6 @@ REVOKE ALL ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, O
 REVOKE ALL ON FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) TO anon;
-GRANT ALL ON FUNCTION private.passes_filters(node public.nodes, filters jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
 
