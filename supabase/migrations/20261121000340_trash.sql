@@ -497,9 +497,16 @@ comment on table private.purge_queue is
 alter table private.purge_queue enable row level security;
 
 create view private.blob_uses with (security_invoker = true) as
-select v.blob_id, v.file_id from public.file_versions as v where v.blob_id is not null
+select
+    v.blob_id,
+    v.file_id
+from public.file_versions as v
+where v.blob_id is not null
 union all
-select r.blob_id, r.file_id from public.renditions as r;
+select
+    r.blob_id,
+    r.file_id
+from public.renditions as r;
 comment on view private.blob_uses is 'Which files have which blobs, as the bytes of a version or as a picture of it.';
 
 create function private.purge_trees(ids uuid[]) returns integer
