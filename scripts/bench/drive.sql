@@ -93,12 +93,12 @@ where u.owner_id = o.id;
 insert into public.shares (node_id, grantee_id, level)
 select bench_id('d', o.no, 1 + (s.no * 5) % o.folders), g.id, 'edit'
 from generate_series(0, 99) as s (no)
-inner join bench_owners as o on o.no = 4 + s.no % (select count(*) - 3 from bench_owners)
+inner join bench_owners as o on o.no = 4 + s.no % (select count(*)::integer - 3 from bench_owners)
 inner join bench_owners as g on g.no = 3
 on conflict do nothing;
 insert into public.shares (node_id, grantee_id, level)
 select bench_id('d', o.no, 1 + (s.no / n.owners * 7) % o.folders), g.id, 'view'
-from (select count(*) - 3 as owners from bench_owners) as n
+from (select count(*)::integer - 3 as owners from bench_owners) as n
 cross join lateral generate_series(1, current_setting('bench.nodes')::integer / 50 - 100) as s (no)
 inner join bench_owners as o on o.no = 4 + s.no % n.owners
 inner join bench_owners as g on g.no = 4 + (s.no * 13 + s.no / n.owners + 1) % n.owners and g.no <> o.no

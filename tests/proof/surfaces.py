@@ -33,6 +33,7 @@ class Surface:
     seen: Callable[[Oracle, Caller], set[str]]  # what this caller should see of it
     signed_in_only: bool = False  # anon has not even the right to ask
     is_of_all: bool = False  # some see what other worlds have, too
+    refused: Callable[[Oracle, Caller], bool] | None = None  # whom a function answers with 401
 
 
 @dataclass
@@ -147,6 +148,16 @@ def _found(oracle: Oracle, caller: Caller) -> set[str]:
     if caller.person and not is_allowed(caller.person, "query"):
         return set()
     return {f.head.chunk_id for f in oracle.world.files if f.head and oracle.reads(caller, f)}
+
+
+def _is_unknown(oracle: Oracle, caller: Caller) -> bool:
+    return not oracle.is_known(caller)
+
+
+def _has_no_access(oracle: Oracle, caller: Caller) -> bool:
+    return not oracle.is_known(caller) and (
+        caller.person is not None or oracle.link_of(caller) is None
+    )
 
 
 def _owners(world: World) -> Names:
@@ -302,12 +313,14 @@ SURFACES = [
         SEARCH.replace("{}", "null", 1),  # type: ignore[arg-type]
         _versions(lambda v: v.chunk_id),
         _found,
+        refused=_has_no_access,
     ),
     Surface(
         "dense search",
         SEARCH.replace("{}", f"'{VECTOR}'", 1).replace("'{}'", """'{"weights": {"keyword": 0}}'"""),  # type: ignore[arg-type]
         _versions(lambda v: v.chunk_id),
         _found,
+        refused=_has_no_access,
     ),
 ]
 
@@ -361,18 +374,20 @@ SURFACES += [
         lambda o, c: o.owner_ids(c),
         signed_in_only=True,
     ),
-    Surface("list_trash", _items("public.list_trash(1000)"), _nodes, _trash),
+    Surface("list_trash", _items("public.list_trash(1000)"), _nodes, _trash, refused=_is_unknown),
     Surface(
         "shared_with_me",
         _items("public.shared_with_me(1000)"),
         _nodes,
         _shared_with_me,
+        refused=_is_unknown,
     ),
     Surface(
         "list_favourites",
         _items("public.list_favourites(1000)"),
         _nodes,
         lambda o, c: _readable(o, c) if c.person in o.world.people else set(),
+        refused=_is_unknown,
     ),
     Surface(
         "comments",
@@ -725,15 +740,19 @@ def _compare(
 ) -> Iterator[str]:
     things = surface.things(oracle.world)
     found = set()
+    refusal = ""
     try:
         with db.connection.transaction(force_rollback=True):
             found = {row[0] for row in db.connection.execute(surface.query).fetchall()}
     except psycopg.Error as error:
-        refused = str(error.sqlstate)
-        may_ask = caller.person or not surface.signed_in_only
-        expected = "PT401" if may_ask else "42501"
-        if refused != expected or oracle.is_known(caller):
-            yield f"{caller} is refused {surface.name}: {error}"
+        refusal = str(error.sqlstate)
+    expected = ""
+    if surface.refused and surface.refused(oracle, caller):
+        expected = "PT401"
+    elif surface.signed_in_only and not caller.person:
+        expected = "42501"
+    if refusal != expected:
+        yield f"{surface.name} tells {caller} {refusal or 'something'}, not {expected or 'that'}"
     counts[surface.name] += max(1, len(things))
     if surface.is_of_all:
         found &= things.keys()
