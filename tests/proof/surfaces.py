@@ -489,7 +489,8 @@ def _restoring(oracle: Oracle, caller: Caller, node: Node) -> str:
     living = [above for above in node.above if above is not node and not above.trashed_with]
     if answer == "ok" and (living[0] if living else None) is not node.parent:
         if living:
-            return oracle.answer_to_writing(caller, living[0], "edit")
+            may = oracle.answer_to_writing(caller, living[0], "edit") == "ok"
+            return "ok" if may else "FORBIDDEN"
         return "ok" if node.owner is caller.person else "FORBIDDEN"
     return _or_locked(oracle, caller, node, answer)
 
