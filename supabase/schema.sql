@@ -4599,6 +4599,16 @@ declare
 begin
     -- nodes, owners: the order in which everything locks
     perform from public.nodes as n where n.id = any(v_file_ids || node_ids) order by n.id for update;
+    -- tickets given while we waited; waiting for their files out of order could deadlock
+    v_file_ids := v_file_ids || array(
+        select n.id from public.nodes as n
+        where n.id <> all(v_file_ids) and n.id in (
+            select u.file_id from public.uploads as u
+            where u.created_by = any(user_ids) and u.state in ('open', 'uploading')
+        )
+        order by n.id
+        for update skip locked
+    );
     v_upload_ids := array(
         select u.id from public.uploads as u
         where u.created_by = any(user_ids) and u.state in ('open', 'uploading') and u.file_id = any(v_file_ids)
