@@ -18,6 +18,7 @@ from narwhal.errors import NarwhalError
 from narwhal.failures import as_narwhal_error
 from narwhal.places import SHARED, Places, as_id, is_shared_root, not_there, split_path
 from narwhal.resumable import send_resumable
+from narwhal.session import access_token
 from narwhal.settings import Settings
 from narwhal.uploads import Ledger
 
@@ -54,6 +55,7 @@ class Drive:
 
     def rpc(self, function: str, arguments: Json) -> Any:
         """Call an RPC; what it answers, as it is."""
+        access_token(self.client)  # renewed when it is about to expire: a tree takes its time
         return self.client.rpc(function, arguments).execute().data
 
     def call(self, function: str, arguments: Json) -> Json:

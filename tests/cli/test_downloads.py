@@ -217,6 +217,20 @@ def test_two_commands_do_not_write_one_part(
     assert error.value.error == "LOCKED"
 
 
+def test_a_token_that_expires_within_a_long_tree_is_renewed(
+    drive: Drive, node: dict[str, Any], tmp_path: Path
+) -> None:
+    session = drive.client.auth.get_session()
+    assert session is not None
+    stale = session.model_copy(update={"expires_at": 1, "access_token": "stale.token.x"})
+    drive.client.auth._save_session(stale)
+    drive.client.auth._notify_all_subscribers("TOKEN_REFRESHED", stale)
+    assert fetch(drive, node, tmp_path / "out.bin").state == "downloaded"
+    renewed = drive.client.auth.get_session()
+    assert renewed is not None
+    assert renewed.refresh_token != session.refresh_token
+
+
 def test_a_tree_comes_whole_and_once(cli: CommandLine, owner: str) -> None:
     for name in ("top.txt", "deep/er/leaf.txt", "deep/empty.txt", "deep/.hidden"):
         path = cli.cwd / "tree" / name

@@ -58,6 +58,12 @@ test('whoever has token and password sees the subtree and nothing else', async (
   assert.ok(!JSON.stringify([listed, rows]).includes(made.token)) // nothing but its hash is kept
   const history = await everything(owner.sb, 'link_history', { id: made.id })
   assert.deepEqual(history.map((h) => h.kind).sort(), ['created', 'downloaded', 'opened', 'signed'])
+  must(await holder.rpc('begin_download', { file_id: file }))
+  const audit = await everything(owner.sb, 'list_audit', { node: file, action: 'download' })
+  assert.equal(audit.length, 3) // the bytes, the URL, and what was just asked
+  for (const row of audit) assert.deepEqual([row.actor, row.ip], [`link:${made.id}`, '127.0.0.1'])
+  const acts = await everything(owner.sb, 'list_audit', { node: folder })
+  assert.deepEqual(acts.map((row) => row.action), ['open_link', 'create_link', 'create_folder'])
 })
 
 test('without a grant, or with a forged one, a visitor sees nothing', async () => {
