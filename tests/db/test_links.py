@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from narwhal.ingest.worker import move_objects
 from tests.database import Database
 from tests.db.conftest import Drive, denied, refused
 from tests.db.looks import is_found
@@ -613,6 +614,36 @@ def test_what_fails_comes_again_with_another_key(db: Database, drive: Drive, pla
     (second,) = _claim(db)
     assert first["key"] == second["key"]
     assert first["new_key"] != second["new_key"]
+
+
+def test_a_worker_tries_until_storage_works_again(connect: Callable[[], Drive]) -> None:
+    drive = connect()
+    owner = drive.db.create_user()
+    ticket = drive.upload(owner)
+    link = drive.rpc(owner, "create_share_link", node=ticket["file_id"])
+    drive.rpc(owner, "revoke_share_link", id=link["id"], hard=True)
+
+    class Store:
+        """Storage, which is down at first."""
+
+        is_down = True
+
+        def move(self, bucket: str, key: str, new_key: str) -> None:
+            if self.is_down:
+                raise ConnectionError
+            _move(drive.db, bucket, key, new_key)
+
+    store = Store()
+    worker = connect().db.connection
+    worker.execute("set session authorization narwhal_worker")
+    assert move_objects(worker, store) == 0  # type: ignore[arg-type]
+    store.is_down = False
+    assert move_objects(worker, store) == 0  # type: ignore[arg-type]
+    drive.db.all("update private.key_rotations set run_after = now()")  # 30 seconds later
+    assert move_objects(worker, store) == 1  # type: ignore[arg-type]
+    assert drive.rpc(owner, "list_share_links", node=ticket["file_id"])["items"][0]["revoked_at"]
+    assert drive.rpc(owner, "file_details", file_id=ticket["file_id"])["key"] != ticket["key"]
+    assert drive.db.one("select count(*) from private.key_rotations") == 0
 
 
 def test_two_links_wait_for_one_object_and_end_with_it(
