@@ -268,6 +268,12 @@ as $$
 declare
     v_key text;
 begin
+    if char_length(new.full_name) > 200 then
+        perform private.raise_invalid('full_name', 'A name has at most 200 characters.');
+    end if;
+    if char_length(new.avatar_url) > 2048 then
+        perform private.raise_invalid('avatar_url', 'An address has at most 2048 characters.');
+    end if;
     if jsonb_typeof(new.preferences) <> 'object' or pg_column_size(new.preferences) > 16384 then
         perform private.raise_invalid('preferences', 'Preferences must be a JSON object of at most 16 KiB.');
     end if;

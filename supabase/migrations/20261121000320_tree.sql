@@ -120,17 +120,21 @@ language sql stable
 security invoker
 set search_path = ''
 as $$
+    -- who reaches a node through a share of its own may not see what is beside it
     select private.raise_error(
         'CONFLICT_NAME',
-        format('"%s" already exists here.', (sibling).name),
+        format('"%s" already exists here.', case
+            when private.my_level(sibling) is null then raise_name_conflict.name else (sibling).name
+        end),
         jsonb_build_object(
-            'existing_id', (sibling).id,
+            'existing_id', case when private.my_level(sibling) is not null then (sibling).id end,
             'suggested', private.free_name((sibling).owner_id, (sibling).parent_id, raise_name_conflict.name)
         ),
         'Use the suggested name, or another on_conflict.'
     );
 $$;
-comment on function private.raise_name_conflict(public.nodes, text) is 'Raises CONFLICT_NAME with a free name.';
+comment on function private.raise_name_conflict(public.nodes, text) is
+'Raises CONFLICT_NAME with a free name, and the id of what has the name for those who may see it.';
 
 -- Batches and locks ----------------------------------------------------------------------------
 
@@ -596,6 +600,9 @@ begin
     if v_node.name = name then
         return v_node;
     end if;
+    if v_node.kind = 'file' and private.extension_of(name) is distinct from private.extension_of(v_node.name) then
+        perform private.check_plan(v_node.owner_id, name, 0);
+    end if;
     -- names of one owner are given out one at a time
     perform from public.owners as o where o.id = v_node.owner_id for no key update;
     v_sibling := private.find_sibling(v_node.owner_id, v_node.parent_id, name);
@@ -660,7 +667,8 @@ begin
     -- who reaches a node through a share, or as a member, may not carry it out of there with edit alone
     if (node).owner_id <> target_owner_id
         or not (
-            (node).owner_id = any(private.my_owner_ids())
+            coalesce(private.level_rank(private.owner_level(auth.uid(), (node).owner_id)), 0)
+            >= private.level_rank('edit')
             or (target).path && array(
                 select unnest((node).path) intersect select unnest(private.granted_roots())
             )
@@ -748,11 +756,18 @@ begin
     where n.path @> array[(node).id];
     if (node).owner_id <> place_node.owner_id then
         perform private.transfer_nodes((node).id, (node).owner_id, place_node.owner_id);
+        -- nobody brings others in through a folder shared beforehand where they may not share
+        if private.level_rank(private.my_level(target)) < private.level_rank('manage') then
+            delete from public.shares as s
+            using public.nodes as n
+            where s.node_id = n.id and n.path @> array[(node).id];
+        end if;
     end if;
 end;
 $$;
 comment on function private.place_node(public.nodes, public.nodes, uuid, text) is
-'Puts a node, and with it all below it, into a folder (a null row: the root) of an owner under a name.';
+'Puts a node, and with it all below it, into a folder (a null row: the caller''s root) of an owner under a name. Its
+shares end when the owner is another one and the caller may not share there.';
 
 create function private.check_ids(ids uuid[]) returns uuid[]
 language plpgsql immutable
@@ -760,7 +775,7 @@ security invoker
 set search_path = ''
 as $$
 begin
-    if ids is null or array_position(ids, null) is not null then
+    if ids is null or array_ndims(ids) > 1 or array_position(ids, null) is not null then
         perform private.raise_invalid('ids', 'ids must be a list of ids, without null.');
     end if;
     if cardinality(ids) > 1000 then
@@ -916,7 +931,8 @@ target: a folder, null for your own root. on_conflict, when a name is taken ther
 (the file there gets the content as its next version, version_of and version_id; the source goes to the trash), replace
 (what is there goes to the trash, replaced_id) or skip. What is already there stays. Each id goes to the target itself,
 one below another of them too. Needs level edit on both ends, and manage where the target lies outside of what was
-shared with the caller, or belongs to somebody else. Raises CYCLE, CONFLICT_NAME {existing_id, suggested},
+shared with the caller, or belongs to somebody else; shares end where it belongs to somebody else for whom the caller
+may not share. Raises CYCLE, CONFLICT_NAME {existing_id, suggested},
 CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth), QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN,
 LOCKED; details.items has every id that cannot be moved.';
 grant execute on function public.move_nodes(uuid[], uuid, text) to anon, authenticated;
@@ -1115,6 +1131,13 @@ declare
     v_copy_id uuid;
     v_version_id uuid;
 begin
+    -- a copy could be downloaded without end
+    if private.user_level(auth.uid(), v_node) is null and (private.my_link()).max_downloads is not null then
+        perform private.raise_error(
+            'FORBIDDEN', 'A link with a limited number of downloads does not let you copy.',
+            jsonb_build_object('id', node_id), 'Download the file instead.'
+        );
+    end if;
     if v_node.kind = 'file' and private.content_version_id(v_node) is null then
         perform private.raise_error(
             'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
@@ -1255,7 +1278,8 @@ skipped, replaced_id, version_of, version_id}]}, id being the copy''s. All or no
 A copy has the content that the file has now, without older versions, shares, tags or comments. Its bytes are shared
 with the source until either changes; they count on the quota only of an owner who did not have them. Nothing is read or
 embedded again. Files whose first upload has not ended are left out. target and on_conflict as for move_nodes, except
-that version leaves the source where it is. Needs level view on what is copied and edit on the target. Raises
+that version leaves the source where it is. Needs level view on what is copied, not only through a link that limits
+downloads, and edit on the target. Raises
 CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth),
 QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
 grant execute on function public.copy_nodes(uuid[], uuid, text) to anon, authenticated;

@@ -270,15 +270,18 @@ begin
     if auth.uid() is not null then
         perform private.require_user();
     end if;
-    -- guesses come one at a time, so that no more are tried than counted
+    -- guesses come one at a time, so that no more are tried than counted; the link before its secret, as it is deleted
+    select l.* into v_link
+    from public.share_links as l
+    where l.id = (select s.link_id from private.link_secrets as s where s.token_hash = private.hash_token(token))
+    for no key update;
     select s.* into v_secret
     from private.link_secrets as s
-    where s.token_hash = private.hash_token(token)
+    where s.link_id = v_link.id
     for update;
     if v_secret.link_id is null then
         perform private.raise_error('NOT_FOUND', 'No such link.', '{}', 'Check that the link is complete.');
     end if;
-    select l.* into v_link from public.share_links as l where l.id = v_secret.link_id;
     perform private.raise_gone(v_link);
     v_refusal := private.check_link_password(v_secret, password);
     if v_refusal is not null then

@@ -258,7 +258,7 @@ grant execute on function public.abort_upload(uuid) to anon, authenticated;
 
 -- Asking for a ticket --------------------------------------------------------------------------
 
-create function private.check_upload(name text, size bigint, sha256 text, on_conflict text) returns void
+create function private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) returns void
 language plpgsql stable
 security invoker
 set search_path = ''
@@ -268,6 +268,9 @@ begin
     if size is null or size < 0 then
         perform private.raise_invalid('size', 'The size must be the file''s length in bytes.');
     end if;
+    if octet_length(mime) > 255 or mime ~ '[[:cntrl:]]' then
+        perform private.raise_invalid('mime', 'A media type has at most 255 characters, such as text/plain.');
+    end if;
     if sha256 is not null and sha256 !~ '^[0-9a-f]{64}$' then
         perform private.raise_invalid('sha256', 'sha256 must be 64 lower-case hexadecimal digits.');
     end if;
@@ -275,7 +278,7 @@ begin
     perform private.check_type(name);
 end;
 $$;
-comment on function private.check_upload(text, bigint, text, text) is
+comment on function private.check_upload(text, bigint, text, text, text) is
 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
 create function private.check_base_version(node public.nodes, base_version uuid) returns void
@@ -329,9 +332,9 @@ begin
         end if;
         v_owner_id := v_file.owner_id;
         v_name := coalesce(v_name, v_file.name);
-        perform private.check_upload(v_name, size, sha256, 'version');
+        perform private.check_upload(v_name, size, mime, sha256, 'version');
     else
-        perform private.check_upload(v_name, size, sha256, on_conflict);
+        perform private.check_upload(v_name, size, mime, sha256, on_conflict);
         if folder_id is not null then
             v_folder := private.require_level(folder_id, 'edit');
             if v_folder.kind <> 'folder' then
@@ -592,7 +595,8 @@ declare
     -- Storage's permission test runs as the caller; its real write as the service, with the caller in owner_id
     v_user_id uuid := coalesce(auth.uid(), nullif(new.owner_id, '')::uuid);
     v_upload public.uploads := private.find_ticket(new.name, v_user_id);
-    v_parent public.nodes;
+    v_file public.nodes;
+    v_level text;
 begin
     if v_upload.id is null then
         perform private.raise_storage_error(
@@ -604,12 +608,20 @@ begin
         or (new.metadata ->> 'size')::bigint > v_upload.size then
         perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
     end if;
-    if auth.uid() is not null then
-        select n.* into v_parent from public.nodes as n where n.id = v_upload.file_id;
-        if v_upload.state <> 'completed'
-            and coalesce(private.level_rank(private.my_level(v_parent)), 0) < private.level_rank('edit') then
-            perform private.raise_storage_error('FORBIDDEN', 'you may no longer write here');
-        end if;
+    select n.* into v_file from public.nodes as n where n.id = v_upload.file_id;
+    v_level := case
+        when auth.uid() is not null then private.my_level(v_file)
+        -- also with a signed upload URL, long after the permission test; a link's grant is not sent then
+        when exists (
+            select 1 from public.share_links as l
+            where l.node_id = any(v_file.path)
+                and l.level = 'edit'
+                and coalesce(private.link_problem(l), 'used_up') = 'used_up'
+        ) then 'edit'
+        else private.user_level(v_user_id, v_file)
+    end;
+    if v_upload.state <> 'completed' and coalesce(private.level_rank(v_level), 0) < private.level_rank('edit') then
+        perform private.raise_storage_error('FORBIDDEN', 'you may no longer write here');
     end if;
     return new;
 end;

@@ -906,7 +906,6 @@ begin
         when name = 'record_usage' then to_jsonb(private.record_usage())
         when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
         when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
-        when name = 'expire_link_grants' then to_jsonb(private.expire_link_grants())
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)

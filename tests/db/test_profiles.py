@@ -170,8 +170,10 @@ def test_preferences_that_a_frontend_could_not_read_are_refused_by_name(
 
 def test_a_name_may_not_be_a_novel(db: Database) -> None:
     user = db.create_user()
-    with denied("23514"), db.as_user(user):
+    with refused("INVALID_ARGUMENT", field="full_name"), db.as_user(user):
         db.all("update public.user_profiles set full_name = %s", "x" * 201)
+    with refused("INVALID_ARGUMENT", field="avatar_url"), db.as_user(user):
+        db.all("update public.user_profiles set avatar_url = %s", "x" * 2049)
     with db.as_user(user):
         db.all("update public.user_profiles set full_name = %s", "字" * 200)
 
