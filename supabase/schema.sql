@@ -563,9 +563,9 @@ begin
         end if;
         v_owner_id := v_file.owner_id;
         v_name := coalesce(v_name, v_file.name);
-        perform private.check_upload(v_name, size, sha256, 'version');
+        perform private.check_upload(v_name, size, mime, sha256, 'version');
     else
-        perform private.check_upload(v_name, size, sha256, on_conflict);
+        perform private.check_upload(v_name, size, mime, sha256, on_conflict);
         if folder_id is not null then
             v_folder := private.require_level(folder_id, 'edit');
             if v_folder.kind <> 'folder' then
@@ -1176,7 +1176,7 @@ CREATE FUNCTION private.check_ids(ids uuid[]) RETURNS uuid[]
     SET search_path TO ''
     AS $$
 begin
-    if ids is null or array_position(ids, null) is not null then
+    if ids is null or array_ndims(ids) > 1 or array_position(ids, null) is not null then
         perform private.raise_invalid('ids', 'ids must be a list of ids, without null.');
     end if;
     if cardinality(ids) > 1000 then
@@ -1418,7 +1418,7 @@ $$;
 
 COMMENT ON FUNCTION private.check_type(name text) IS 'Raises TYPE_NOT_ALLOWED for the name of an executable.';
 
-CREATE FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) RETURNS void
+CREATE FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $_$
@@ -1426,6 +1426,9 @@ begin
     perform private.check_name(name);
     if size is null or size < 0 then
         perform private.raise_invalid('size', 'The size must be the file''s length in bytes.');
+    end if;
+    if octet_length(mime) > 255 or mime ~ '[[:cntrl:]]' then
+        perform private.raise_invalid('mime', 'A media type has at most 255 characters, such as text/plain.');
     end if;
     if sha256 is not null and sha256 !~ '^[0-9a-f]{64}$' then
         perform private.raise_invalid('sha256', 'sha256 must be 64 lower-case hexadecimal digits.');
@@ -1435,7 +1438,7 @@ begin
 end;
 $_$;
 
-COMMENT ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
+COMMENT ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
 CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1820,6 +1823,13 @@ declare
     v_copy_id uuid;
     v_version_id uuid;
 begin
+    -- a copy could be downloaded without end
+    if private.user_level(auth.uid(), v_node) is null and (private.my_link()).max_downloads is not null then
+        perform private.raise_error(
+            'FORBIDDEN', 'A link with a limited number of downloads does not let you copy.',
+            jsonb_build_object('id', node_id), 'Download the file instead.'
+        );
+    end if;
     if v_node.kind = 'file' and private.content_version_id(v_node) is null then
         perform private.raise_error(
             'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
@@ -4982,15 +4992,18 @@ begin
     if auth.uid() is not null then
         perform private.require_user();
     end if;
-    -- guesses come one at a time, so that no more are tried than counted
+    -- guesses come one at a time, so that no more are tried than counted; the link before its secret, as it is deleted
+    select l.* into v_link
+    from public.share_links as l
+    where l.id = (select s.link_id from private.link_secrets as s where s.token_hash = private.hash_token(token))
+    for no key update;
     select s.* into v_secret
     from private.link_secrets as s
-    where s.token_hash = private.hash_token(token)
+    where s.link_id = v_link.id
     for update;
     if v_secret.link_id is null then
         perform private.raise_error('NOT_FOUND', 'No such link.', '{}', 'Check that the link is complete.');
     end if;
-    select l.* into v_link from public.share_links as l where l.id = v_secret.link_id;
     perform private.raise_gone(v_link);
     v_refusal := private.check_link_password(v_secret, password);
     if v_refusal is not null then
@@ -5310,11 +5323,18 @@ begin
     where n.path @> array[(node).id];
     if (node).owner_id <> place_node.owner_id then
         perform private.transfer_nodes((node).id, (node).owner_id, place_node.owner_id);
+        -- nobody brings others in through a folder shared beforehand where they may not share
+        if private.level_rank(private.my_level(target)) < private.level_rank('manage') then
+            delete from public.shares as s
+            using public.nodes as n
+            where s.node_id = n.id and n.path @> array[(node).id];
+        end if;
     end if;
 end;
 $$;
 
-COMMENT ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) IS 'Puts a node, and with it all below it, into a folder (a null row: the root) of an owner under a name.';
+COMMENT ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) IS 'Puts a node, and with it all below it, into a folder (a null row: the caller''s root) of an owner under a name. Its
+shares end when the owner is another one and the caller may not share there.';
 
 CREATE FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) RETURNS void
     LANGUAGE plpgsql
@@ -5796,18 +5816,21 @@ CREATE FUNCTION private.raise_name_conflict(sibling public.nodes, name text) RET
     LANGUAGE sql STABLE
     SET search_path TO ''
     AS $$
+    -- who reaches a node through a share of its own may not see what is beside it
     select private.raise_error(
         'CONFLICT_NAME',
-        format('"%s" already exists here.', (sibling).name),
+        format('"%s" already exists here.', case
+            when private.my_level(sibling) is null then raise_name_conflict.name else (sibling).name
+        end),
         jsonb_build_object(
-            'existing_id', (sibling).id,
+            'existing_id', case when private.my_level(sibling) is not null then (sibling).id end,
             'suggested', private.free_name((sibling).owner_id, (sibling).parent_id, raise_name_conflict.name)
         ),
         'Use the suggested name, or another on_conflict.'
     );
 $$;
 
-COMMENT ON FUNCTION private.raise_name_conflict(sibling public.nodes, name text) IS 'Raises CONFLICT_NAME with a free name.';
+COMMENT ON FUNCTION private.raise_name_conflict(sibling public.nodes, name text) IS 'Raises CONFLICT_NAME with a free name, and the id of what has the name for those who may see it.';
 
 CREATE FUNCTION private.raise_storage_error(error text, message text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -6892,6 +6915,9 @@ begin
     if v_node.name = name then
         return v_node;
     end if;
+    if v_node.kind = 'file' and private.extension_of(name) is distinct from private.extension_of(v_node.name) then
+        perform private.check_plan(v_node.owner_id, name, 0);
+    end if;
     -- names of one owner are given out one at a time
     perform from public.owners as o where o.id = v_node.owner_id for no key update;
     v_sibling := private.find_sibling(v_node.owner_id, v_node.parent_id, name);
@@ -7118,7 +7144,8 @@ begin
     -- who reaches a node through a share, or as a member, may not carry it out of there with edit alone
     if (node).owner_id <> target_owner_id
         or not (
-            (node).owner_id = any(private.my_owner_ids())
+            coalesce(private.level_rank(private.owner_level(auth.uid(), (node).owner_id)), 0)
+            >= private.level_rank('edit')
             or (target).path && array(
                 select unnest((node).path) intersect select unnest(private.granted_roots())
             )
@@ -7783,7 +7810,6 @@ begin
         when name = 'record_usage' then to_jsonb(private.record_usage())
         when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
         when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
-        when name = 'expire_link_grants' then to_jsonb(private.expire_link_grants())
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
@@ -9429,7 +9455,8 @@ declare
     -- Storage's permission test runs as the caller; its real write as the service, with the caller in owner_id
     v_user_id uuid := coalesce(auth.uid(), nullif(new.owner_id, '')::uuid);
     v_upload public.uploads := private.find_ticket(new.name, v_user_id);
-    v_parent public.nodes;
+    v_file public.nodes;
+    v_level text;
 begin
     if v_upload.id is null then
         perform private.raise_storage_error(
@@ -9441,12 +9468,20 @@ begin
         or (new.metadata ->> 'size')::bigint > v_upload.size then
         perform private.raise_storage_error('FILE_TOO_LARGE', 'more bytes than the ticket was made for');
     end if;
-    if auth.uid() is not null then
-        select n.* into v_parent from public.nodes as n where n.id = v_upload.file_id;
-        if v_upload.state <> 'completed'
-            and coalesce(private.level_rank(private.my_level(v_parent)), 0) < private.level_rank('edit') then
-            perform private.raise_storage_error('FORBIDDEN', 'you may no longer write here');
-        end if;
+    select n.* into v_file from public.nodes as n where n.id = v_upload.file_id;
+    v_level := case
+        when auth.uid() is not null then private.my_level(v_file)
+        -- also with a signed upload URL, long after the permission test; a link's grant is not sent then
+        when exists (
+            select 1 from public.share_links as l
+            where l.node_id = any(v_file.path)
+                and l.level = 'edit'
+                and coalesce(private.link_problem(l), 'used_up') = 'used_up'
+        ) then 'edit'
+        else private.user_level(v_user_id, v_file)
+    end;
+    if v_upload.state <> 'completed' and coalesce(private.level_rank(v_level), 0) < private.level_rank('edit') then
+        perform private.raise_storage_error('FORBIDDEN', 'you may no longer write here');
     end if;
     return new;
 end;
@@ -9645,6 +9680,12 @@ CREATE FUNCTION private.tg_user_profiles__check_preferences() RETURNS trigger
 declare
     v_key text;
 begin
+    if char_length(new.full_name) > 200 then
+        perform private.raise_invalid('full_name', 'A name has at most 200 characters.');
+    end if;
+    if char_length(new.avatar_url) > 2048 then
+        perform private.raise_invalid('avatar_url', 'An address has at most 2048 characters.');
+    end if;
     if jsonb_typeof(new.preferences) <> 'object' or pg_column_size(new.preferences) > 16384 then
         perform private.raise_invalid('preferences', 'Preferences must be a JSON object of at most 16 KiB.');
     end if;
@@ -10493,7 +10534,8 @@ skipped, replaced_id, version_of, version_id}]}, id being the copy''s. All or no
 A copy has the content that the file has now, without older versions, shares, tags or comments. Its bytes are shared
 with the source until either changes; they count on the quota only of an owner who did not have them. Nothing is read or
 embedded again. Files whose first upload has not ended are left out. target and on_conflict as for move_nodes, except
-that version leaves the source where it is. Needs level view on what is copied and edit on the target. Raises
+that version leaves the source where it is. Needs level view on what is copied, not only through a link that limits
+downloads, and edit on the target. Raises
 CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth),
 QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
 
@@ -10949,7 +10991,8 @@ target: a folder, null for your own root. on_conflict, when a name is taken ther
 (the file there gets the content as its next version, version_of and version_id; the source goes to the trash), replace
 (what is there goes to the trash, replaced_id) or skip. What is already there stays. Each id goes to the target itself,
 one below another of them too. Needs level edit on both ends, and manage where the target lies outside of what was
-shared with the caller, or belongs to somebody else. Raises CYCLE, CONFLICT_NAME {existing_id, suggested},
+shared with the caller, or belongs to somebody else; shares end where it belongs to somebody else for whom the caller
+may not share. Raises CYCLE, CONFLICT_NAME {existing_id, suggested},
 CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth), QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN,
 LOCKED; details.items has every id that cannot be moved.';
 
@@ -12644,7 +12687,7 @@ REVOKE ALL ON FUNCTION private.check_team_name(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, sha256 text, on_conflict text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) TO narwhal_worker;
