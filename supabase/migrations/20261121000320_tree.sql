@@ -52,7 +52,6 @@ create function private.name_key(name text) returns text
 language sql immutable parallel safe
 return lower(normalize(name, nfc) collate pg_c_utf8);
 comment on function private.name_key(text) is 'Siblings may not share it: case and Unicode composition folded.';
-grant execute on function private.name_key(text) to anon, authenticated; -- list_folder sorts by it
 
 create function private.split_name(name text, out stem text, out extension text) returns record
 language sql immutable parallel safe
@@ -357,7 +356,6 @@ end;
 $$;
 comment on function private.check_filter_types(jsonb, jsonb) is
 'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: texts | text | timestamp}), or malformed.';
-grant execute on function private.check_filter_types(jsonb, jsonb) to anon, authenticated;
 
 create function private.filter_conditions(filters jsonb) returns text
 language sql stable
@@ -388,7 +386,6 @@ as $$
 $$;
 comment on function private.filter_conditions(jsonb) is
 'The filters of list_folder as conditions on nodes n, every value quoted; only those that are asked for cost anything.';
-grant execute on function private.filter_conditions(jsonb) to anon, authenticated;
 
 create function private.folder_totals(folder_ids uuid[], max_nodes bigint default null)
 returns table (folder_id uuid, child_count bigint, total_size bigint)
@@ -429,7 +426,6 @@ $$;
 comment on function private.folder_totals(uuid[], bigint) is
 'How many living nodes each of these folders holds directly, and the bytes of all below it; no bytes when there are more
 nodes than max_nodes. Leaves out what the caller may not read.';
-grant execute on function private.folder_totals(uuid[], bigint) to anon, authenticated;
 
 create function private.decode_cursor(cursor text, sort text) returns jsonb
 language plpgsql immutable
@@ -452,18 +448,12 @@ end;
 $$;
 comment on function private.decode_cursor(text, text) is
 'Where the page before ended, as [sort key, id, sort]; null for the first. Raises INVALID_ARGUMENT (field cursor).';
-grant execute on function private.decode_cursor(text, text) to anon, authenticated;
 
-create function public.list_folder(
-    folder uuid default null,
-    sort text default 'name',
-    page_size integer default 100,
-    cursor text default null,
-    recursive boolean default false,
-    filters jsonb default null
+create function private.list_folder(
+    folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb
 ) returns jsonb
 language plpgsql stable
-security invoker -- the policy of nodes decides what is listed
+security definer -- who reads a folder reads all that lives below it: asked once, so that a page is read by its index
 set search_path = ''
 as $$
 declare
@@ -506,7 +496,13 @@ begin
         perform private.require_user(); -- tags are for people, not for whoever holds a link
     end if;
     if folder is not null then
-        select n.owner_id into v_owner_id from public.nodes as n where n.id = folder and n.kind = 'folder';
+        select n.owner_id into v_owner_id
+        from public.nodes as n
+        where n.id = folder
+            and n.kind = 'folder'
+            and private.is_readable(
+                n.owner_id, n.path, n.trashed_at, private.my_owner_ids(), private.granted_roots()
+            );
         if not found then
             perform private.raise_error('NOT_FOUND', 'No such folder.', jsonb_build_object('id', folder));
         end if;
@@ -564,15 +560,30 @@ begin
     );
 end;
 $$;
+comment on function private.list_folder(uuid, text, integer, text, boolean, jsonb) is 'Behind public.list_folder.';
+grant execute on function private.list_folder(uuid, text, integer, text, boolean, jsonb) to anon, authenticated;
+
+create function public.list_folder(
+    folder uuid default null,
+    sort text default 'name',
+    page_size integer default 100,
+    cursor text default null,
+    recursive boolean default false,
+    filters jsonb default null
+) returns jsonb
+language sql stable
+security invoker
+set search_path = ''
+as $$ select private.list_folder(folder, sort, page_size, cursor, recursive, filters); $$;
 comment on function public.list_folder(uuid, text, integer, text, boolean, jsonb) is
 'List what is in a folder: {items, next_cursor}.
 
 folder: null for your own root. sort: name, updated_at, created_at, size; "-name" and so on reverse. page_size: 1 to
 1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. recursive: all that
-is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, tags (any of them), name_contains
-(any case), updated_from, updated_to; anything else is refused. A folder among the items has child_count, and total_size, the bytes
-of all files below it: null when there are more than 1,000 nodes to add up (file_details always has it). Raises
-NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
+is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, tags (any of them),
+name_contains (any case), updated_from, updated_to; anything else is refused. A folder among the items has child_count,
+and total_size, the bytes of all files below it: null when there are more than 1,000 nodes to add up (file_details
+always has it). Raises NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
 grant execute on function public.list_folder(uuid, text, integer, text, boolean, jsonb) to anon, authenticated;
 
 -- Renaming -------------------------------------------------------------------------------------

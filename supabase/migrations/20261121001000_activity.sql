@@ -413,7 +413,6 @@ as $$
     select coalesce(array_agg(private.name_key(btrim(t.tag))), '{}') from unnest(tag_keys.tags) as t (tag);
 $$;
 comment on function private.tag_keys(text[]) is 'What to compare node_tags.tag_key with.';
-grant execute on function private.tag_keys(text[]) to anon, authenticated; -- list_folder filters by it
 
 create function private.tag_node(node_id uuid, add text[], remove text[]) returns void
 language plpgsql volatile
