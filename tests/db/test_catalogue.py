@@ -35,7 +35,6 @@ HELPERS = {
     "require_user": "raises or returns the caller's own id",
     "require_reader": "raises or returns nothing",
     "pre_request": "runs before every request, only reads",
-    "folder_totals": "list_folder asks it: counts below a folder that the caller may read",
     # what policies on storage.objects ask: yes or no about the caller and one key
     "holds_ticket": "tickets are read through RLS, but this runs inside Storage's insert",
     "open_object": "asked by a policy with the caller's own grants; it counts reads through links",
