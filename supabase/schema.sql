@@ -4019,6 +4019,117 @@ $$;
 COMMENT ON FUNCTION private.link_problem(link public.share_links) IS 'Why a link opens nothing now: revoked, expired, deleted, trashed, not_permitted (its maker does not manage the node any
 more), used_up; null when it is good.';
 
+CREATE FUNCTION private.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_owner_id uuid := auth.uid();
+    v_key text;
+    v_is_descending boolean := sort like '-%';
+    v_after jsonb := private.decode_cursor(cursor, sort);
+    v_tag_keys text[];
+    v_rows jsonb;
+begin
+    perform private.require_reader();
+    -- by name in the collation of the index that keeps names apart: the keys come in its order
+    v_key := case regexp_replace(sort, '^-', '')
+        when 'name' then 'lower(normalize(n.name, nfc) collate pg_c_utf8)'
+        when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
+        when 'created_at' then 'to_char(n.created_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
+        when 'size' then 'lpad(n.size::text, 20, ''0'') collate pg_c_utf8'
+    end;
+    if v_key is null then
+        perform private.raise_invalid(
+            'sort', 'Sort by name, updated_at, created_at or size; a leading "-" reverses.'
+        );
+    end if;
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    if recursive is null then
+        perform private.raise_invalid('recursive', 'recursive is true or false.');
+    end if;
+    if filters is not null then
+        perform private.check_filter_types(
+            filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "tags": "texts", "name_contains": "text",
+                       "updated_from": "timestamp", "updated_to": "timestamp"}'
+        );
+        v_tag_keys := nullif(private.tag_keys(array(
+            select jsonb_array_elements_text(nullif(filters -> 'tags', 'null'))
+        )), '{}');
+    end if;
+    if v_tag_keys is not null then
+        perform private.require_user(); -- tags are for people, not for whoever holds a link
+    end if;
+    if folder is not null then
+        select n.owner_id into v_owner_id
+        from public.nodes as n
+        where n.id = folder
+            and n.kind = 'folder'
+            and private.is_readable(
+                n.owner_id, n.path, n.trashed_at, private.my_owner_ids(), private.granted_roots()
+            );
+        if not found then
+            perform private.raise_error('NOT_FOUND', 'No such folder.', jsonb_build_object('id', folder));
+        end if;
+    end if;
+
+    -- the pieces are constants, and quoted values; one row more than asked tells whether there is a next page
+    execute format(
+        $query$
+        select coalesce(jsonb_agg(to_jsonb(p) - 'path' order by p.sort_key %3$s, p.id %3$s), '[]')
+        from (
+            select n.*, %1$s as sort_key
+            from public.nodes as n
+            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s %6$s %7$s
+            order by %1$s %3$s, n.id %3$s
+            limit $3 + 1
+        ) as p
+        $query$,
+        v_key,
+        case when v_is_descending then '<' else '>' end,
+        case when v_is_descending then 'desc' else 'asc' end,
+        case
+            when folder is null and recursive then 'true'
+            when folder is null then 'n.parent_id is null'
+            when recursive then 'n.path @> array[$1] and n.id <> $1'
+            else 'n.parent_id = $1'
+        end,
+        case when v_after is not null then format(
+            'and (%1$s, n.id) %2$s ($2 ->> 0, ($2 ->> 1)::uuid)', v_key, case when v_is_descending then '<' else '>' end
+        ) end,
+        -- by the owner's tags only
+        case when v_tag_keys is not null then
+            'and n.id in (select t.node_id from public.node_tags as t where t.owner_id = $4 and t.tag_key = any($5))'
+        end,
+        private.filter_conditions(filters)
+    ) into v_rows using folder, v_after, page_size, v_owner_id, v_tag_keys;
+
+    return jsonb_build_object(
+        'items', (
+            select coalesce(jsonb_agg(
+                r.item - 'sort_key' || coalesce(to_jsonb(t) - 'folder_id', '{}') order by r.position
+            ), '[]')
+            from jsonb_array_elements(v_rows) with ordinality as r (item, position)
+            left join private.folder_totals(array(
+                select (f.item ->> 'id')::uuid
+                from jsonb_array_elements(v_rows) with ordinality as f (item, position)
+                where f.position <= page_size and f.item ->> 'kind' = 'folder'
+            ), 1000) as t on t.folder_id = (r.item ->> 'id')::uuid
+            where r.position <= page_size
+        ),
+        'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
+            jsonb_build_array(
+                v_rows -> (page_size - 1) -> 'sort_key', v_rows -> (page_size - 1) -> 'id', sort
+            )::text, 'UTF8'
+        ), 'base64'), e'\n', '') end
+    );
+end;
+$_$;
+
+COMMENT ON FUNCTION private.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) IS 'Behind public.list_folder.';
+
 CREATE FUNCTION private.list_group_members(group_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -10772,116 +10883,18 @@ is left out, and comes back with it. page_size: 1 to 1000. cursor: the next_curs
 INVALID_ARGUMENT (field page_size or cursor).';
 
 CREATE FUNCTION public.list_folder(folder uuid DEFAULT NULL::uuid, sort text DEFAULT 'name'::text, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text, recursive boolean DEFAULT false, filters jsonb DEFAULT NULL::jsonb) RETURNS jsonb
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE
     SET search_path TO ''
-    AS $_$
-declare
-    v_owner_id uuid := auth.uid();
-    v_key text;
-    v_is_descending boolean := sort like '-%';
-    v_after jsonb := private.decode_cursor(cursor, sort);
-    v_tag_keys text[];
-    v_rows jsonb;
-begin
-    perform private.require_reader();
-    -- by name in the collation of the index that keeps names apart: the keys come in its order
-    v_key := case regexp_replace(sort, '^-', '')
-        when 'name' then 'lower(normalize(n.name, nfc) collate pg_c_utf8)'
-        when 'updated_at' then 'to_char(n.updated_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
-        when 'created_at' then 'to_char(n.created_at at time zone ''utc'', ''YYYYMMDDHH24MISSUS'') collate pg_c_utf8'
-        when 'size' then 'lpad(n.size::text, 20, ''0'') collate pg_c_utf8'
-    end;
-    if v_key is null then
-        perform private.raise_invalid(
-            'sort', 'Sort by name, updated_at, created_at or size; a leading "-" reverses.'
-        );
-    end if;
-    if page_size is null or page_size not between 1 and 1000 then
-        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
-    end if;
-    if recursive is null then
-        perform private.raise_invalid('recursive', 'recursive is true or false.');
-    end if;
-    if filters is not null then
-        perform private.check_filter_types(
-            filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "tags": "texts", "name_contains": "text",
-                       "updated_from": "timestamp", "updated_to": "timestamp"}'
-        );
-        v_tag_keys := nullif(private.tag_keys(array(
-            select jsonb_array_elements_text(nullif(filters -> 'tags', 'null'))
-        )), '{}');
-    end if;
-    if v_tag_keys is not null then
-        perform private.require_user(); -- tags are for people, not for whoever holds a link
-    end if;
-    if folder is not null then
-        select n.owner_id into v_owner_id from public.nodes as n where n.id = folder and n.kind = 'folder';
-        if not found then
-            perform private.raise_error('NOT_FOUND', 'No such folder.', jsonb_build_object('id', folder));
-        end if;
-    end if;
-
-    -- the pieces are constants, and quoted values; one row more than asked tells whether there is a next page
-    execute format(
-        $query$
-        select coalesce(jsonb_agg(to_jsonb(p) - 'path' order by p.sort_key %3$s, p.id %3$s), '[]')
-        from (
-            select n.*, %1$s as sort_key
-            from public.nodes as n
-            where n.owner_id = $4 and n.trashed_at is null and %4$s %5$s %6$s %7$s
-            order by %1$s %3$s, n.id %3$s
-            limit $3 + 1
-        ) as p
-        $query$,
-        v_key,
-        case when v_is_descending then '<' else '>' end,
-        case when v_is_descending then 'desc' else 'asc' end,
-        case
-            when folder is null and recursive then 'true'
-            when folder is null then 'n.parent_id is null'
-            when recursive then 'n.path @> array[$1] and n.id <> $1'
-            else 'n.parent_id = $1'
-        end,
-        case when v_after is not null then format(
-            'and (%1$s, n.id) %2$s ($2 ->> 0, ($2 ->> 1)::uuid)', v_key, case when v_is_descending then '<' else '>' end
-        ) end,
-        -- by the owner's tags only
-        case when v_tag_keys is not null then
-            'and n.id in (select t.node_id from public.node_tags as t where t.owner_id = $4 and t.tag_key = any($5))'
-        end,
-        private.filter_conditions(filters)
-    ) into v_rows using folder, v_after, page_size, v_owner_id, v_tag_keys;
-
-    return jsonb_build_object(
-        'items', (
-            select coalesce(jsonb_agg(
-                r.item - 'sort_key' || coalesce(to_jsonb(t) - 'folder_id', '{}') order by r.position
-            ), '[]')
-            from jsonb_array_elements(v_rows) with ordinality as r (item, position)
-            left join private.folder_totals(array(
-                select (f.item ->> 'id')::uuid
-                from jsonb_array_elements(v_rows) with ordinality as f (item, position)
-                where f.position <= page_size and f.item ->> 'kind' = 'folder'
-            ), 1000) as t on t.folder_id = (r.item ->> 'id')::uuid
-            where r.position <= page_size
-        ),
-        'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
-            jsonb_build_array(
-                v_rows -> (page_size - 1) -> 'sort_key', v_rows -> (page_size - 1) -> 'id', sort
-            )::text, 'UTF8'
-        ), 'base64'), e'\n', '') end
-    );
-end;
-$_$;
+    AS $$ select private.list_folder(folder, sort, page_size, cursor, recursive, filters); $$;
 
 COMMENT ON FUNCTION public.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) IS 'List what is in a folder: {items, next_cursor}.
 
 folder: null for your own root. sort: name, updated_at, created_at, size; "-name" and so on reverse. page_size: 1 to
 1000. cursor: the next_cursor of the page before; pages have no gaps or doubles while others insert. recursive: all that
-is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, tags (any of them), name_contains
-(any case), updated_from, updated_to; anything else is refused. A folder among the items has child_count, and total_size, the bytes
-of all files below it: null when there are more than 1,000 nodes to add up (file_details always has it). Raises
-NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
+is below it, not only in it. filters: kinds (file, folder), types (extensions), statuses, tags (any of them),
+name_contains (any case), updated_from, updated_to; anything else is refused. A folder among the items has child_count,
+and total_size, the bytes of all files below it: null when there are more than 1,000 nodes to add up (file_details
+always has it). Raises NOT_FOUND, INVALID_ARGUMENT (field sort, page_size, cursor, recursive or filters.…).';
 
 CREATE FUNCTION public.list_group_members(group_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -12662,8 +12675,6 @@ REVOKE ALL ON FUNCTION private.check_depth(depth integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.check_expiry(expires_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) TO anon;
-GRANT ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.check_filters(filters jsonb) FROM PUBLIC;
 
@@ -12766,8 +12777,6 @@ REVOKE ALL ON FUNCTION private.custom_access_token_hook(event jsonb) FROM PUBLIC
 GRANT ALL ON FUNCTION private.custom_access_token_hook(event jsonb) TO supabase_auth_admin;
 
 REVOKE ALL ON FUNCTION private.decode_cursor(cursor text, sort text) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.decode_cursor(cursor text, sort text) TO anon;
-GRANT ALL ON FUNCTION private.decode_cursor(cursor text, sort text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.default_preferences() FROM PUBLIC;
 
@@ -12838,8 +12847,6 @@ GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.filter_conditions(filters jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.filter_conditions(filters jsonb) TO anon;
-GRANT ALL ON FUNCTION private.filter_conditions(filters jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
 
@@ -12877,8 +12884,6 @@ REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) TO anon;
-GRANT ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
 
@@ -12972,6 +12977,10 @@ GRANT ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor te
 REVOKE ALL ON FUNCTION private.link_json(link public.share_links) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.link_problem(link public.share_links) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) TO anon;
+GRANT ALL ON FUNCTION private.list_folder(folder uuid, sort text, page_size integer, cursor text, recursive boolean, filters jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.list_group_members(group_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_group_members(group_id uuid) TO anon;
@@ -13076,8 +13085,6 @@ REVOKE ALL ON FUNCTION private.my_share_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_share_ids() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.name_key(name text) TO anon;
-GRANT ALL ON FUNCTION private.name_key(name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
 
@@ -13460,8 +13467,6 @@ REVOKE ALL ON FUNCTION private.sweep() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.sweep() TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.tag_keys(tags text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.tag_keys(tags text[]) TO anon;
-GRANT ALL ON FUNCTION private.tag_keys(tags text[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.tag_node(node_id uuid, add text[], remove text[]) FROM PUBLIC;
 
