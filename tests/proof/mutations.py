@@ -32,6 +32,11 @@ class Loosened:
         piece = f" ({self.nth} of {self.of})" if self.of > 1 else ""
         return f"{self.function}: {self.old or 'all'}{piece} -> {self.new or 'nothing'}"
 
+    @property
+    def functions(self) -> set[str]:
+        """The function that it changes."""
+        return {self.function}
+
     def apply(self, db: Database) -> None:
         """Replace the function."""
         (definition,) = db.all(
@@ -344,7 +349,7 @@ FUNCTIONS: list[Loosened | Both] = [
     Loosened("trash_roots", ">= private.level_rank('edit')", ">= private.level_rank('view')", 2, 2),
     Loosened("trash_roots", "t.trashed_by = auth.uid() and"),
     Loosened("trash_roots", "and t.purged_at is null", "", 1, 2),
-    Loosened("trash_roots", "and t.purged_at is null", "", 2, 2),
+    Loosened("is_trashed", "n.trashed_at is not null", "false"),
     # bytes
     Both(  # the trigger refuses as well, with a text that says why
         Loosened("holds_ticket", "(private.find_ticket(key, auth.uid())).id is not null", "true"),
