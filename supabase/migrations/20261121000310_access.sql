@@ -368,22 +368,6 @@ $$;
 comment on function private.require_not_root(public.nodes) is
 'Raises CONFLICT_STATE for the root folder of a workspace, which cannot be trashed, moved or purged.';
 
-create function private.can_manage(node_id uuid) returns boolean
-language sql stable
-security definer -- policies ask it about nodes that may be trashed
-set search_path = ''
-as $$
-    select exists (
-        select 1
-        from public.nodes as n
-        where n.id = can_manage.node_id
-            and n.purged_at is null
-            and private.level_rank(private.user_level(auth.uid(), n)) >= private.level_rank('manage')
-    );
-$$;
-comment on function private.can_manage(uuid) is 'Whether the caller has the level manage on a node, trashed or not.';
-grant execute on function private.can_manage(uuid) to authenticated;
-
 create function private.my_managed_owner_ids() returns uuid[]
 language sql stable
 security definer -- decides what is visible, so it must not depend on it

@@ -29,7 +29,6 @@ HELPERS = {
     "my_managed_owner_ids": "the caller's own and their workspaces' ids only",
     "my_share_ids": "the shares that name the caller only",
     "granted_roots": "the caller's own grants only",
-    "can_manage": "yes or no about the caller and one node",
     "my_managed_roots": "the caller's own grants only",
     "is_trashed": "yes or no about one node, inside a policy that has found the caller's rows",
     "require_user": "raises or returns the caller's own id",
