@@ -713,21 +713,6 @@ $_$;
 
 COMMENT ON FUNCTION private.broadcast(topic text, event text, payload jsonb) IS 'Sends one message to a private channel when the transaction commits. Does nothing without Realtime, and never fails.';
 
-CREATE FUNCTION private.can_manage(node_id uuid) RETURNS boolean
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-    select exists (
-        select 1
-        from public.nodes as n
-        where n.id = can_manage.node_id
-            and n.purged_at is null
-            and private.level_rank(private.user_level(auth.uid(), n)) >= private.level_rank('manage')
-    );
-$$;
-
-COMMENT ON FUNCTION private.can_manage(node_id uuid) IS 'Whether the caller has the level manage on a node, trashed or not.';
-
 CREATE FUNCTION private.can_read_object(bucket text, key text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -12635,9 +12620,6 @@ GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigin
 REVOKE ALL ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.broadcast(topic text, event text, payload jsonb) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.can_manage(node_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.can_manage(node_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.can_read_object(bucket text, key text) FROM PUBLIC;
 
