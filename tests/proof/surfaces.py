@@ -507,6 +507,14 @@ def _or_locked(oracle: Oracle, caller: Caller, node: Node, answer: str) -> str:
     return answer
 
 
+def _copying(oracle: Oracle, caller: Caller, node: Node) -> str:
+    """A copy could be downloaded without end, so a link that counts does not let one copy."""
+    answer = oracle.answer_to_writing(caller, node, "view")
+    link = oracle.link_of(caller)
+    counts = link is not None and link.is_used_up and not oracle.own_level(caller.person, node)
+    return "FORBIDDEN" if answer == "ok" and counts else answer
+
+
 def _renaming(oracle: Oracle, caller: Caller, node: Node) -> str:
     return oracle.answer_to_writing(caller, node, "manage" if _is_root(node) else "edit")
 
@@ -660,7 +668,7 @@ WRITES = [
         "copying to one's own root",
         "copy_nodes",
         lambda n: "public.copy_nodes(array['{}']::uuid[])",
-        _writing("view"),
+        _copying,
     ),
     Call(
         "share_node",
