@@ -1,4 +1,4 @@
--- Trash: into it, back again, and out of it for good; and the bytes that nothing refers to any more.
+-- Trash: into it, back again, and out of it for good.
 
 insert into private.settings (key, value, description) values
 ('trash.keep_days', '30', 'Days until what is in the trash is purged; null keeps it for ever.');
@@ -762,57 +762,7 @@ $$;
 comment on function private.purge_batch(integer) is
 'Removes rows of purged nodes, the deepest first, in one short transaction: text, vectors, versions and blobs, whose
 objects are queued for deletion; after the last of a deleted workspace, the owner too. Returns how many nodes; 0 when nothing is left, or another worker is at it.';
-
--- Bytes that nothing refers to any more ---------------------------------------------------------
-
-create table private.object_deletions (
-    id bigint generated always as identity primary key,
-    bucket text not null,
-    key text not null,
-    attempts integer not null default 0,
-    run_after timestamptz not null default now()
-);
-comment on table private.object_deletions is
-'Objects that a worker must remove through the Storage API, since SQL may not delete from storage.objects.';
-create index object_deletions_run_after_idx on private.object_deletions (run_after);
-alter table private.object_deletions enable row level security;
-
-create function private.tg_file_versions__delete_blobs() returns trigger
-language plpgsql volatile
-security definer -- runs for whoever deletes
-set search_path = ''
-as $$
-begin
-    delete from private.blobs as b
-    using gone as g
-    where b.id = g.blob_id
-        and not exists (select 1 from public.file_versions as v where v.blob_id = b.id);
-    return null; -- after trigger
-end;
-$$;
-comment on function private.tg_file_versions__delete_blobs() is 'Deletes blobs whose last version went.';
-
-create trigger _500_delete_blobs
-after delete on public.file_versions
-referencing old table as gone
-for each statement execute function private.tg_file_versions__delete_blobs();
-
-create function private.tg_blobs__release() returns trigger
-language plpgsql volatile
-security definer -- runs for whoever deletes
-set search_path = ''
-as $$
-begin
-    insert into private.object_deletions (bucket, key) select g.bucket, g.key from gone as g;
-    return null; -- after trigger
-end;
-$$;
-comment on function private.tg_blobs__release() is 'Queues the objects of deleted blobs.';
-
-create trigger _500_release
-after delete on private.blobs
-referencing old table as gone
-for each statement execute function private.tg_blobs__release();
+grant execute on function private.purge_batch(integer) to narwhal_worker;
 
 -- Accounts -------------------------------------------------------------------------------------
 

@@ -158,6 +158,7 @@ end;
 $$;
 comment on function private.expire_uploads(uuid) is
 'Ends overdue tickets, of one owner or of all, and returns their reservations; how many it ended.';
+grant execute on function private.expire_uploads(uuid) to narwhal_worker;
 
 create function private.abort_uploads(node_ids uuid[]) returns void
 language plpgsql volatile
