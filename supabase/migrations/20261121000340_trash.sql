@@ -763,25 +763,3 @@ comment on function private.purge_batch(integer) is
 'Removes rows of purged nodes, the deepest first, in one short transaction: text, vectors, versions and blobs, whose
 objects are queued for deletion; after the last of a deleted workspace, the owner too. Returns how many nodes; 0 when nothing is left, or another worker is at it.';
 grant execute on function private.purge_batch(integer) to narwhal_worker;
-
--- Accounts -------------------------------------------------------------------------------------
-
-create function private.tg_users__lock_files() returns trigger
-language plpgsql volatile
-security definer -- Auth's own role deletes accounts
-set search_path = ''
-as $$
-begin
-    -- in the order of everybody else, before the foreign keys do so in theirs
-    perform from public.nodes as n
-    where n.owner_id = old.id or n.created_by = old.id or n.trashed_by = old.id
-    order by n.id for update;
-    return old;
-end;
-$$;
-comment on function private.tg_users__lock_files() is
-'Locks the files that deleting an account deletes or changes.';
-
-create trigger _100_lock_files
-before delete on auth.users
-for each row execute function private.tg_users__lock_files();

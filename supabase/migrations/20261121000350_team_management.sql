@@ -939,3 +939,117 @@ comment on function public.list_workspace_members(uuid) is
 'Who is in a workspace that you are in: {items: [{id, level, is_me, user {id, full_name, avatar_url} or email, …}],
 next_cursor}. Raises NOT_FOUND.';
 grant execute on function public.list_workspace_members(uuid) to anon, authenticated;
+
+-- Accounts that go -----------------------------------------------------------------------------
+
+create function private.lone_workspace_ids(user_id uuid) returns uuid[]
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select coalesce(array_agg(m.workspace_id), '{}')
+    from public.workspace_members as m
+    where m.user_id = lone_workspace_ids.user_id
+        and not exists (
+            select 1 from public.workspace_members as o where o.workspace_id = m.workspace_id and o.id <> m.id
+        );
+$$;
+comment on function private.lone_workspace_ids(uuid) is
+'Workspaces that have no other member: they go with the account.';
+
+create function private.tg_users__lock_files() returns trigger
+language plpgsql volatile
+security definer -- Auth's own role deletes accounts
+set search_path = ''
+as $$
+declare
+    v_owner_ids uuid[] := private.lone_workspace_ids(old.id) || old.id;
+begin
+    -- in the order of everybody else, before the foreign keys do so in theirs
+    perform private.lock_tree(v_owner_ids);
+    perform from public.nodes as n
+    where n.owner_id = any(v_owner_ids) or n.created_by = old.id or n.trashed_by = old.id
+    order by n.id for update;
+    return old;
+end;
+$$;
+comment on function private.tg_users__lock_files() is
+'Locks the files that deleting an account deletes or changes.';
+
+create trigger _100_lock_files
+before delete on auth.users
+for each row execute function private.tg_users__lock_files();
+
+create function private.tg_workspace_members__hand_over() returns trigger
+language plpgsql volatile
+security definer -- members go with accounts, deleted by Auth's own role
+set search_path = ''
+as $$
+declare
+    v_workspace public.workspaces;
+begin
+    for v_workspace in
+        select w.*
+        from public.workspaces as w
+        where w.id in (select g.workspace_id from gone as g where g.level = 'owner')
+            and not exists (
+                select 1 from public.workspace_members as m where m.workspace_id = w.id and m.level = 'owner'
+            )
+        order by w.id
+    loop
+        update public.workspace_members as m
+        set level = 'owner'
+        where m.id = (
+            select c.id
+            from public.workspace_members as c
+            where c.workspace_id = v_workspace.id
+            order by private.level_rank(c.level) desc, c.created_at, c.id
+            limit 1
+        );
+        if not found then
+            perform private.purge_trees(array[v_workspace.root_id]);
+            delete from public.workspaces as w where w.id = v_workspace.id;
+        end if;
+    end loop;
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_workspace_members__hand_over() is
+'When the account of the last owner goes, the member with the highest level, the oldest of them, becomes owner; a
+workspace without any other member is deleted.';
+
+create trigger _500_hand_over
+after delete on public.workspace_members
+referencing old table as gone
+for each statement execute function private.tg_workspace_members__hand_over();
+
+create function private.tg_group_members__hand_over() returns trigger
+language plpgsql volatile
+security definer -- members go with accounts, deleted by Auth's own role
+set search_path = ''
+as $$
+begin
+    update public.group_members as m
+    set is_manager = true
+    where m.id in (
+        select distinct on (c.group_id) c.id
+        from public.group_members as c
+        where c.group_id in (select g.group_id from gone as g where g.is_manager)
+            and not exists (
+                select 1 from public.group_members as o where o.group_id = c.group_id and o.is_manager
+            )
+        order by c.group_id, c.created_at, c.id
+    );
+    delete from public.groups as g
+    where g.id in (select x.group_id from gone as x)
+        and not exists (select 1 from public.group_members as m where m.group_id = g.id);
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_group_members__hand_over() is
+'When the account of the last manager goes, the oldest member becomes manager; a group without members is deleted.';
+
+create trigger _500_hand_over
+after delete on public.group_members
+referencing old table as gone
+for each statement execute function private.tg_group_members__hand_over();

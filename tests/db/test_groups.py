@@ -192,3 +192,15 @@ def test_a_changed_address_keeps_what_it_was_given(db: Database, drive: Drive) -
     # the manager sees the address that they gave, and may invite its new holder
     items = drive.rpc(manager, "list_group_members", group_id=group)["items"]
     assert "old@example.test" in [i.get("email") for i in items]
+
+
+def test_the_oldest_member_manages_when_the_last_managers_account_goes(
+    db: Database, drive: Drive
+) -> None:
+    manager, member = db.create_user(), db.create_user()
+    group = drive.rpc(manager, "create_group", name="fans")["id"]
+    drive.rpc(manager, "add_group_member", group_id=group, member={"user_id": str(member)})
+    db.all("delete from auth.users where id = %s", manager)
+    assert db.all("select user_id, is_manager from public.group_members") == [(member, True)]
+    db.all("delete from auth.users where id = %s", member)
+    assert db.all("select id from public.groups") == []

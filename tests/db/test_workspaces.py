@@ -208,3 +208,35 @@ def test_a_deleted_workspace_is_gone_at_once_and_leaves_nothing(
     assert db.all("select id from public.owners where kind = 'workspace'") == []
     assert db.one("select count(*) from private.blobs") == 1
     assert db.one("select count(*) from private.object_deletions") == 3
+
+
+def test_the_next_in_rank_becomes_owner_when_the_last_ones_account_goes(
+    db: Database, drive: Drive, workspace: tuple[uuid.UUID, Any]
+) -> None:
+    owner, made = workspace
+    editor, older, younger = (db.create_user() for _ in range(3))
+    for user, level in ((editor, "edit"), (older, "manage"), (younger, "manage")):
+        _add(drive, owner, made, user, level)
+    db.all(
+        "update public.workspace_members set created_at = now() - interval '1 day'"
+        " where user_id = %s",
+        older,
+    )
+    drive.file(owner, "plan.txt", "the walrus swims", folder_id=made["root_id"])
+    db.all("delete from auth.users where id = %s", owner)
+    levels = db.all("select user_id, level from public.workspace_members")
+    assert dict(levels) == {editor: "edit", older: "owner", younger: "manage"}
+    assert drive.search(younger, "walrus", embedding=None)["hits"]
+    assert db.all(UNBALANCED) == []
+
+
+def test_a_workspace_goes_with_the_account_of_its_only_member(
+    db: Database, drive: Drive, workspace: tuple[uuid.UUID, Any]
+) -> None:
+    owner, made = workspace
+    drive.file(owner, "plan.txt", "the walrus swims", folder_id=made["root_id"])
+    db.all("delete from auth.users where id = %s", owner)
+    assert db.all("select id from public.workspaces") == []
+    drive.clean_up()
+    for table in ("public.nodes", "public.owners", "private.blobs", "private.text_vectors"):
+        assert db.one(f"select count(*) from {table}") == 0, table  # type: ignore[arg-type]
