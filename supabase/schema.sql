@@ -4729,6 +4729,20 @@ $$;
 COMMENT ON FUNCTION private.lock_work(user_ids uuid[], node_ids uuid[]) IS 'Locks what settle_access may end: the files and owners of these users'' open tickets, which it returns, and more nodes.
 Call it before access is taken away, since whoever purges locks nodes before shares.';
 
+CREATE FUNCTION private.lone_workspace_ids(user_id uuid) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(m.workspace_id), '{}')
+    from public.workspace_members as m
+    where m.user_id = lone_workspace_ids.user_id
+        and not exists (
+            select 1 from public.workspace_members as o where o.workspace_id = m.workspace_id and o.id <> m.id
+        );
+$$;
+
+COMMENT ON FUNCTION private.lone_workspace_ids(user_id uuid) IS 'Workspaces that have no other member: they go with the account.';
+
 CREATE FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -9220,6 +9234,31 @@ $$;
 
 COMMENT ON FUNCTION private.tg_file_versions__notify() IS 'Tells whose file it is, and whose favourite, that somebody else gave it a new version.';
 
+CREATE FUNCTION private.tg_group_members__hand_over() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    update public.group_members as m
+    set is_manager = true
+    where m.id in (
+        select distinct on (c.group_id) c.id
+        from public.group_members as c
+        where c.group_id in (select g.group_id from gone as g where g.is_manager)
+            and not exists (
+                select 1 from public.group_members as o where o.group_id = c.group_id and o.is_manager
+            )
+        order by c.group_id, c.created_at, c.id
+    );
+    delete from public.groups as g
+    where g.id in (select x.group_id from gone as x)
+        and not exists (select 1 from public.group_members as m where m.group_id = g.id);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_group_members__hand_over() IS 'When the account of the last manager goes, the oldest member becomes manager; a group without members is deleted.';
+
 CREATE FUNCTION private.tg_group_members__notify() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -9882,10 +9921,13 @@ CREATE FUNCTION private.tg_users__lock_files() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
+declare
+    v_owner_ids uuid[] := private.lone_workspace_ids(old.id) || old.id;
 begin
     -- in the order of everybody else, before the foreign keys do so in theirs
+    perform private.lock_tree(v_owner_ids);
     perform from public.nodes as n
-    where n.owner_id = old.id or n.created_by = old.id or n.trashed_by = old.id
+    where n.owner_id = any(v_owner_ids) or n.created_by = old.id or n.trashed_by = old.id
     order by n.id for update;
     return old;
 end;
@@ -9960,6 +10002,43 @@ $$;
 
 COMMENT ON FUNCTION private.tg_users__pin_address() IS 'What was given to somebody by their confirmed address stays theirs when the address changes, and does not pass to
 whoever confirms it next.';
+
+CREATE FUNCTION private.tg_workspace_members__hand_over() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_workspace public.workspaces;
+begin
+    for v_workspace in
+        select w.*
+        from public.workspaces as w
+        where w.id in (select g.workspace_id from gone as g where g.level = 'owner')
+            and not exists (
+                select 1 from public.workspace_members as m where m.workspace_id = w.id and m.level = 'owner'
+            )
+        order by w.id
+    loop
+        update public.workspace_members as m
+        set level = 'owner'
+        where m.id = (
+            select c.id
+            from public.workspace_members as c
+            where c.workspace_id = v_workspace.id
+            order by private.level_rank(c.level) desc, c.created_at, c.id
+            limit 1
+        );
+        if not found then
+            perform private.purge_trees(array[v_workspace.root_id]);
+            delete from public.workspaces as w where w.id = v_workspace.id;
+        end if;
+    end loop;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_workspace_members__hand_over() IS 'When the account of the last owner goes, the member with the highest level, the oldest of them, becomes owner; a
+workspace without any other member is deleted.';
 
 CREATE FUNCTION private.tg_workspace_members__notify() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -12094,6 +12173,10 @@ CREATE TRIGGER _500_delete_blobs AFTER DELETE ON public.renditions REFERENCING O
 
 CREATE TRIGGER _500_delete_owner AFTER DELETE ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__delete_owner();
 
+CREATE TRIGGER _500_hand_over AFTER DELETE ON public.group_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_group_members__hand_over();
+
+CREATE TRIGGER _500_hand_over AFTER DELETE ON public.workspace_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_workspace_members__hand_over();
+
 CREATE TRIGGER _500_release AFTER DELETE ON public.uploads REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_uploads__release();
 
 CREATE TRIGGER _510_move_tags AFTER UPDATE OF owner_id ON public.nodes FOR EACH ROW WHEN ((old.owner_id IS DISTINCT FROM new.owner_id)) EXECUTE FUNCTION private.tg_nodes__move_tags();
@@ -13030,6 +13113,8 @@ REVOKE ALL ON FUNCTION private.lock_tree(owner_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_work(user_ids uuid[], node_ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.lone_workspace_ids(user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) TO authenticated;
 
@@ -13484,6 +13569,8 @@ REVOKE ALL ON FUNCTION private.tg_file_versions__delete_blobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_file_versions__notify() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_group_members__hand_over() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_group_members__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_ingest_jobs__broadcast() FROM PUBLIC;
@@ -13535,6 +13622,8 @@ REVOKE ALL ON FUNCTION private.tg_users__lock_files() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_users__notify_of_waiting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__pin_address() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_workspace_members__hand_over() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_workspace_members__notify() FROM PUBLIC;
 
