@@ -218,7 +218,7 @@ begin
         select n.id from public.nodes as n
         where n.path && root_ids or n.id = any(lock_nodes.ids)
         order by n.id
-        for update
+        for no key update
     );
     -- what came below them while we waited; waiting for it out of order could deadlock
     loop
@@ -229,7 +229,7 @@ begin
         exit when v_late = '{}';
         if (
             select count(*) < cardinality(v_late)
-            from (select n.id from public.nodes as n where n.id = any(v_late) for update skip locked) as l
+            from (select n.id from public.nodes as n where n.id = any(v_late) for no key update skip locked) as l
         ) then
             perform private.raise_error('LOCKED', 'Something in there is being changed.', '{}', 'Try again.');
         end if;
@@ -239,7 +239,8 @@ end;
 $$;
 comment on function private.lock_nodes(uuid[], uuid[]) is
 'Locks everything below root_ids, and the nodes ids, in order of id. Raises LOCKED when somebody else is at what came
-there meanwhile. Read again after it.';
+there meanwhile. Read again after it. Foreign keys do not wait for it: when a statement writes a row of its own
+transaction again, Postgres looks at the parents anew, whoever has them, out of order.';
 
 create function private.check_depth(depth integer) returns void
 language plpgsql stable

@@ -619,7 +619,7 @@ begin
     perform private.lock_tree(array[purge_trash.owner_id]);
     perform from public.nodes as n
     where n.owner_id = purge_trash.owner_id and n.trashed_at is not null and n.purged_at is null
-    order by n.id for update;
+    order by n.id for no key update;
     perform from public.owners as o where o.id = purge_trash.owner_id for no key update;
     loop
         -- in portions: comparing paths with many roots at once is slow

@@ -171,7 +171,7 @@ declare
     v_upload_ids uuid[];
 begin
     -- nodes, owners: the order in which everything locks
-    perform from public.nodes as n where n.id = any(v_file_ids || node_ids) order by n.id for update;
+    perform from public.nodes as n where n.id = any(v_file_ids || node_ids) order by n.id for no key update;
     -- tickets given while we waited; waiting for their files out of order could deadlock
     v_file_ids := v_file_ids || array(
         select n.id from public.nodes as n
@@ -180,7 +180,7 @@ begin
             where u.created_by = any(user_ids) and u.state in ('open', 'uploading')
         )
         order by n.id
-        for update skip locked
+        for no key update skip locked
     );
     v_upload_ids := array(
         select u.id from public.uploads as u
