@@ -4477,7 +4477,7 @@ begin
         select n.id from public.nodes as n
         where n.path && root_ids or n.id = any(lock_nodes.ids)
         order by n.id
-        for update
+        for no key update
     );
     -- what came below them while we waited; waiting for it out of order could deadlock
     loop
@@ -4488,7 +4488,7 @@ begin
         exit when v_late = '{}';
         if (
             select count(*) < cardinality(v_late)
-            from (select n.id from public.nodes as n where n.id = any(v_late) for update skip locked) as l
+            from (select n.id from public.nodes as n where n.id = any(v_late) for no key update skip locked) as l
         ) then
             perform private.raise_error('LOCKED', 'Something in there is being changed.', '{}', 'Try again.');
         end if;
@@ -4498,7 +4498,8 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) IS 'Locks everything below root_ids, and the nodes ids, in order of id. Raises LOCKED when somebody else is at what came
-there meanwhile. Read again after it.';
+there meanwhile. Read again after it. Foreign keys do not wait for it: when a statement writes a row of its own
+transaction again, Postgres looks at the parents anew, whoever has them, out of order.';
 
 CREATE FUNCTION private.lock_placing(ids uuid[], target public.nodes, target_owner_id uuid, on_conflict text, level text) RETURNS void
     LANGUAGE plpgsql
@@ -4704,7 +4705,7 @@ declare
     v_upload_ids uuid[];
 begin
     -- nodes, owners: the order in which everything locks
-    perform from public.nodes as n where n.id = any(v_file_ids || node_ids) order by n.id for update;
+    perform from public.nodes as n where n.id = any(v_file_ids || node_ids) order by n.id for no key update;
     -- tickets given while we waited; waiting for their files out of order could deadlock
     v_file_ids := v_file_ids || array(
         select n.id from public.nodes as n
@@ -4713,7 +4714,7 @@ begin
             where u.created_by = any(user_ids) and u.state in ('open', 'uploading')
         )
         order by n.id
-        for update skip locked
+        for no key update skip locked
     );
     v_upload_ids := array(
         select u.id from public.uploads as u
@@ -5661,7 +5662,7 @@ begin
     perform private.lock_tree(array[purge_trash.owner_id]);
     perform from public.nodes as n
     where n.owner_id = purge_trash.owner_id and n.trashed_at is not null and n.purged_at is null
-    order by n.id for update;
+    order by n.id for no key update;
     perform from public.owners as o where o.id = purge_trash.owner_id for no key update;
     loop
         -- in portions: comparing paths with many roots at once is slow
