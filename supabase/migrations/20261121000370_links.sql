@@ -445,6 +445,9 @@ begin
     );
     v_upload_ids := private.lock_work(v_user_ids);
     select l.* into v_link from public.share_links as l where l.id = v_link.id for update;
+    if v_link.id is null then -- its node was purged while we waited
+        perform private.raise_error('NOT_FOUND', 'No such link.', jsonb_build_object('id', revoke_share_link.id));
+    end if;
     if v_link.revoking_at is null or (hard and v_link.revoked_at is not null and not v_link.is_hard) then
         update public.share_links as l
         set
@@ -564,7 +567,7 @@ begin
     return query
         update private.key_rotations as r
         set attempts = r.attempts + 1, run_after = now() + interval '30 s' -- also the time that one move may take
-        where r.id in (
+        where r.id = any(array( -- made once; the planner may run a subquery again, and claim more
             select q.id from private.key_rotations as q
             where q.run_after <= now() and not exists ( -- once for a key, however many links wait for it
                 select 1 from private.key_rotations as first
@@ -573,7 +576,7 @@ begin
             order by q.run_after, q.id
             limit max_objects
             for update skip locked
-        )
+        ))
         returning jsonb_build_object(
             'bucket', r.bucket, 'key', r.key,
             'new_key', regexp_replace(r.key, '[^/]*$', gen_random_uuid()::text)

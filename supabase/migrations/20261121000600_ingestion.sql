@@ -253,13 +253,13 @@ begin
             state = 'running', worker = claim_jobs.worker, lease_token = gen_random_uuid(),
             lease_expires_at = now() + make_interval(secs => (private.setting('jobs.lease_s'))::double precision),
             started_at = coalesce(j.started_at, now())
-        where j.id in (
+        where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
             select q.id from public.ingest_jobs as q
             where q.state = 'queued' and q.run_after <= now()
             order by q.run_after, q.created_at
             limit max_jobs
             for update skip locked
-        )
+        ))
         returning j.*
     loop
         if v_job.stage = 'detect' then
