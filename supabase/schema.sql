@@ -1439,13 +1439,13 @@ begin
             state = 'running', worker = claim_jobs.worker, lease_token = gen_random_uuid(),
             lease_expires_at = now() + make_interval(secs => (private.setting('jobs.lease_s'))::double precision),
             started_at = coalesce(j.started_at, now())
-        where j.id in (
+        where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
             select q.id from public.ingest_jobs as q
             where q.state = 'queued' and q.run_after <= now()
             order by q.run_after, q.created_at
             limit max_jobs
             for update skip locked
-        )
+        ))
         returning j.*
     loop
         if v_job.stage = 'detect' then
@@ -1497,7 +1497,7 @@ begin
     return query
         update private.key_rotations as r
         set attempts = r.attempts + 1, run_after = now() + interval '30 s' -- also the time that one move may take
-        where r.id in (
+        where r.id = any(array( -- made once; the planner may run a subquery again, and claim more
             select q.id from private.key_rotations as q
             where q.run_after <= now() and not exists ( -- once for a key, however many links wait for it
                 select 1 from private.key_rotations as first
@@ -1506,7 +1506,7 @@ begin
             order by q.run_after, q.id
             limit max_objects
             for update skip locked
-        )
+        ))
         returning jsonb_build_object(
             'bucket', r.bucket, 'key', r.key,
             'new_key', regexp_replace(r.key, '[^/]*$', gen_random_uuid()::text)
@@ -7886,6 +7886,9 @@ begin
     );
     v_upload_ids := private.lock_work(v_user_ids);
     select l.* into v_link from public.share_links as l where l.id = v_link.id for update;
+    if v_link.id is null then -- its node was purged while we waited
+        perform private.raise_error('NOT_FOUND', 'No such link.', jsonb_build_object('id', revoke_share_link.id));
+    end if;
     if v_link.revoking_at is null or (hard and v_link.revoked_at is not null and not v_link.is_hard) then
         update public.share_links as l
         set
