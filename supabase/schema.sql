@@ -3621,6 +3621,7 @@ declare
     v_scope private.search_scope;
     v_options private.search_options;
     v_hits jsonb;
+    v_freshness jsonb;
 begin
     perform private.require_permission('query');
     if v_query is null or char_length(v_query) not between 3 and 1000 then
@@ -3638,7 +3639,9 @@ begin
     v_vector := private.query_vector(embedding, v_space);
     v_scope := private.search_scope(coalesce(filters, '{}'));
 
-    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]') into v_hits
+    -- one statement sees one moment: what is found and what is still pending belong together
+    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]'), private.freshness(v_scope)
+    into v_hits, v_freshness
     from (
         select
             c.id as chunk_id,
@@ -3670,7 +3673,7 @@ begin
         'hits', v_hits,
         'degraded', v_vector is null and v_options.vector_weight > 0,
         'space', v_space.name
-    ) || private.freshness(v_scope) || case when explain then jsonb_build_object('explain', jsonb_build_object(
+    ) || v_freshness || case when explain then jsonb_build_object('explain', jsonb_build_object(
         'plan', 'exact',
         'fusion', to_jsonb(v_options),
         'candidates', candidates,
