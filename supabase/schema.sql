@@ -4485,8 +4485,9 @@ begin
     -- what came below them while we waited; waiting for it out of order could deadlock
     loop
         v_late := array(
-            select n.id from public.nodes as n
-            where (n.path && root_ids or n.id = any(lock_nodes.ids)) and n.id <> all(v_locked)
+            select n.id from public.nodes as n where n.path && root_ids or n.id = any(lock_nodes.ids)
+            except -- "<> all" would compare each with each once the plan is a generic one
+            select l.id from unnest(v_locked) as l (id)
         );
         exit when v_late = '{}';
         if (
