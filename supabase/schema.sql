@@ -3711,7 +3711,11 @@ begin
     ), lengths as materialized (
         select f.chunk_id, sum(f.frequency)::integer as length from found as f group by f.chunk_id
     ), average as (
-        select ((v_statistics.total_length + sum(s.length))::real / (v_statistics.chunk_count + count(*)))::real as length
+        -- damaged statistics must not stop a file from being read
+        select (
+            (greatest(v_statistics.total_length, 0) + sum(s.length))::real
+            / (greatest(v_statistics.chunk_count, 0) + count(*))
+        )::real as length
         from lengths as s
     ), parts as (
         select f.*, ((row_number() over (partition by f.chunk_id order by f.term) - 1) / 250)::smallint as part
@@ -5252,8 +5256,12 @@ begin
     where s.owner_id = own_query.owner_id;
     select string_agg(q.term || ':' || (q.frequency * i.idf)::real, ',' order by q.term) into v_weights
     from private.query_terms(query, v_languages) as q
-    inner join private.owner_terms as t on t.owner_id = own_query.owner_id and t.term = q.term
-    cross join lateral (select ln(1 + (v_count - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf) as i;
+    inner join private.owner_terms as t
+        on t.owner_id = own_query.owner_id and t.term = q.term and t.chunk_count > 0
+    -- "greatest", so that damaged statistics cost order and not the answer
+    cross join lateral (
+        select ln(1 + (greatest(v_count, t.chunk_count) - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf
+    ) as i;
     return ('{' || v_weights || '}/536870912')::extensions.sparsevec;
 end;
 $$;
@@ -6134,8 +6142,8 @@ begin
         when 'profile_differences' then private.reconcile_profiles(fix)
         when 'vectors_without_chunk' then private.reconcile_vectors(fix)
         when 'terms_without_chunk' then private.reconcile_terms(fix)
-        when 'versions_not_served' then private.reconcile_unserved(fix)
         when 'statistics_differences' then private.reconcile_statistics(fix)
+        when 'versions_not_served' then private.reconcile_unserved(fix)
         when 'texts_without_chunk' then private.reconcile_texts(fix)
     end;
 end;
@@ -6145,7 +6153,7 @@ COMMENT ON FUNCTION private.reconcile_kind(kind text, fix boolean) IS 'Looks for
 
 CREATE FUNCTION private.reconcile_kinds() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY['path_differences'::text, 'ledger_differences'::text, 'expired_tickets'::text, 'files_without_upload'::text, 'purge_leftovers'::text, 'versions_without_object'::text, 'blobs_without_version'::text, 'release_differences'::text, 'objects_without_version'::text, 'profile_differences'::text, 'vectors_without_chunk'::text, 'terms_without_chunk'::text, 'versions_not_served'::text, 'statistics_differences'::text, 'texts_without_chunk'::text];
+    RETURN ARRAY['path_differences'::text, 'ledger_differences'::text, 'expired_tickets'::text, 'files_without_upload'::text, 'purge_leftovers'::text, 'versions_without_object'::text, 'blobs_without_version'::text, 'release_differences'::text, 'objects_without_version'::text, 'profile_differences'::text, 'vectors_without_chunk'::text, 'terms_without_chunk'::text, 'statistics_differences'::text, 'versions_not_served'::text, 'texts_without_chunk'::text];
 
 COMMENT ON FUNCTION private.reconcile_kinds() IS 'What reconcile looks for, in the order in which repairs lead to others.';
 
@@ -7055,10 +7063,10 @@ CREATE FUNCTION private.renew_weights(owner_id uuid) RETURNS void
     AS $$
 declare
     v_statistics private.owner_statistics := private.lock_statistics(owner_id);
-    v_average real := v_statistics.total_length::real / nullif(v_statistics.chunk_count, 0);
+    v_average real := nullif(greatest(v_statistics.total_length, 0), 0)::real / nullif(v_statistics.chunk_count, 0);
 begin
     -- average length hardly moves once there are some files, so this is rare when it is expensive
-    if v_average is null
+    if coalesce(v_average, 0) <= 0
         or v_average between v_statistics.weighted_average / 1.2 and v_statistics.weighted_average * 1.2 then
         return;
     end if;

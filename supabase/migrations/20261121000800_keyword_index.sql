@@ -161,7 +161,11 @@ begin
     ), lengths as materialized (
         select f.chunk_id, sum(f.frequency)::integer as length from found as f group by f.chunk_id
     ), average as (
-        select ((v_statistics.total_length + sum(s.length))::real / (v_statistics.chunk_count + count(*)))::real as length
+        -- damaged statistics must not stop a file from being read
+        select (
+            (greatest(v_statistics.total_length, 0) + sum(s.length))::real
+            / (greatest(v_statistics.chunk_count, 0) + count(*))
+        )::real as length
         from lengths as s
     ), parts as (
         select f.*, ((row_number() over (partition by f.chunk_id order by f.term) - 1) / 250)::smallint as part
@@ -193,10 +197,10 @@ set search_path = ''
 as $$
 declare
     v_statistics private.owner_statistics := private.lock_statistics(owner_id);
-    v_average real := v_statistics.total_length::real / nullif(v_statistics.chunk_count, 0);
+    v_average real := nullif(greatest(v_statistics.total_length, 0), 0)::real / nullif(v_statistics.chunk_count, 0);
 begin
     -- average length hardly moves once there are some files, so this is rare when it is expensive
-    if v_average is null
+    if coalesce(v_average, 0) <= 0
         or v_average between v_statistics.weighted_average / 1.2 and v_statistics.weighted_average * 1.2 then
         return;
     end if;

@@ -188,8 +188,12 @@ begin
     where s.owner_id = own_query.owner_id;
     select string_agg(q.term || ':' || (q.frequency * i.idf)::real, ',' order by q.term) into v_weights
     from private.query_terms(query, v_languages) as q
-    inner join private.owner_terms as t on t.owner_id = own_query.owner_id and t.term = q.term
-    cross join lateral (select ln(1 + (v_count - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf) as i;
+    inner join private.owner_terms as t
+        on t.owner_id = own_query.owner_id and t.term = q.term and t.chunk_count > 0
+    -- "greatest", so that damaged statistics cost order and not the answer
+    cross join lateral (
+        select ln(1 + (greatest(v_count, t.chunk_count) - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf
+    ) as i;
     return ('{' || v_weights || '}/536870912')::extensions.sparsevec;
 end;
 $$;

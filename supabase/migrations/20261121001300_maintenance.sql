@@ -797,8 +797,8 @@ return array[
     'profile_differences',
     'vectors_without_chunk',
     'terms_without_chunk',
+    'statistics_differences', -- before what serves: weights are computed from them
     'versions_not_served',
-    'statistics_differences',
     'texts_without_chunk'
 ];
 comment on function private.reconcile_kinds() is
@@ -823,8 +823,8 @@ begin
         when 'profile_differences' then private.reconcile_profiles(fix)
         when 'vectors_without_chunk' then private.reconcile_vectors(fix)
         when 'terms_without_chunk' then private.reconcile_terms(fix)
-        when 'versions_not_served' then private.reconcile_unserved(fix)
         when 'statistics_differences' then private.reconcile_statistics(fix)
+        when 'versions_not_served' then private.reconcile_unserved(fix)
         when 'texts_without_chunk' then private.reconcile_texts(fix)
     end;
 end;

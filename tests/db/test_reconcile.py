@@ -306,6 +306,18 @@ def test_vectors_that_are_lost_for_good_are_computed_again(
     assert hits_of(drive, world.owner, "the walrus swims")[0]["parts"]["vector_rank"] == 1
 
 
+def test_damaged_statistics_stop_no_file_from_being_read(
+    db: Database, drive: Drive, world: World
+) -> None:
+    db.all("update private.owner_statistics set chunk_count = -1, total_length = -3")
+    file = drive.file(world.owner, "f.txt", "a puffin digs")
+    assert status_of(drive, world.owner, file) == "ready"
+    assert is_found(drive, world.owner, "puffin")
+    reconcile(db, fix=True)
+    assert reconcile(db) == {}
+    assert_sound(db)
+
+
 def test_young_objects_and_blobs_are_left_alone(db: Database, drive: Drive, world: World) -> None:
     stray: LiteralString = "insert into storage.objects (bucket_id, name) values ('files', 'x/y/z')"
     damage(drive, world, stray)
