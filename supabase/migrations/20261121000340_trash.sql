@@ -191,10 +191,19 @@ language sql stable
 security definer -- the policy of nodes hides what is in the trash
 set search_path = ''
 as $$
+    with drives as materialized (
+        -- those in which the caller writes everywhere
+        select array(
+            select o.id
+            from unnest(private.my_owner_ids()) as o (id)
+            where private.level_rank(private.owner_level(auth.uid(), o.id)) >= private.level_rank('edit')
+        ) as owner_ids
+    )
     select r.*
     from (
         select n.*
-        from unnest(private.my_owner_ids()) as o (id)
+        from drives as d
+        cross join unnest(d.owner_ids) as o (id)
         cross join lateral (
             select t.*
             from public.nodes as t
@@ -203,13 +212,12 @@ as $$
             order by t.trashed_at desc, t.id desc
             limit page_size
         ) as n
-        where private.level_rank(private.owner_level(auth.uid(), o.id)) >= private.level_rank('edit')
         union all
         (
             select t.*
             from public.nodes as t
             where t.trashed_by = auth.uid() and t.trash_root_id = t.id and t.purged_at is null
-                and t.owner_id <> all((select private.my_owner_ids())::uuid[])
+                and t.owner_id <> all((select d.owner_ids from drives as d)::uuid[])
                 and private.level_rank(private.my_level(t, true)) >= private.level_rank('edit')
                 and (before_at is null or (t.trashed_at, t.id) < (before_at, before_id))
             order by t.trashed_at desc, t.id desc

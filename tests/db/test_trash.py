@@ -401,6 +401,11 @@ def test_a_workspace_keeps_its_root_and_its_trash(db: Database, drive: Drive) ->
     trash(drive, editor, file, inner)
     assert set(listed(drive, editor)) == set(listed(drive, owner)) == {file, inner}
     assert listed(drive, viewer) == []
+    shared = drive.upload(owner, "b.txt", folder_id=root)["file_id"]
+    drive.share(shared, viewer, "edit")
+    trash(drive, viewer, shared)
+    assert listed(drive, viewer) == [shared]  # what they did themselves, and nothing else
+    assert restore(drive, viewer, shared)["parent_id"] == root
     assert drive.rpc(owner, "list_trash")["items"][0]["path"].startswith("/team/")
     assert restore(drive, editor, inner)["parent_id"] == root
     with refused("FORBIDDEN", level="edit", required="manage"):
