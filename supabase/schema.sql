@@ -470,6 +470,21 @@ $$;
 
 COMMENT ON FUNCTION private.audit_keep_from() IS 'Audit rows from then on are kept; null when all of them are.';
 
+CREATE FUNCTION private.average_length(owner_id uuid, more_chunks bigint DEFAULT 0, more_length bigint DEFAULT 0) RETURNS real
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- "greatest", so that damaged statistics stop no file from being read
+    select (
+        (greatest(sum(s.total_length), 0) + more_length)::real
+        / nullif(greatest(sum(s.chunk_count), 0) + more_chunks, 0)
+    )::real
+    from private.owner_statistics as s
+    where s.owner_id = average_length.owner_id;
+$$;
+
+COMMENT ON FUNCTION private.average_length(owner_id uuid, more_chunks bigint, more_length bigint) IS 'Average length of an owner''s chunks in service, in terms, once some more are among them; null when there are none.';
+
 CREATE FUNCTION private.batch_item(id uuid, state text, message text, detail text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1350,6 +1365,18 @@ $$;
 COMMENT ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) IS 'Raises what an owner''s plan says against one file: TYPE_NOT_ALLOWED, FILE_TOO_LARGE. The limit on all files together
 is on the owner: see require_quota.';
 
+CREATE FUNCTION private.check_plan_for_tree(owner_id uuid, node_id uuid) RETURNS void
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select private.check_plan(check_plan_for_tree.owner_id, min(n.name), max(n.size))
+    from public.nodes as n
+    where n.path @> array[node_id] and n.kind = 'file' and n.trashed_at is null
+    group by private.extension_of(n.name);
+$$;
+
+COMMENT ON FUNCTION private.check_plan_for_tree(owner_id uuid, node_id uuid) IS 'Raises what an owner''s plan says against the living files at and below a node: TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
+
 CREATE FUNCTION private.check_share_level(level text, own_level text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1820,6 +1847,9 @@ begin
             'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
         );
     end if;
+    if v_node.owner_id <> target_owner_id then
+        perform private.check_plan_for_tree(target_owner_id, v_node.id);
+    end if;
     if v_sibling.id is null or on_conflict = 'rename' then
         v_name := private.free_name(target_owner_id, (target).id, v_name);
         v_copy_id := private.copy_subtree(v_node, target, target_owner_id, v_name, before);
@@ -1950,16 +1980,9 @@ begin
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = target_version_id;
     -- the average that index_chunks would use
-    select (
-        (coalesce(s.total_length, 0) + t.total_length)::real
-        / nullif(coalesce(s.chunk_count, 0) + t.chunk_count, 0)
-    )::real into v_average
-    from (
-        select count(*) as chunk_count, coalesce(sum(x.length), 0) as total_length
-        from public.chunks as c inner join private.chunk_terms as x on x.chunk_id = c.id and x.part = 0
-        where c.version_id = source_version_id
-    ) as t
-    left join private.owner_statistics as s on s.owner_id = v_owner_id;
+    select private.average_length(v_owner_id, count(*), coalesce(sum(x.length), 0)) into v_average
+    from public.chunks as c inner join private.chunk_terms as x on x.chunk_id = c.id and x.part = 0
+    where c.version_id = source_version_id;
 
     insert into private.chunk_terms (
         chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
@@ -3693,12 +3716,11 @@ CREATE FUNCTION private.index_chunks(version_id uuid) RETURNS void
     AS $$
 declare
     v_owner_id uuid;
-    v_statistics private.owner_statistics;
 begin
     select n.owner_id into v_owner_id
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = index_chunks.version_id;
-    v_statistics := private.lock_statistics(v_owner_id);
+    perform private.lock_statistics(v_owner_id);
 
     with found as materialized (
         -- on a collision of two terms the more frequent one counts
@@ -3711,11 +3733,7 @@ begin
     ), lengths as materialized (
         select f.chunk_id, sum(f.frequency)::integer as length from found as f group by f.chunk_id
     ), average as (
-        -- damaged statistics must not stop a file from being read
-        select (
-            (greatest(v_statistics.total_length, 0) + sum(s.length))::real
-            / (greatest(v_statistics.chunk_count, 0) + count(*))
-        )::real as length
+        select private.average_length(v_owner_id, count(*), sum(s.length)) as length
         from lengths as s
     ), parts as (
         select f.*, ((row_number() over (partition by f.chunk_id order by f.term) - 1) / 250)::smallint as part
@@ -7063,7 +7081,7 @@ CREATE FUNCTION private.renew_weights(owner_id uuid) RETURNS void
     AS $$
 declare
     v_statistics private.owner_statistics := private.lock_statistics(owner_id);
-    v_average real := nullif(greatest(v_statistics.total_length, 0), 0)::real / nullif(v_statistics.chunk_count, 0);
+    v_average real := private.average_length(owner_id);
 begin
     -- average length hardly moves once there are some files, so this is rare when it is expensive
     if coalesce(v_average, 0) <= 0
@@ -7720,6 +7738,7 @@ declare
     v_file public.nodes;
     v_version public.file_versions;
 begin
+    perform private.require_writer();
     perform private.require_unpurged(file_id);
     perform private.require_level(file_id, 'edit');
     perform private.lock_file(file_id);
@@ -10198,13 +10217,9 @@ begin
     update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
 
     -- as index_chunks would weigh them
-    select (
-        (s.total_length + coalesce(sum(t.length), 0))::real / nullif(s.chunk_count + count(t.chunk_id), 0)
-    )::real into v_average
-    from private.owner_statistics as s
-    left join private.chunk_terms as t on t.file_id = any(v_file_ids) and t.part = 0
-    where s.owner_id = to_owner_id
-    group by s.total_length, s.chunk_count;
+    select private.average_length(to_owner_id, count(*), coalesce(sum(t.length), 0)) into v_average
+    from private.chunk_terms as t
+    where t.file_id = any(v_file_ids) and t.part = 0;
     -- not an update: deleting and inserting is what keeps both owners' statistics
     with gone as (
         delete from private.chunk_terms as t where t.file_id = any(v_file_ids) returning t.*
@@ -10239,6 +10254,7 @@ begin
             'Wait for the upload to end, or abort it.'
         );
     end if;
+    perform private.check_plan_for_tree(to_owner_id, node_id);
     update public.uploads as u
     set owner_id = to_owner_id
     from public.nodes as n
@@ -10250,7 +10266,7 @@ $$;
 
 COMMENT ON FUNCTION private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) IS 'What else changes hands with the nodes at and below this one, whose owner_id is new already: quota, bytes, text,
 vectors, statistics. The caller holds the locks on the nodes and on both owners. Raises CONFLICT_STATE while an upload
-is open there, QUOTA_EXCEEDED.';
+is open there, QUOTA_EXCEEDED, and what the new owner''s plan says.';
 
 CREATE FUNCTION private.trash_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -10736,7 +10752,7 @@ embedded again. Files whose first upload has not ended are left out. target and 
 that version leaves the source where it is. Needs level view on what is copied, not only through a link that limits
 downloads, and edit on the target. Raises
 CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth),
-QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
+QUOTA_EXCEEDED, TYPE_NOT_ALLOWED and FILE_TOO_LARGE by another owner''s plan, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
 
 CREATE FUNCTION public.create_folder(name text, parent uuid DEFAULT NULL::uuid) RETURNS public.nodes
     LANGUAGE sql
@@ -12714,6 +12730,8 @@ REVOKE ALL ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, 
 
 REVOKE ALL ON FUNCTION private.audit_keep_from() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.average_length(owner_id uuid, more_chunks bigint, more_length bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
@@ -12780,6 +12798,8 @@ REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.check_page_size(page_size integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_plan_for_tree(owner_id uuid, node_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_share_level(level text, own_level text) FROM PUBLIC;
 

@@ -471,13 +471,9 @@ begin
     update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
 
     -- as index_chunks would weigh them
-    select (
-        (s.total_length + coalesce(sum(t.length), 0))::real / nullif(s.chunk_count + count(t.chunk_id), 0)
-    )::real into v_average
-    from private.owner_statistics as s
-    left join private.chunk_terms as t on t.file_id = any(v_file_ids) and t.part = 0
-    where s.owner_id = to_owner_id
-    group by s.total_length, s.chunk_count;
+    select private.average_length(to_owner_id, count(*), coalesce(sum(t.length), 0)) into v_average
+    from private.chunk_terms as t
+    where t.file_id = any(v_file_ids) and t.part = 0;
     -- not an update: deleting and inserting is what keeps both owners' statistics
     with gone as (
         delete from private.chunk_terms as t where t.file_id = any(v_file_ids) returning t.*
@@ -497,6 +493,19 @@ $$;
 comment on function private.transfer_index(uuid, uuid, uuid) is
 'Makes the text and the vectors of all below a node another owner''s, in both their statistics. Embeds nothing.';
 
+create function private.check_plan_for_tree(owner_id uuid, node_id uuid) returns void
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select private.check_plan(check_plan_for_tree.owner_id, min(n.name), max(n.size))
+    from public.nodes as n
+    where n.path @> array[node_id] and n.kind = 'file' and n.trashed_at is null
+    group by private.extension_of(n.name);
+$$;
+comment on function private.check_plan_for_tree(uuid, uuid) is
+'Raises what an owner''s plan says against the living files at and below a node: TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
+
 create function private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) returns void
 language plpgsql volatile
 security invoker
@@ -513,6 +522,7 @@ begin
             'Wait for the upload to end, or abort it.'
         );
     end if;
+    perform private.check_plan_for_tree(to_owner_id, node_id);
     update public.uploads as u
     set owner_id = to_owner_id
     from public.nodes as n
@@ -524,7 +534,7 @@ $$;
 comment on function private.transfer_nodes(uuid, uuid, uuid) is
 'What else changes hands with the nodes at and below this one, whose owner_id is new already: quota, bytes, text,
 vectors, statistics. The caller holds the locks on the nodes and on both owners. Raises CONFLICT_STATE while an upload
-is open there, QUOTA_EXCEEDED.';
+is open there, QUOTA_EXCEEDED, and what the new owner''s plan says.';
 
 -- Copying --------------------------------------------------------------------------------------
 
@@ -567,6 +577,9 @@ begin
         perform private.raise_error(
             'CONFLICT_STATE', 'This file has no content yet.', jsonb_build_object('id', node_id)
         );
+    end if;
+    if v_node.owner_id <> target_owner_id then
+        perform private.check_plan_for_tree(target_owner_id, v_node.id);
     end if;
     if v_sibling.id is null or on_conflict = 'rename' then
         v_name := private.free_name(target_owner_id, (target).id, v_name);
@@ -706,5 +719,5 @@ embedded again. Files whose first upload has not ended are left out. target and 
 that version leaves the source where it is. Needs level view on what is copied, not only through a link that limits
 downloads, and edit on the target. Raises
 CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE, INVALID_ARGUMENT (field ids, target, on_conflict or depth),
-QUOTA_EXCEEDED, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
+QUOTA_EXCEEDED, TYPE_NOT_ALLOWED and FILE_TOO_LARGE by another owner''s plan, NOT_FOUND, FORBIDDEN, LOCKED; details.items has every id that cannot be copied.';
 grant execute on function public.copy_nodes(uuid[], uuid, text) to anon, authenticated;

@@ -156,16 +156,9 @@ begin
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = target_version_id;
     -- the average that index_chunks would use
-    select (
-        (coalesce(s.total_length, 0) + t.total_length)::real
-        / nullif(coalesce(s.chunk_count, 0) + t.chunk_count, 0)
-    )::real into v_average
-    from (
-        select count(*) as chunk_count, coalesce(sum(x.length), 0) as total_length
-        from public.chunks as c inner join private.chunk_terms as x on x.chunk_id = c.id and x.part = 0
-        where c.version_id = source_version_id
-    ) as t
-    left join private.owner_statistics as s on s.owner_id = v_owner_id;
+    select private.average_length(v_owner_id, count(*), coalesce(sum(x.length), 0)) into v_average
+    from public.chunks as c inner join private.chunk_terms as x on x.chunk_id = c.id and x.part = 0
+    where c.version_id = source_version_id;
 
     insert into private.chunk_terms (
         chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
@@ -289,6 +282,7 @@ declare
     v_file public.nodes;
     v_version public.file_versions;
 begin
+    perform private.require_writer();
     perform private.require_unpurged(file_id);
     perform private.require_level(file_id, 'edit');
     perform private.lock_file(file_id);

@@ -136,6 +136,23 @@ end;
 $$;
 comment on function private.lock_statistics(uuid) is 'An owner''s statistics, locked until the transaction ends.';
 
+create function private.average_length(owner_id uuid, more_chunks bigint default 0, more_length bigint default 0)
+returns real
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    -- "greatest", so that damaged statistics stop no file from being read
+    select (
+        (greatest(sum(s.total_length), 0) + more_length)::real
+        / nullif(greatest(sum(s.chunk_count), 0) + more_chunks, 0)
+    )::real
+    from private.owner_statistics as s
+    where s.owner_id = average_length.owner_id;
+$$;
+comment on function private.average_length(uuid, bigint, bigint) is
+'Average length of an owner''s chunks in service, in terms, once some more are among them; null when there are none.';
+
 create function private.index_chunks(version_id uuid) returns void
 language plpgsql volatile
 security invoker
@@ -143,12 +160,11 @@ set search_path = ''
 as $$
 declare
     v_owner_id uuid;
-    v_statistics private.owner_statistics;
 begin
     select n.owner_id into v_owner_id
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = index_chunks.version_id;
-    v_statistics := private.lock_statistics(v_owner_id);
+    perform private.lock_statistics(v_owner_id);
 
     with found as materialized (
         -- on a collision of two terms the more frequent one counts
@@ -161,11 +177,7 @@ begin
     ), lengths as materialized (
         select f.chunk_id, sum(f.frequency)::integer as length from found as f group by f.chunk_id
     ), average as (
-        -- damaged statistics must not stop a file from being read
-        select (
-            (greatest(v_statistics.total_length, 0) + sum(s.length))::real
-            / (greatest(v_statistics.chunk_count, 0) + count(*))
-        )::real as length
+        select private.average_length(v_owner_id, count(*), sum(s.length)) as length
         from lengths as s
     ), parts as (
         select f.*, ((row_number() over (partition by f.chunk_id order by f.term) - 1) / 250)::smallint as part
@@ -197,7 +209,7 @@ set search_path = ''
 as $$
 declare
     v_statistics private.owner_statistics := private.lock_statistics(owner_id);
-    v_average real := nullif(greatest(v_statistics.total_length, 0), 0)::real / nullif(v_statistics.chunk_count, 0);
+    v_average real := private.average_length(owner_id);
 begin
     -- average length hardly moves once there are some files, so this is rare when it is expensive
     if coalesce(v_average, 0) <= 0

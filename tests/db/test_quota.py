@@ -287,6 +287,25 @@ def test_the_plan_of_who_owns_the_folder_counts(db: Database, drive: Drive) -> N
     assert drive.ticket(peer, "a.txt", 11, folder_id=folder)["upload_id"]  # no plan, no limit
 
 
+@pytest.mark.parametrize("how", ["move_nodes", "copy_nodes"])
+def test_the_plan_of_the_new_owner_counts(db: Database, drive: Drive, how: str) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    plan(db, "notes", max_file_size=10, blocked_extensions=["md"])
+    folder = drive.rpc(owner, "create_folder", name="f")["id"]
+    drive.share(folder, peer, "edit")
+    db.one("select private.change_plan(%s, 'notes')", owner)
+    tree = drive.rpc(peer, "create_folder", name="tree")["id"]
+    large = drive.upload(peer, "a.txt", 11, folder_id=tree)["file_id"]
+    with refused("FILE_TOO_LARGE", limit=10, requested=11):
+        drive.rpc(peer, how, ids=[tree], target=folder)
+    drive.rpc(peer, "trash_nodes", ids=[large])
+    text = drive.upload(peer, "b.md", 5, folder_id=tree)["file_id"]
+    with refused("TYPE_NOT_ALLOWED", extension="md"):
+        drive.rpc(peer, how, ids=[tree], target=folder)
+    drive.rpc(peer, "rename_node", id=text, name="b.txt")
+    assert drive.rpc(peer, how, ids=[tree], target=folder)["items"][0]["parent_id"] == folder
+
+
 def test_a_new_account_gets_the_limit_of_its_plan(db: Database) -> None:
     db.all("update public.plans set storage_limit = 777 where name = 'free'")
     assert quota_of(db, db.create_user())[2] == 777

@@ -401,11 +401,6 @@ def test_a_workspace_keeps_its_root_and_its_trash(db: Database, drive: Drive) ->
     trash(drive, editor, file, inner)
     assert set(listed(drive, editor)) == set(listed(drive, owner)) == {file, inner}
     assert listed(drive, viewer) == []
-    shared = drive.upload(owner, "b.txt", folder_id=root)["file_id"]
-    drive.share(shared, viewer, "edit")
-    trash(drive, viewer, shared)
-    assert listed(drive, viewer) == [shared]  # what they did themselves, and nothing else
-    assert restore(drive, viewer, shared)["parent_id"] == root
     assert drive.rpc(owner, "list_trash")["items"][0]["path"].startswith("/team/")
     assert restore(drive, editor, inner)["parent_id"] == root
     with refused("FORBIDDEN", level="edit", required="manage"):
@@ -420,6 +415,26 @@ def test_a_workspace_keeps_its_root_and_its_trash(db: Database, drive: Drive) ->
 
 
 # The list ----------------------------------------------------------------------------------------
+
+
+def test_members_see_what_they_trashed_through_a_share(db: Database, drive: Drive) -> None:
+    owner, member = db.create_user(), db.create_user()
+    made = drive.rpc(owner, "create_workspace", name="team")
+    db.all(
+        "insert into public.workspace_members (workspace_id, user_id, level)"
+        " values (%s, %s, 'comment')",
+        made["id"],
+        member,
+    )
+    mine, other = (
+        drive.upload(owner, name, folder_id=made["root_id"])["file_id"] for name in ("a", "b")
+    )
+    grantee = {"user_id": str(member)}
+    drive.rpc(owner, "share_node", node=mine, grantee=grantee, level="edit")
+    trash(drive, member, mine)
+    trash(drive, owner, other)
+    assert listed(drive, member) == [mine]
+    assert restore(drive, member, mine)["parent_id"] == made["root_id"]
 
 
 def test_the_list_has_the_newest_first_page_by_page(db: Database, drive: Drive) -> None:
