@@ -21,6 +21,7 @@ from narwhal.local.bootstrap import bootstrap
 from narwhal.local.migrate import migrate
 from narwhal.local.postgres import LOGIN_ROLES, PORT, SUPERUSER, EmbeddedPostgres
 from narwhal.local.state import StackState, read_state
+from tests.books import assert_balanced
 from tests.database import Database
 
 ROOT = Path(__file__).parent.parent
@@ -132,13 +133,14 @@ def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(stack_home: Path) -> Iterator[StackState]:
-    """Start the whole stack once, as a user does, on a free port; stop it after the run."""
+    """Start the whole stack once, as a user does, on a free port; check its books after the run."""
     home = stack_home
     try:
         narwhal("up", "--detach", "--port", "0", "--home", str(home))
         state = read_state(home)
         assert state is not None
         yield state
+        assert_balanced(state.database_url, home)
     finally:
         narwhal("down", "--home", str(home))
 

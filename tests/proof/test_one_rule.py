@@ -19,7 +19,7 @@ from tests.proof.surfaces import ATTEMPT, check
 from tests.proof.world import World
 
 WORLDS, LEAST, EVERY = 25, 10_000, 4
-ALL_WORLDS, ALL_LEAST, ALL_EVERY = 200, 1_000_000, 2
+ALL_WORLDS, ALL_LEAST, ALL_EVERY = 320, 1_000_000, 2
 
 
 @pytest.fixture
