@@ -20,13 +20,15 @@ from tests.local.auth.serving import (
     signed,
 )
 
+NOBODY = uuid.UUID(int=1)  # the same in every process of a parallel run
+
 ROUTES = [
     ("GET", "/admin/users"),
     ("POST", "/admin/users"),
-    ("GET", f"/admin/users/{uuid.uuid4()}"),
-    ("PUT", f"/admin/users/{uuid.uuid4()}"),
-    ("DELETE", f"/admin/users/{uuid.uuid4()}"),
-    ("GET", f"/admin/users/{uuid.uuid4()}/factors"),
+    ("GET", f"/admin/users/{NOBODY}"),
+    ("PUT", f"/admin/users/{NOBODY}"),
+    ("DELETE", f"/admin/users/{NOBODY}"),
+    ("GET", f"/admin/users/{NOBODY}/factors"),
     ("POST", "/admin/generate_link"),
     ("POST", "/invite"),
 ]
