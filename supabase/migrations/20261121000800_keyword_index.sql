@@ -23,6 +23,29 @@ end::regconfig;
 comment on function private.text_config(text) is
 'PostgreSQL''s own stemmer for a language (ISO 639-1), simple where there is none.';
 
+create function private.unspaced_class() returns text
+language sql immutable parallel safe
+return
+    '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff'
+    '\uac00-\ud7af\U00020000-\U0003ffff]';
+comment on function private.unspaced_class() is
+'Characters of writing without spaces between words (Korean counts as such), for a regular expression.';
+
+create function private.stem(word text, language text) returns text
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    select coalesce(d.lexemes[1], stem.word)
+    from (
+        select ts_lexize((
+            case private.text_config(stem.language)::text
+                when 'simple' then 'simple' else private.text_config(stem.language)::text || '_stem'
+            end
+        )::regdictionary, stem.word) as lexemes
+    ) as d;
+$$;
+comment on function private.stem(text, text) is 'The stem of a folded word; of words too common to index, themselves.';
+
 create function private.lexemes(content text, language text) returns table (lexeme text, frequency integer)
 language sql immutable
 set search_path = ''

@@ -1,4 +1,155 @@
--- The keyword leg of search: BM25 over what the caller may read.
+-- The keyword leg of search: what a query asks for, and BM25 over what the caller may read.
+--
+-- Plain words rank. "a phrase", -word and -"a phrase" are conditions that every hit meets, whichever leg found it;
+-- word* ranks what begins so. Operators of tsquery and SQL are text like any other.
+
+create type private.search_query as (words text, phrases text [], excluded text [], prefixes text []);
+comment on type private.search_query is
+'A query taken apart: the text to rank by (words of phrases among it), phrases that must occur, words and phrases that
+must not, and beginnings of words. All but the first are folded.';
+
+create function private.fold(content text) returns text
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    -- what nobody sees or types: soft hyphens, tatweel, joiners, marks of direction, control characters but white space
+    select regexp_replace(
+        lower(normalize(fold.content, nfkc) collate pg_c_utf8),
+        '[\u00ad\u0640\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0001-\u0008\u000e-\u001f\u007f]+', '', 'g'
+    );
+$$;
+comment on function private.fold(text) is
+'A text for comparison: compatibility forms and letter case made one, invisible characters dropped. The same in every
+locale.';
+
+create function private.parse_query(query text) returns private.search_query
+language plpgsql immutable parallel safe
+security invoker
+set search_path = ''
+as $$
+declare
+    -- quotes that open after white space and close before none of a word: 19" is not one
+    v_quoted constant text := '(^|[\s(\[,;:])(-?)"([^"]+)"(?![[:alnum:]])';
+    -- of the ends of a quotation the sentence around it may be part
+    v_ends constant text := e' \t\n\r\f\v.,;:!?';
+    v_query private.search_query;
+    v_rest text := translate(query, '“”„‟«»＂', '"""""""');
+    v_token text;
+    v_words text[] := '{}';
+    v_match text[];
+begin
+    v_query.phrases := '{}';
+    v_query.excluded := '{}';
+    v_query.prefixes := '{}';
+    -- so long a text is prose, pasted: its quotes and dashes are punctuation
+    if cardinality(regexp_split_to_array(btrim(query), '\s+')) > 32 then
+        v_query.words := query;
+        return v_query;
+    end if;
+
+    for v_match in select m from regexp_matches(v_rest, v_quoted, 'g') as m loop
+        v_token := btrim(private.fold(v_match[3]), v_ends);
+        continue when v_token !~ '[^[:space:][:punct:]]' collate pg_c_utf8;
+        if v_match[2] = '-' then
+            v_query.excluded := v_query.excluded || v_token;
+        else
+            v_query.phrases := v_query.phrases || v_token;
+            v_words := v_words || v_match[3];
+        end if;
+    end loop;
+    v_rest := replace(regexp_replace(v_rest, v_quoted, '\1 ', 'g'), '"', ' ');
+    foreach v_token in array regexp_split_to_array(btrim(v_rest), '\s+') loop
+        if v_token ~ '^-[[:alnum:]]' collate pg_c_utf8 then
+            v_query.excluded := v_query.excluded || btrim(private.fold(v_token), v_ends || '-*');
+        elsif v_token ~ '^[[:alnum:]].*[[:alnum:]]\*$' collate pg_c_utf8 then
+            v_query.prefixes := v_query.prefixes || btrim(private.fold(v_token), '*');
+        else
+            v_words := v_words || v_token;
+        end if;
+    end loop;
+    v_query.words := array_to_string(v_words, ' ');
+    return v_query;
+end;
+$$;
+comment on function private.parse_query(text) is
+'Takes "phrases", -excluded words and prefix* out of a query. A text of more than 32 words is prose and has none.';
+
+create function private.word_pattern(word text, is_beginning boolean default false) returns text
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    -- writing without spaces has no ends of words to respect
+    select concat(
+        case when word_pattern.word ~ '^[[:alnum:]]' collate pg_c_utf8
+            and word_pattern.word !~ ('^' || private.unspaced_class()) then '(?<![[:alnum:]])' end,
+        regexp_replace(
+            regexp_replace(word_pattern.word, '([\\^$.|?*+()\[\]{}])', '\\\1', 'g'), '\s+', '\\s+', 'g'
+        ),
+        case when not word_pattern.is_beginning
+            and word_pattern.word ~ '[[:alnum:]]$' collate pg_c_utf8
+            and word_pattern.word !~ (private.unspaced_class() || '$') then '(?![[:alnum:]])' end
+    );
+$$;
+comment on function private.word_pattern(text, boolean) is
+'A regular expression for a folded word or phrase in folded text, not inside of longer words.';
+
+create function private.has_word(content text, language text, word text) returns boolean
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    select has_word.content ~ private.word_pattern(has_word.word) collate pg_c_utf8
+        or exists ( -- another form of it
+            select 1
+            from private.stem(has_word.word, has_word.language) as s
+            cross join lateral (
+                select distinct m[1] as form
+                from regexp_matches(
+                    has_word.content,
+                    '(' || private.word_pattern(left(s, greatest(char_length(s) - 1, 2)), true) || '[[:alnum:]]*)'
+                        collate pg_c_utf8,
+                    'g'
+                ) as m
+            ) as f
+            where has_word.word ~ '^[[:alnum:]]+$' collate pg_c_utf8
+                and private.stem(f.form, has_word.language) = s
+        );
+$$;
+comment on function private.has_word(text, text, text) is
+'Whether folded text of a language has a folded word, in any of its forms, or a folded phrase.';
+
+create function private.passes_query(content text, language text, q private.search_query) returns boolean
+language plpgsql immutable parallel safe
+security invoker
+set search_path = ''
+as $$
+declare
+    v_content text;
+    v_part text;
+    v_asks_for_a_beginning boolean := (q).words = '' and cardinality((q).prefixes) > 0;
+begin
+    if (q).phrases = '{}' and (q).excluded = '{}' and not v_asks_for_a_beginning then
+        return true;
+    end if;
+    v_content := private.fold(content);
+    foreach v_part in array (q).phrases loop
+        if v_content !~ private.word_pattern(v_part) collate pg_c_utf8 then
+            return false;
+        end if;
+    end loop;
+    foreach v_part in array (q).excluded loop
+        if private.has_word(v_content, language, v_part) then
+            return false;
+        end if;
+    end loop;
+    return not v_asks_for_a_beginning or exists (
+        select 1 from unnest((q).prefixes) as p (word)
+        where v_content ~ private.word_pattern(p.word, true) collate pg_c_utf8
+    );
+end;
+$$;
+comment on function private.passes_query(text, text, private.search_query) is
+'Whether a chunk meets the conditions of a query: it has all phrases, none of the excluded words in any form, and, when
+beginnings of words are all that is asked for, one of them.';
 
 create function private.query_terms(query text, languages text[]) returns table (term integer, frequency integer)
 language sql stable rows 20 -- so that each term is looked up, instead of reading all of an owner's
