@@ -18,6 +18,16 @@ CREATE TYPE private.search_options AS (
 
 COMMENT ON TYPE private.search_options IS 'Checked options of hybrid_search.';
 
+CREATE TYPE private.search_query AS (
+	words text,
+	phrases text[],
+	excluded text[],
+	prefixes text[]
+);
+
+COMMENT ON TYPE private.search_query IS 'A query taken apart: the text to rank by (words of phrases among it), phrases that must occur, words and phrases that
+must not, and beginnings of words. All but the first are folded.';
+
 CREATE TYPE private.search_scope AS (
 	owner_ids uuid[],
 	roots uuid[],
@@ -3321,6 +3331,20 @@ CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
 
 COMMENT ON FUNCTION private.finish_object_deletions(ids bigint[]) IS 'These objects are gone from Storage.';
 
+CREATE FUNCTION private.fold(content text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    -- what nobody sees or types: soft hyphens, tatweel, joiners, marks of direction, control characters but white space
+    select regexp_replace(
+        lower(normalize(fold.content, nfkc) collate pg_c_utf8),
+        '[\u00ad\u0640\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0001-\u0008\u000e-\u001f\u007f]+', '', 'g'
+    );
+$$;
+
+COMMENT ON FUNCTION private.fold(content text) IS 'A text for comparison: compatibility forms and letter case made one, invisible characters dropped. The same in every
+locale.';
+
 CREATE FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint DEFAULT NULL::bigint) RETURNS TABLE(folder_id uuid, child_count bigint, total_size bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3569,6 +3593,30 @@ CREATE FUNCTION private.has_permission(permission text) RETURNS boolean
 
 COMMENT ON FUNCTION private.has_permission(permission text) IS 'Whether the caller''s role has a permission; false for anon and inactive users. Call it as
 (select private.has_permission(...)).';
+
+CREATE FUNCTION private.has_word(content text, language text, word text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+    select has_word.content ~ private.word_pattern(has_word.word) collate pg_c_utf8
+        or exists ( -- another form of it
+            select 1
+            from private.stem(has_word.word, has_word.language) as s
+            cross join lateral (
+                select distinct m[1] as form
+                from regexp_matches(
+                    has_word.content,
+                    '(' || private.word_pattern(left(s, greatest(char_length(s) - 1, 2)), true) || '[[:alnum:]]*)'
+                        collate pg_c_utf8,
+                    'g'
+                ) as m
+            ) as f
+            where has_word.word ~ '^[[:alnum:]]+$' collate pg_c_utf8
+                and private.stem(f.form, has_word.language) = s
+        );
+$_$;
+
+COMMENT ON FUNCTION private.has_word(content text, language text, word text) IS 'Whether folded text of a language has a folded word, in any of its forms, or a folded phrase.';
 
 CREATE FUNCTION private.hash_password(password text, salt bytea) RETURNS bytea
     LANGUAGE plpgsql IMMUTABLE
@@ -5383,6 +5431,57 @@ $_$;
 
 COMMENT ON FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) IS 'Reads {email} or {user_id}. Raises INVALID_ARGUMENT (the field), NOT_FOUND for an id that nobody has.';
 
+CREATE FUNCTION private.parse_query(query text) RETURNS private.search_query
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+declare
+    -- quotes that open after white space and close before none of a word: 19" is not one
+    v_quoted constant text := '(^|[\s(\[,;:])(-?)"([^"]+)"(?![[:alnum:]])';
+    -- of the ends of a quotation the sentence around it may be part
+    v_ends constant text := e' \t\n\r\f\v.,;:!?';
+    v_query private.search_query;
+    v_rest text := translate(query, '“”„‟«»＂', '"""""""');
+    v_token text;
+    v_words text[] := '{}';
+    v_match text[];
+begin
+    v_query.phrases := '{}';
+    v_query.excluded := '{}';
+    v_query.prefixes := '{}';
+    -- so long a text is prose, pasted: its quotes and dashes are punctuation
+    if cardinality(regexp_split_to_array(btrim(query), '\s+')) > 32 then
+        v_query.words := query;
+        return v_query;
+    end if;
+
+    for v_match in select m from regexp_matches(v_rest, v_quoted, 'g') as m loop
+        v_token := btrim(private.fold(v_match[3]), v_ends);
+        continue when v_token !~ '[^[:space:][:punct:]]' collate pg_c_utf8;
+        if v_match[2] = '-' then
+            v_query.excluded := v_query.excluded || v_token;
+        else
+            v_query.phrases := v_query.phrases || v_token;
+            v_words := v_words || v_match[3];
+        end if;
+    end loop;
+    v_rest := replace(regexp_replace(v_rest, v_quoted, '\1 ', 'g'), '"', ' ');
+    foreach v_token in array regexp_split_to_array(btrim(v_rest), '\s+') loop
+        if v_token ~ '^-[[:alnum:]]' collate pg_c_utf8 then
+            v_query.excluded := v_query.excluded || btrim(private.fold(v_token), v_ends || '-*');
+        elsif v_token ~ '^[[:alnum:]].*[[:alnum:]]\*$' collate pg_c_utf8 then
+            v_query.prefixes := v_query.prefixes || btrim(private.fold(v_token), '*');
+        else
+            v_words := v_words || v_token;
+        end if;
+    end loop;
+    v_query.words := array_to_string(v_words, ' ');
+    return v_query;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.parse_query(query text) IS 'Takes "phrases", -excluded words and prefix* out of a query. A text of more than 32 words is prose and has none.';
+
 CREATE FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -5397,6 +5496,39 @@ CREATE FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search
 $$;
 
 COMMENT ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) IS 'Language and page filters.';
+
+CREATE FUNCTION private.passes_query(content text, language text, q private.search_query) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+    v_content text;
+    v_part text;
+    v_asks_for_a_beginning boolean := (q).words = '' and cardinality((q).prefixes) > 0;
+begin
+    if (q).phrases = '{}' and (q).excluded = '{}' and not v_asks_for_a_beginning then
+        return true;
+    end if;
+    v_content := private.fold(content);
+    foreach v_part in array (q).phrases loop
+        if v_content !~ private.word_pattern(v_part) collate pg_c_utf8 then
+            return false;
+        end if;
+    end loop;
+    foreach v_part in array (q).excluded loop
+        if private.has_word(v_content, language, v_part) then
+            return false;
+        end if;
+    end loop;
+    return not v_asks_for_a_beginning or exists (
+        select 1 from unnest((q).prefixes) as p (word)
+        where v_content ~ private.word_pattern(p.word, true) collate pg_c_utf8
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.passes_query(content text, language text, q private.search_query) IS 'Whether a chunk meets the conditions of a query: it has all phrases, none of the excluded words in any form, and, when
+beginnings of words are all that is asked for, one of them.';
 
 CREATE FUNCTION private.path_name(node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -8718,6 +8850,22 @@ $$;
 
 COMMENT ON FUNCTION private.steerable_ids(ids uuid[]) IS 'Those that the caller may at least trash or restore: nobody locks what they may not write.';
 
+CREATE FUNCTION private.stem(word text, language text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select coalesce(d.lexemes[1], stem.word)
+    from (
+        select ts_lexize((
+            case private.text_config(stem.language)::text
+                when 'simple' then 'simple' else private.text_config(stem.language)::text || '_stem'
+            end
+        )::regdictionary, stem.word) as lexemes
+    ) as d;
+$$;
+
+COMMENT ON FUNCTION private.stem(word text, language text) IS 'The stem of a folded word; of words too common to index, themselves.';
+
 CREATE FUNCTION private.stop_work(node_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -10426,6 +10574,12 @@ $$;
 
 COMMENT ON FUNCTION private.unshare_node(share_id uuid) IS 'Behind public.unshare_node.';
 
+CREATE FUNCTION private.unspaced_class() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]'::text;
+
+COMMENT ON FUNCTION private.unspaced_class() IS 'Characters of writing without spaces between words (Korean counts as such), for a regular expression.';
+
 CREATE FUNCTION private.update_workspace_member(id uuid, level text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -10609,6 +10763,25 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.why_access("user" uuid, node uuid) IS 'Behind public.why_access.';
+
+CREATE FUNCTION private.word_pattern(word text, is_beginning boolean DEFAULT false) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+    -- writing without spaces has no ends of words to respect
+    select concat(
+        case when word_pattern.word ~ '^[[:alnum:]]' collate pg_c_utf8
+            and word_pattern.word !~ ('^' || private.unspaced_class()) then '(?<![[:alnum:]])' end,
+        regexp_replace(
+            regexp_replace(word_pattern.word, '([\\^$.|?*+()\[\]{}])', '\\\1', 'g'), '\s+', '\\s+', 'g'
+        ),
+        case when not word_pattern.is_beginning
+            and word_pattern.word ~ '[[:alnum:]]$' collate pg_c_utf8
+            and word_pattern.word !~ (private.unspaced_class() || '$') then '(?![[:alnum:]])' end
+    );
+$_$;
+
+COMMENT ON FUNCTION private.word_pattern(word text, is_beginning boolean) IS 'A regular expression for a folded word or phrase in folded text, not inside of longer words.';
 
 CREATE FUNCTION private.working_level(user_id uuid, node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -12992,6 +13165,8 @@ REVOKE ALL ON FUNCTION private.finish_key_rotation(bucket text, key text) FROM P
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.fold(content text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
@@ -13025,6 +13200,8 @@ REVOKE ALL ON FUNCTION private.has_permission(permission text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.has_permission(permission text) TO anon;
 GRANT ALL ON FUNCTION private.has_permission(permission text) TO authenticated;
 GRANT ALL ON FUNCTION private.has_permission(permission text) TO service_role;
+
+REVOKE ALL ON FUNCTION private.has_word(content text, language text, word text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.hash_password(password text, salt bytea) FROM PUBLIC;
 
@@ -13264,7 +13441,11 @@ REVOKE ALL ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, O
 
 REVOKE ALL ON FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.parse_query(query text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.passes_query(content text, language text, q private.search_query) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
 
@@ -13565,6 +13746,8 @@ REVOKE ALL ON FUNCTION private.split_name(name text, OUT stem text, OUT extensio
 
 REVOKE ALL ON FUNCTION private.steerable_ids(ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.stem(word text, language text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.storage_usage(owner uuid) FROM PUBLIC;
@@ -13695,6 +13878,8 @@ REVOKE ALL ON FUNCTION private.unshare_node(share_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.unspaced_class() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.update_workspace_member(id uuid, level text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.update_workspace_member(id uuid, level text) TO anon;
 GRANT ALL ON FUNCTION private.update_workspace_member(id uuid, level text) TO authenticated;
@@ -13714,6 +13899,8 @@ REVOKE ALL ON FUNCTION private.visible_name(node_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.why_access("user" uuid, node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO anon;
 GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.word_pattern(word text, is_beginning boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.working_level(user_id uuid, node public.nodes) FROM PUBLIC;
 
