@@ -883,6 +883,7 @@ insert into private.tasks (name, every) values
 ('expire_trash', '1 hour'),
 ('expire_versions', '1 hour'),
 ('expire_notifications', '1 hour'),
+('forget_names', '10 minutes'),
 ('prune_audit', '1 day');
 
 -- at night (UTC), one kind a transaction
@@ -907,6 +908,7 @@ begin
         when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
         when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
+        when name = 'forget_names' then to_jsonb(private.forget_names(10000))
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
@@ -942,7 +944,7 @@ begin
         last_run_at = now(), last_result = v_result, last_error = v_error,
         due_at = case
             -- these do a part at a time: again, after the others
-            when t.name in ('expire_trash', 'expire_versions', 'record_usage') and v_result > '0' then now()
+            when t.name in ('expire_trash', 'expire_versions', 'forget_names', 'record_usage') and v_result > '0' then now()
             else v_task.due_at + v_task.every * (1 + floor(
                 extract(epoch from now() - v_task.due_at) / extract(epoch from v_task.every)
             ))

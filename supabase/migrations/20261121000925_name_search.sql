@@ -1,0 +1,569 @@
+-- The name leg of search: files by the words of their names and of their titles, forgiving typos.
+--
+-- Words stand under their owner, so that nobody's search reads another owner's entries; what is shared is read file by
+-- file. Which words an owner has, and which differ from a mistyped one, is looked up by keys: what is left of the
+-- beginning (and of the end) of a word when one letter is taken out. Two words that differ by one typo have such a key
+-- in common, and so have long words that differ by two, since one of their ends has at most one of them.
+
+create extension if not exists fuzzystrmatch with schema extensions;
+
+create table private.name_words (
+    file_id uuid not null,
+    word text collate "C" not null,
+    owner_id uuid not null,
+    weight real not null,
+    length smallint not null,
+    primary key (file_id, word) include (owner_id, weight, length)
+);
+comment on table private.name_words is
+'The words of the names and titles of files, also of those in the trash. Triggers on nodes keep it.';
+comment on column private.name_words.weight is '1 in the name, 0.6 in the title only, 0.5 as the extension.';
+comment on column private.name_words.length is 'How many words the name has.';
+create index name_words_owner_id_word_idx on private.name_words (owner_id, word, file_id);
+alter table private.name_words enable row level security;
+
+create table private.name_keys (
+    owner_id uuid not null references public.owners on delete cascade,
+    key text collate "C" not null,
+    word text collate "C" not null,
+    id bigint generated always as identity,
+    primary key (owner_id, key, word, id)
+);
+comment on table private.name_keys is
+'Which words an owner''s names have, by what a mistyped word has in common with them. Rows may be double, and may stay
+for a while when a word is gone: nobody who names a file waits for another.';
+comment on column private.name_keys.key is
+'"=" and the word; "^" and its first five letters without one of them; "$" and its last five without one of them.';
+alter table private.name_keys enable row level security;
+
+create table private.forgotten_words (
+    owner_id uuid not null references public.owners on delete cascade,
+    word text collate "C" not null,
+    id bigint generated always as identity,
+    primary key (owner_id, word, id)
+);
+comment on table private.forgotten_words is
+'Words that names have lost: private.forget_names removes their keys when no other name of the owner has them.';
+alter table private.forgotten_words enable row level security;
+
+-- Words ----------------------------------------------------------------------------------------
+
+create function private.fold_words(phrase text) returns text
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    -- what is taken apart gets U+0001 between its parts, then case, accents and forms of the same letter go
+    select replace(replace(replace(replace(translate(normalize(
+        regexp_replace(
+            normalize(lower(regexp_replace(
+                normalize(left(phrase, 1000), nfc) collate pg_c_utf8,
+                '(?<=[[:lower:]])(?=[[:upper:]])|(?<=[[:upper:]])(?=[[:upper:]][[:lower:]])'
+                '|(?<=[[:alpha:]])(?=[[:digit:]])|(?<=[[:digit:]])(?=[[:alpha:]])',
+                e'\u0001', 'g'
+            )), nfkd),
+            '[\u0300-\u036f]', '', 'g'
+        ), nfc
+    ), 'øłđıŀħ', 'oldilh'), 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe'), 'þ', 'th');
+$$;
+comment on function private.fold_words(text) is
+'A phrase without case and accents, and U+0001 where a word can be taken apart: reportFinal, iso27001.';
+
+create function private.split_words(phrase text) returns table (run integer, part integer, word text)
+language sql immutable rows 8
+set search_path = ''
+as $$
+    with runs as (
+        select r.run, r.no::integer
+        from regexp_split_to_table(
+            -- scripts without spaces are words of their own
+            regexp_replace(
+                private.fold_words(split_words.phrase),
+                '([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)', ' \1 ', 'g'
+            ) collate pg_c_utf8,
+            -- the marks of other scripts belong to their letters
+            '[^[:alnum:]\u0001\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u1cff\u3099\u309a]+'
+        ) with ordinality as r (run, no)
+        where r.run <> ''
+    )
+    select r.no, 0, left(replace(r.run, e'\u0001', ''), 64)
+    from runs as r
+    where r.run !~ '^[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{3}'
+        and r.run <> e'\u0001'
+    union all
+    select r.no, p.no::integer, left(p.part, 64)
+    from runs as r
+    cross join lateral string_to_table(r.run, e'\u0001') with ordinality as p (part, no)
+    where strpos(r.run, e'\u0001') > 0 and p.part <> '' and r.run <> e'\u0001'
+    union all
+    select r.no, i, substr(r.run, i, 2)
+    from runs as r
+    cross join generate_series(1, char_length(r.run) - 1) as i
+    where r.run ~ '^[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{3}';
+$$;
+comment on function private.split_words(text) is
+'The words of a phrase: each run of letters and digits as a whole (part 0), and its parts where case or kind changes;
+of scripts without spaces, pairs of characters.';
+
+create function private.words_of_file(name text, title text) returns table (word text, weight real, length smallint)
+language sql immutable rows 8
+set search_path = ''
+as $$
+    select
+        w.word, max(w.weight),
+        greatest(sum(bool_or(w.is_counted)::integer) over (), 1)::smallint
+    from private.split_name(words_of_file.name) as s
+    cross join lateral (
+        select n.word, 1::real as weight, n.part > 0 or count(*) over (partition by n.run) = 1 as is_counted
+        from private.split_words(s.stem) as n
+        union all
+        select t.word, 0.6, false from private.split_words(left(words_of_file.title, 300)) as t
+        union all
+        select e.word, 0.5, false from private.split_words(s.extension) as e
+    ) as w
+    group by w.word;
+$$;
+comment on function private.words_of_file(text, text) is 'What name_words has of a file, besides its ids.';
+
+create function private.title_of(version_id uuid) returns text
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    -- the first heading of the first page
+    select p.layout -> 'headings' -> 0 ->> 2
+    from public.pages as p
+    where p.version_id = title_of.version_id
+    order by p.page
+    limit 1;
+$$;
+comment on function private.title_of(uuid) is 'The title of a document: the first heading on its first page, or null.';
+
+create function private.typo_keys(word text) returns setof text
+language sql immutable rows 10
+set search_path = ''
+as $$
+    select '^' || overlay(left(typo_keys.word, 5) placing '' from i for 1)
+    from generate_series(1, least(char_length(typo_keys.word), 5)) as i
+    where char_length(typo_keys.word) >= 3 and typo_keys.word !~ '\d'
+    union
+    select '^' || typo_keys.word
+    where char_length(typo_keys.word) in (3, 4) and typo_keys.word !~ '\d'
+    union
+    select '$' || overlay(right(typo_keys.word, 5) placing '' from i for 1)
+    from generate_series(1, 5) as i
+    where char_length(typo_keys.word) >= 7 and typo_keys.word !~ '\d';
+$$;
+comment on function private.typo_keys(text) is
+'What a word has in common with those that are like it. A typo in a number makes another number.';
+
+create function private.word_likeness(asked text, word text) returns real
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    select case
+        when asked = word then 1
+        when starts_with(word, asked) and (char_length(asked) >= 3 or asked >= '぀')
+            then 0.9 * sqrt(char_length(asked)::real / char_length(word))
+        when char_length(asked) < 4 or asked ~ '\d' or word ~ '\d'
+            or abs(char_length(asked) - char_length(word)) > 2 then 0
+        else (
+            select case
+                when t.typos <= case when char_length(asked) < 9 then 1 else 2 end
+                    then 0.9 * (1 - t.typos::real / greatest(char_length(asked), char_length(word)))
+                else 0
+            end
+            from (
+                select case
+                    -- two letters in the wrong order are one typo
+                    when l.distance = 2 and char_length(asked) = char_length(word) and exists (
+                        select 1 from generate_series(1, char_length(asked) - 1) as i
+                        where overlay(
+                            asked placing reverse(substr(asked, i, 2)) from i for 2
+                        ) = word
+                    ) then 1
+                    else l.distance
+                end as typos
+                from (select extensions.levenshtein_less_equal(asked, word, 2) as distance) as l
+            ) as t
+        )
+    end;
+$$;
+comment on function private.word_likeness(text, text) is
+'How much a word is what was asked for: 1 the same, below 0.9 when it begins so or is mistyped (one typo from 4 letters
+on, two from 9 on), else 0.';
+
+-- The index ------------------------------------------------------------------------------------
+
+create function private.add_name_keys(file_ids uuid[]) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    -- not while forget_names takes words away
+    perform pg_advisory_xact_lock_shared(hashtextextended('names:' || o.owner_id, 0))
+    from (
+        select distinct w.owner_id from private.name_words as w where w.file_id = any(file_ids) order by w.owner_id
+    ) as o;
+    insert into private.name_keys (owner_id, key, word)
+    select w.owner_id, k.key, w.word
+    from (select distinct n.owner_id, n.word from private.name_words as n where n.file_id = any(file_ids)) as w
+    cross join lateral (
+        select '=' || w.word union all select t.key from private.typo_keys(w.word) as t (key)
+    ) as k (key)
+    where not exists (
+        select 1
+        from private.name_keys as x
+        where x.owner_id = w.owner_id and x.key = '=' || w.word and x.word = w.word
+    );
+end;
+$$;
+comment on function private.add_name_keys(uuid[]) is 'Makes the words of these files known among their owners'' words.';
+
+create function private.remove_names(file_ids uuid[]) returns void
+language sql volatile
+security invoker
+set search_path = ''
+as $$
+    with gone as (
+        delete from private.name_words as w where w.file_id = any(remove_names.file_ids)
+        returning w.owner_id, w.word
+    )
+    insert into private.forgotten_words (owner_id, word)
+    select distinct g.owner_id, g.word
+    from gone as g
+    inner join public.owners as o on o.id = g.owner_id; -- a deleted owner takes its words along
+$$;
+comment on function private.remove_names(uuid[]) is 'Takes files out of the index of names.';
+
+create function private.index_names(file_ids uuid[]) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    perform private.remove_names(file_ids);
+    insert into private.name_words (file_id, word, owner_id, weight, length)
+    select n.id, w.word, n.owner_id, w.weight, w.length
+    from public.nodes as n
+    cross join lateral private.words_of_file(n.name, private.title_of(n.head_version_id)) as w
+    where n.id = any(file_ids) and n.kind = 'file';
+    perform private.add_name_keys(file_ids);
+end;
+$$;
+comment on function private.index_names(uuid[]) is 'Puts files into the index of names, as they are called now.';
+
+create function private.tg_nodes__index_names() returns trigger
+language plpgsql volatile
+security definer -- runs for whoever writes
+set search_path = ''
+as $$
+declare
+    v_ids uuid[];
+begin
+    if tg_op = 'DELETE' then
+        perform private.remove_names(array(select g.id from gone as g where g.kind = 'file'));
+    elsif tg_op = 'INSERT' then
+        perform private.index_names(array(select m.id from made as m where m.kind = 'file'));
+    else
+        -- "except" looks each row up by hash, however many they are; mostly there is nothing
+        v_ids := array(
+            select c.id
+            from (
+                select m.id, m.owner_id from made as m where m.kind = 'file'
+                except all
+                select g.id, g.owner_id from gone as g
+            ) as c
+        );
+        if v_ids <> '{}' then
+            update private.name_words as w
+            set owner_id = n.owner_id
+            from public.nodes as n
+            where w.file_id = any(v_ids) and n.id = w.file_id and n.owner_id <> w.owner_id;
+            insert into private.forgotten_words (owner_id, word)
+            select distinct g.owner_id, w.word
+            from gone as g inner join private.name_words as w on w.file_id = g.id
+            where g.id = any(v_ids);
+            perform private.add_name_keys(v_ids);
+        end if;
+        v_ids := array(
+            select c.id
+            from (
+                select m.id, m.name, m.head_version_id from made as m where m.kind = 'file'
+                except all
+                select g.id, g.name, g.head_version_id from gone as g
+            ) as c
+        );
+        if v_ids <> '{}' then
+            perform private.index_names(v_ids);
+        end if;
+    end if;
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_nodes__index_names() is
+'Keeps the index of names as files are made, renamed, given to others, read and deleted; moves and the trash leave it.';
+
+create trigger _600_index_names_insert
+after insert on public.nodes
+referencing new table as made
+for each statement execute function private.tg_nodes__index_names();
+
+create trigger _600_index_names_update
+after update on public.nodes
+referencing old table as gone new table as made
+for each statement execute function private.tg_nodes__index_names();
+
+create trigger _600_index_names_delete
+after delete on public.nodes
+referencing old table as gone
+for each statement execute function private.tg_nodes__index_names();
+
+create function private.tg_pages__index_names() returns trigger
+language plpgsql volatile
+security definer -- runs for whoever writes
+set search_path = ''
+as $$
+declare
+    -- a head that is read again; of others the title comes when they become the head
+    v_ids uuid[] := array(
+        select distinct n.id
+        from made as m inner join public.nodes as n on n.head_version_id = m.version_id
+    );
+begin
+    if v_ids <> '{}' then
+        perform private.index_names(v_ids);
+    end if;
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_pages__index_names() is 'Takes the title anew when a file is read again.';
+
+create trigger _600_index_names
+after insert on public.pages
+referencing new table as made
+for each statement execute function private.tg_pages__index_names();
+
+create function private.forget_names(max_words integer) returns integer
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_owner_id uuid;
+    v_words text[];
+    v_count integer := 0;
+begin
+    select f.owner_id into v_owner_id from private.forgotten_words as f order by f.owner_id limit 1;
+    -- who names something holds it, shared with others: then it is for the next time
+    if v_owner_id is null or not pg_try_advisory_xact_lock(hashtextextended('names:' || v_owner_id, 0)) then
+        return 0;
+    end if;
+    with gone as (
+        delete from private.forgotten_words as f
+        where f.owner_id = v_owner_id and f.id = any(array(
+            select l.id from private.forgotten_words as l
+            where l.owner_id = v_owner_id order by l.word limit max_words
+        ))
+        returning f.word
+    )
+    select array_agg(distinct g.word), count(*) into v_words, v_count from gone as g;
+    delete from private.name_keys as k
+    using (
+        select u.word from unnest(v_words) as u (word)
+        where not exists (
+            select 1 from private.name_words as w where w.owner_id = v_owner_id and w.word = u.word
+        )
+    ) as f
+    cross join lateral (
+        select '=' || f.word union all select t.key from private.typo_keys(f.word) as t (key)
+    ) as t (key)
+    where k.owner_id = v_owner_id and k.key = t.key and k.word = f.word;
+    return v_count;
+end;
+$$;
+comment on function private.forget_names(integer) is
+'Removes what is left of words that no name of their owner has any more; how many it looked at, of one owner.';
+
+-- Search ---------------------------------------------------------------------------------------
+
+create function private.similar_words(owner_id uuid, asked text) returns table (word text, likeness real)
+language sql stable rows 10
+security invoker
+set search_path = ''
+as $$
+    select f.word, l.likeness
+    from (
+        select similar_words.asked as word
+        union
+        (
+            select k.word from private.name_keys as k
+            where k.owner_id = similar_words.owner_id
+                and k.key >= '=' || similar_words.asked and k.key < '=' || similar_words.asked || e'\U0010ffff'
+            limit 200
+        )
+        union
+        select k.word
+        from private.typo_keys(similar_words.asked) as t (key)
+        cross join lateral (
+            select n.word from private.name_keys as n
+            where n.owner_id = similar_words.owner_id and n.key = t.key
+            limit 1000
+        ) as k
+        where char_length(similar_words.asked) >= case when t.key like '$%' then 9 else 4 end
+    ) as f
+    cross join lateral (select private.word_likeness(similar_words.asked, f.word) as likeness) as l
+    where l.likeness > 0
+    order by l.likeness desc, f.word
+    limit 50;
+$$;
+comment on function private.similar_words(uuid, text) is
+'The words of an owner that are like the one asked for, at most 50, the asked one among them.';
+
+create function private.search_names(query text, scope private.search_scope, max_hits integer)
+returns table (file_id uuid, score real)
+language plpgsql stable rows 100
+security invoker -- called by definers that have the scope from the one predicate
+set search_path = ''
+-- only ever the indexes that begin with an owner or a file, so that nobody's search reads another owner's rows
+set enable_seqscan = off
+set enable_bitmapscan = off
+set max_parallel_workers_per_gather = 0
+as $$
+declare
+    v_max_files constant integer := 3000;
+    v_is_small boolean := cardinality((scope).file_ids) <= v_max_files;
+begin
+    return query
+    with asked as materialized (
+        select s.run, s.part, s.word, dense_rank() over (order by s.word collate "C") as no
+        from private.split_words(query) as s
+        where s.run <= 100
+        limit 100
+    ), words as materialized (
+        select distinct a.no, a.word from asked as a
+    ), filtered as materialized (
+        select f.id from unnest((scope).file_ids) as f (id)
+    ), hidden as materialized (
+        select f.id from unnest((scope).hidden_file_ids) as f (id)
+    ),
+    -- what is shared, or few files, is read file by file
+    listed as materialized (
+        select n.file_id, n.word, n.weight, n.length
+        from (
+            select f.id from filtered as f where v_is_small
+            union
+            select f.id from unnest((scope).shared_file_ids) as f (id)
+            where not coalesce(v_is_small, false)
+                and ((scope).file_ids is null or f.id in (select i.id from filtered as i))
+        ) as f
+        inner join private.name_words as n on n.file_id = f.id
+    ), listed_words as materialized (
+        select w.no, d.word, l.likeness
+        from (select distinct n.word from listed as n) as d
+        cross join words as w
+        cross join lateral (select private.word_likeness(w.word, d.word) as likeness) as l
+        where l.likeness > 0
+    ),
+    -- of the caller's own, the files that have the rarest words
+    own_words as materialized (
+        select w.no, o.id as owner_id, s.word, s.likeness
+        from words as w
+        cross join unnest((scope).owner_ids) as o (id)
+        cross join lateral private.similar_words(o.id, w.word) as s
+        where not coalesce(v_is_small, false)
+    ), own_sizes as materialized (
+        select w.no, c.files, sum(c.files) over (order by c.files, w.no) as files_so_far
+        from words as w
+        cross join lateral (
+            select count(*) as files
+            from (
+                select 1
+                from own_words as m
+                inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+                where m.no = w.no
+                limit v_max_files + 1
+            ) as l
+        ) as c
+        where c.files > 0
+    ), own_files as materialized (
+        select distinct c.file_id
+        from own_sizes as s
+        cross join lateral (
+            select n.file_id
+            from own_words as m
+            inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+            where m.no = s.no
+                and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
+                and n.file_id not in (select h.id from hidden as h)
+            order by m.likeness desc
+            limit v_max_files
+        ) as c
+        where s.files_so_far <= v_max_files or s.files_so_far = s.files
+    ), found as materialized (
+        select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
+        from own_files as f
+        inner join private.name_words as n on n.file_id = f.file_id
+        inner join own_words as m on m.owner_id = n.owner_id and m.word = n.word
+        group by n.file_id, m.no
+        union all
+        select n.file_id, m.no, max(m.likeness * n.weight), max(n.length)
+        from listed as n
+        inner join listed_words as m on m.word = n.word
+        where n.file_id not in (select h.id from hidden as h)
+        group by n.file_id, m.no
+    ), rarity as materialized (
+        -- only what the caller can read counts
+        select w.no, 1 / (1 + ln(1 + coalesce(s.files, 0) + coalesce(l.files, 0)))::real as weight,
+            coalesce(s.files, l.files, 0) > 0 as is_known
+        from words as w
+        left join own_sizes as s on s.no = w.no
+        left join (
+            select m.no, count(distinct n.file_id) as files
+            from listed as n inner join listed_words as m on m.word = n.word
+            group by m.no
+        ) as l on l.no = w.no
+    ), shares as materialized (
+        -- a run counts as a whole or by its parts, whichever fits better
+        select
+            a.run, least(a.part, 1) as way, a.no, r.weight, r.is_known,
+            1 / count(*) over (partition by a.run, least(a.part, 1))::real as share
+        from asked as a
+        inner join rarity as r on r.no = a.no
+    ), total as (
+        select sum(r.weight) as weight
+        from (
+            select w.run, coalesce(max(w.weight) filter (where w.is_known), max(w.weight)) as weight
+            from (
+                select s.run, s.way, sum(s.share * s.weight) as weight, bool_or(s.is_known) as is_known
+                from shares as s
+                group by s.run, s.way
+            ) as w
+            group by w.run
+        ) as r
+    )
+    select r.file_id, (
+        sum(r.weight) / (select t.weight from total as t)
+        -- names that say little else come first
+        * (0.75 + 0.25 * least(1, sum(r.words) / max(r.length)))
+    )::real as score
+    from (
+        select w.file_id, w.run, max(w.weight) as weight, max(w.words) as words, max(w.length) as length
+        from (
+            select f.file_id, s.run, s.way, sum(s.share * s.weight * f.likeness) as weight, count(*) as words,
+                max(f.length) as length
+            from found as f
+            inner join shares as s on s.no = f.no
+            group by f.file_id, s.run, s.way
+        ) as w
+        group by w.file_id, w.run
+    ) as r
+    group by r.file_id
+    order by score desc, r.file_id
+    limit max_hits;
+end;
+$$;
+comment on function private.search_names(text, private.search_scope, integer) is
+'The files whose names or titles have words of the query, or words like them, at most max_hits. The score, 0 to 1, tells
+how much of the query they have; rare words count more, rare among what the caller can read. Callers test the files
+with is_readable once more.';
