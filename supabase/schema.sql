@@ -226,6 +226,32 @@ $$;
 
 COMMENT ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) IS 'Behind public.add_group_member.';
 
+CREATE FUNCTION private.add_name_keys(file_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    -- not while forget_names takes words away
+    perform pg_advisory_xact_lock_shared(hashtextextended('names:' || o.owner_id, 0))
+    from (
+        select distinct w.owner_id from private.name_words as w where w.file_id = any(file_ids) order by w.owner_id
+    ) as o;
+    insert into private.name_keys (owner_id, key, word)
+    select w.owner_id, k.key, w.word
+    from (select distinct n.owner_id, n.word from private.name_words as n where n.file_id = any(file_ids)) as w
+    cross join lateral (
+        select '=' || w.word union all select t.key from private.typo_keys(w.word) as t (key)
+    ) as k (key)
+    where not exists (
+        select 1
+        from private.name_keys as x
+        where x.owner_id = w.owner_id and x.key = '=' || w.word and x.word = w.word
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.add_name_keys(file_ids uuid[]) IS 'Makes the words of these files known among their owners'' words.';
+
 CREATE FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -3345,6 +3371,26 @@ $$;
 COMMENT ON FUNCTION private.fold(content text) IS 'A text for comparison: compatibility forms and letter case made one, invisible characters dropped. The same in every
 locale.';
 
+CREATE FUNCTION private.fold_words(phrase text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    -- what is taken apart gets U+0001 between its parts, then case, accents and forms of the same letter go
+    select replace(replace(replace(replace(translate(normalize(
+        regexp_replace(
+            normalize(lower(regexp_replace(
+                normalize(left(phrase, 1000), nfc) collate pg_c_utf8,
+                '(?<=[[:lower:]])(?=[[:upper:]])|(?<=[[:upper:]])(?=[[:upper:]][[:lower:]])'
+                '|(?<=[[:alpha:]])(?=[[:digit:]])|(?<=[[:digit:]])(?=[[:alpha:]])',
+                e'\u0001', 'g'
+            )), nfkd),
+            '[\u0300-\u036f]', '', 'g'
+        ), nfc
+    ), 'øłđıŀħ', 'oldilh'), 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe'), 'þ', 'th');
+$$;
+
+COMMENT ON FUNCTION private.fold_words(phrase text) IS 'A phrase without case and accents, and U+0001 where a word can be taken apart: reportFinal, iso27001.';
+
 CREATE FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint DEFAULT NULL::bigint) RETURNS TABLE(folder_id uuid, child_count bigint, total_size bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3382,6 +3428,46 @@ $$;
 
 COMMENT ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) IS 'How many living nodes each of these folders holds directly, and the bytes of all below it; no bytes when there are more
 nodes than max_nodes. Leaves out what the caller may not read.';
+
+CREATE FUNCTION private.forget_names(max_words integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_id uuid;
+    v_words text[];
+    v_count integer := 0;
+begin
+    select f.owner_id into v_owner_id from private.forgotten_words as f order by f.owner_id limit 1;
+    -- who names something holds it, shared with others: then it is for the next time
+    if v_owner_id is null or not pg_try_advisory_xact_lock(hashtextextended('names:' || v_owner_id, 0)) then
+        return 0;
+    end if;
+    with gone as (
+        delete from private.forgotten_words as f
+        where f.owner_id = v_owner_id and f.id = any(array(
+            select l.id from private.forgotten_words as l
+            where l.owner_id = v_owner_id order by l.word limit max_words
+        ))
+        returning f.word
+    )
+    select array_agg(distinct g.word), count(*) into v_words, v_count from gone as g;
+    delete from private.name_keys as k
+    using (
+        select u.word from unnest(v_words) as u (word)
+        where not exists (
+            select 1 from private.name_words as w where w.owner_id = v_owner_id and w.word = u.word
+        )
+    ) as f
+    cross join lateral (
+        select '=' || f.word union all select t.key from private.typo_keys(f.word) as t (key)
+    ) as t (key)
+    where k.owner_id = v_owner_id and k.key = t.key and k.word = f.word;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.forget_names(max_words integer) IS 'Removes what is left of words that no name of their owner has any more; how many it looked at, of one owner.';
 
 CREATE FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) RETURNS void
     LANGUAGE sql
@@ -3806,6 +3892,23 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.index_chunks(version_id uuid) IS 'Puts the chunks of a version into the keyword index.';
+
+CREATE FUNCTION private.index_names(file_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.remove_names(file_ids);
+    insert into private.name_words (file_id, word, owner_id, weight, length)
+    select n.id, w.word, n.owner_id, w.weight, w.length
+    from public.nodes as n
+    cross join lateral private.words_of_file(n.name, private.title_of(n.head_version_id)) as w
+    where n.id = any(file_ids) and n.kind = 'file';
+    perform private.add_name_keys(file_ids);
+end;
+$$;
+
+COMMENT ON FUNCTION private.index_names(file_ids uuid[]) IS 'Puts files into the index of names, as they are called now.';
 
 CREATE FUNCTION private.insert_audit(action text, node_id uuid, owner_id uuid, before jsonb, after jsonb, details jsonb, on_behalf_of uuid DEFAULT NULL::uuid, link_id uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE sql
@@ -7115,6 +7218,22 @@ $$;
 
 COMMENT ON FUNCTION private.remove_group_member(id uuid) IS 'Behind public.remove_group_member.';
 
+CREATE FUNCTION private.remove_names(file_ids uuid[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    with gone as (
+        delete from private.name_words as w where w.file_id = any(remove_names.file_ids)
+        returning w.owner_id, w.word
+    )
+    insert into private.forgotten_words (owner_id, word)
+    select distinct g.owner_id, g.word
+    from gone as g
+    inner join public.owners as o on o.id = g.owner_id; -- a deleted owner takes its words along
+$$;
+
+COMMENT ON FUNCTION private.remove_names(file_ids uuid[]) IS 'Takes files out of the index of names.';
+
 CREATE FUNCTION private.remove_workspace_member(id uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -8088,6 +8207,7 @@ begin
         when name = 'expire_trash' then to_jsonb(private.expire_trash(10000))
         when name = 'expire_versions' then to_jsonb(private.expire_versions(1000))
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
+        when name = 'forget_names' then to_jsonb(private.forget_names(10000))
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
@@ -8246,6 +8366,151 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.search_keyword(query text, scope private.search_scope, max_hits integer) IS 'The best chunks by BM25, at most max_hits of each owner and of what is shared.';
+
+CREATE FUNCTION private.search_names(query text, scope private.search_scope, max_hits integer) RETURNS TABLE(file_id uuid, score real)
+    LANGUAGE plpgsql STABLE ROWS 100
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+declare
+    v_max_files constant integer := 3000;
+    v_is_small boolean := cardinality((scope).file_ids) <= v_max_files;
+begin
+    return query
+    with asked as materialized (
+        select s.run, s.part, s.word, dense_rank() over (order by s.word collate "C") as no
+        from private.split_words(query) as s
+        where s.run <= 100
+        limit 100
+    ), words as materialized (
+        select distinct a.no, a.word from asked as a
+    ), filtered as materialized (
+        select f.id from unnest((scope).file_ids) as f (id)
+    ), hidden as materialized (
+        select f.id from unnest((scope).hidden_file_ids) as f (id)
+    ),
+    -- what is shared, or few files, is read file by file
+    listed as materialized (
+        select n.file_id, n.word, n.weight, n.length
+        from (
+            select f.id from filtered as f where v_is_small
+            union
+            select f.id from unnest((scope).shared_file_ids) as f (id)
+            where not coalesce(v_is_small, false)
+                and ((scope).file_ids is null or f.id in (select i.id from filtered as i))
+        ) as f
+        inner join private.name_words as n on n.file_id = f.id
+    ), listed_words as materialized (
+        select w.no, d.word, l.likeness
+        from (select distinct n.word from listed as n) as d
+        cross join words as w
+        cross join lateral (select private.word_likeness(w.word, d.word) as likeness) as l
+        where l.likeness > 0
+    ),
+    -- of the caller's own, the files that have the rarest words
+    own_words as materialized (
+        select w.no, o.id as owner_id, s.word, s.likeness
+        from words as w
+        cross join unnest((scope).owner_ids) as o (id)
+        cross join lateral private.similar_words(o.id, w.word) as s
+        where not coalesce(v_is_small, false)
+    ), own_sizes as materialized (
+        select w.no, c.files, sum(c.files) over (order by c.files, w.no) as files_so_far
+        from words as w
+        cross join lateral (
+            select count(*) as files
+            from (
+                select 1
+                from own_words as m
+                inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+                where m.no = w.no
+                limit v_max_files + 1
+            ) as l
+        ) as c
+        where c.files > 0
+    ), own_files as materialized (
+        select distinct c.file_id
+        from own_sizes as s
+        cross join lateral (
+            select n.file_id
+            from own_words as m
+            inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+            where m.no = s.no
+                and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
+                and n.file_id not in (select h.id from hidden as h)
+            order by m.likeness desc
+            limit v_max_files
+        ) as c
+        where s.files_so_far <= v_max_files or s.files_so_far = s.files
+    ), found as materialized (
+        select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
+        from own_files as f
+        inner join private.name_words as n on n.file_id = f.file_id
+        inner join own_words as m on m.owner_id = n.owner_id and m.word = n.word
+        group by n.file_id, m.no
+        union all
+        select n.file_id, m.no, max(m.likeness * n.weight), max(n.length)
+        from listed as n
+        inner join listed_words as m on m.word = n.word
+        where n.file_id not in (select h.id from hidden as h)
+        group by n.file_id, m.no
+    ), rarity as materialized (
+        -- only what the caller can read counts
+        select w.no, 1 / (1 + ln(1 + coalesce(s.files, 0) + coalesce(l.files, 0)))::real as weight,
+            coalesce(s.files, l.files, 0) > 0 as is_known
+        from words as w
+        left join own_sizes as s on s.no = w.no
+        left join (
+            select m.no, count(distinct n.file_id) as files
+            from listed as n inner join listed_words as m on m.word = n.word
+            group by m.no
+        ) as l on l.no = w.no
+    ), shares as materialized (
+        -- a run counts as a whole or by its parts, whichever fits better
+        select
+            a.run, least(a.part, 1) as way, a.no, r.weight, r.is_known,
+            1 / count(*) over (partition by a.run, least(a.part, 1))::real as share
+        from asked as a
+        inner join rarity as r on r.no = a.no
+    ), total as (
+        select sum(r.weight) as weight
+        from (
+            select w.run, coalesce(max(w.weight) filter (where w.is_known), max(w.weight)) as weight
+            from (
+                select s.run, s.way, sum(s.share * s.weight) as weight, bool_or(s.is_known) as is_known
+                from shares as s
+                group by s.run, s.way
+            ) as w
+            group by w.run
+        ) as r
+    )
+    select r.file_id, (
+        sum(r.weight) / (select t.weight from total as t)
+        -- names that say little else come first
+        * (0.75 + 0.25 * least(1, sum(r.words) / max(r.length)))
+    )::real as score
+    from (
+        select w.file_id, w.run, max(w.weight) as weight, max(w.words) as words, max(w.length) as length
+        from (
+            select f.file_id, s.run, s.way, sum(s.share * s.weight * f.likeness) as weight, count(*) as words,
+                max(f.length) as length
+            from found as f
+            inner join shares as s on s.no = f.no
+            group by f.file_id, s.run, s.way
+        ) as w
+        group by w.file_id, w.run
+    ) as r
+    group by r.file_id
+    order by score desc, r.file_id
+    limit max_hits;
+end;
+$$;
+
+COMMENT ON FUNCTION private.search_names(query text, scope private.search_scope, max_hits integer) IS 'The files whose names or titles have words of the query, or words like them, at most max_hits. The score, 0 to 1, tells
+how much of the query they have; rare words count more, rare among what the caller can read. Callers test the files
+with is_readable once more.';
 
 CREATE FUNCTION private.search_options(options jsonb) RETURNS private.search_options
     LANGUAGE plpgsql IMMUTABLE
@@ -8814,6 +9079,38 @@ $$;
 
 COMMENT ON FUNCTION private.shares_something(user_id uuid, other_id uuid) IS 'Whether two people meet anywhere: in a group or workspace, or in what one of them or a third shares with the other.';
 
+CREATE FUNCTION private.similar_words(owner_id uuid, asked text) RETURNS TABLE(word text, likeness real)
+    LANGUAGE sql STABLE ROWS 10
+    SET search_path TO ''
+    AS $_$
+    select f.word, l.likeness
+    from (
+        select similar_words.asked as word
+        union
+        (
+            select k.word from private.name_keys as k
+            where k.owner_id = similar_words.owner_id
+                and k.key >= '=' || similar_words.asked and k.key < '=' || similar_words.asked || e'\U0010ffff'
+            limit 200
+        )
+        union
+        select k.word
+        from private.typo_keys(similar_words.asked) as t (key)
+        cross join lateral (
+            select n.word from private.name_keys as n
+            where n.owner_id = similar_words.owner_id and n.key = t.key
+            limit 1000
+        ) as k
+        where char_length(similar_words.asked) >= case when t.key like '$%' then 9 else 4 end
+    ) as f
+    cross join lateral (select private.word_likeness(similar_words.asked, f.word) as likeness) as l
+    where l.likeness > 0
+    order by l.likeness desc, f.word
+    limit 50;
+$_$;
+
+COMMENT ON FUNCTION private.similar_words(owner_id uuid, asked text) IS 'The words of an owner that are like the one asked for, at most 50, the asked one among them.';
+
 CREATE FUNCTION private.snippet(content text, query text, language text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -8837,6 +9134,42 @@ CREATE FUNCTION private.split_name(name text, OUT stem text, OUT extension text)
 $_$;
 
 COMMENT ON FUNCTION private.split_name(name text, OUT stem text, OUT extension text) IS 'A file name as stem and extension with its dot ("" when it has none).';
+
+CREATE FUNCTION private.split_words(phrase text) RETURNS TABLE(run integer, part integer, word text)
+    LANGUAGE sql IMMUTABLE ROWS 8
+    SET search_path TO ''
+    AS $$
+    with runs as (
+        select r.run, r.no::integer
+        from regexp_split_to_table(
+            -- scripts without spaces are words of their own
+            regexp_replace(
+                private.fold_words(split_words.phrase),
+                '([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)', ' \1 ', 'g'
+            ) collate pg_c_utf8,
+            -- the marks of other scripts belong to their letters
+            '[^[:alnum:]\u0001\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u1cff\u3099\u309a]+'
+        ) with ordinality as r (run, no)
+        where r.run <> ''
+    )
+    select r.no, 0, left(replace(r.run, e'\u0001', ''), 64)
+    from runs as r
+    where r.run !~ '^[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{3}'
+        and r.run <> e'\u0001'
+    union all
+    select r.no, p.no::integer, left(p.part, 64)
+    from runs as r
+    cross join lateral string_to_table(r.run, e'\u0001') with ordinality as p (part, no)
+    where strpos(r.run, e'\u0001') > 0 and p.part <> '' and r.run <> e'\u0001'
+    union all
+    select r.no, i, substr(r.run, i, 2)
+    from runs as r
+    cross join generate_series(1, char_length(r.run) - 1) as i
+    where r.run ~ '^[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{3}';
+$$;
+
+COMMENT ON FUNCTION private.split_words(phrase text) IS 'The words of a phrase: each run of letters and digits as a whole (part 0), and its parts where case or kind changes;
+of scripts without spaces, pairs of characters.';
 
 CREATE FUNCTION private.steerable_ids(ids uuid[]) RETURNS uuid[]
     LANGUAGE sql STABLE
@@ -8954,7 +9287,7 @@ begin
         last_run_at = now(), last_result = v_result, last_error = v_error,
         due_at = case
             -- these do a part at a time: again, after the others
-            when t.name in ('expire_trash', 'expire_versions', 'record_usage') and v_result > '0' then now()
+            when t.name in ('expire_trash', 'expire_versions', 'forget_names', 'record_usage') and v_result > '0' then now()
             else v_task.due_at + v_task.every * (1 + floor(
                 extract(epoch from now() - v_task.due_at) / extract(epoch from v_task.every)
             ))
@@ -9706,6 +10039,56 @@ $_$;
 COMMENT ON FUNCTION private.tg_nodes__broadcast() IS 'Tells who listens to a node or its folder. One statement sends at most 200 messages, whatever it changes: what is below
 a node that comes or goes is not told, and many nodes of one folder share a message.';
 
+CREATE FUNCTION private.tg_nodes__index_names() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_ids uuid[];
+begin
+    if tg_op = 'DELETE' then
+        perform private.remove_names(array(select g.id from gone as g where g.kind = 'file'));
+    elsif tg_op = 'INSERT' then
+        perform private.index_names(array(select m.id from made as m where m.kind = 'file'));
+    else
+        -- "except" looks each row up by hash, however many they are; mostly there is nothing
+        v_ids := array(
+            select c.id
+            from (
+                select m.id, m.owner_id from made as m where m.kind = 'file'
+                except all
+                select g.id, g.owner_id from gone as g
+            ) as c
+        );
+        if v_ids <> '{}' then
+            update private.name_words as w
+            set owner_id = n.owner_id
+            from public.nodes as n
+            where w.file_id = any(v_ids) and n.id = w.file_id and n.owner_id <> w.owner_id;
+            insert into private.forgotten_words (owner_id, word)
+            select distinct g.owner_id, w.word
+            from gone as g inner join private.name_words as w on w.file_id = g.id
+            where g.id = any(v_ids);
+            perform private.add_name_keys(v_ids);
+        end if;
+        v_ids := array(
+            select c.id
+            from (
+                select m.id, m.name, m.head_version_id from made as m where m.kind = 'file'
+                except all
+                select g.id, g.name, g.head_version_id from gone as g
+            ) as c
+        );
+        if v_ids <> '{}' then
+            perform private.index_names(v_ids);
+        end if;
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_nodes__index_names() IS 'Keeps the index of names as files are made, renamed, given to others, read and deleted; moves and the trash leave it.';
+
 CREATE FUNCTION private.tg_nodes__move_tags() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -9850,6 +10233,26 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_owners__copy_quota() IS 'Shows the personal owner''s quota in the profile.';
+
+CREATE FUNCTION private.tg_pages__index_names() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    -- a head that is read again; of others the title comes when they become the head
+    v_ids uuid[] := array(
+        select distinct n.id
+        from made as m inner join public.nodes as n on n.head_version_id = m.version_id
+    );
+begin
+    if v_ids <> '{}' then
+        perform private.index_names(v_ids);
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_pages__index_names() IS 'Takes the title anew when a file is read again.';
 
 CREATE FUNCTION private.tg_quota_ledger__refuse() RETURNS trigger
     LANGUAGE plpgsql
@@ -10260,6 +10663,20 @@ CREATE FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) RETUR
 
 COMMENT ON FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) IS 'An opaque cursor of a list that is ordered by time.';
 
+CREATE FUNCTION private.title_of(version_id uuid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- the first heading of the first page
+    select p.layout -> 'headings' -> 0 ->> 2
+    from public.pages as p
+    where p.version_id = title_of.version_id
+    order by p.page
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.title_of(version_id uuid) IS 'The title of a document: the first heading on its first page, or null.';
+
 CREATE FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -10522,6 +10939,24 @@ $$;
 
 COMMENT ON FUNCTION private.trash_trees(ids uuid[]) IS 'Puts these nodes and all below them into the trash, whoever asks; how many nodes. The caller has locked them.';
 
+CREATE FUNCTION private.typo_keys(word text) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE ROWS 10
+    SET search_path TO ''
+    AS $_$
+    select '^' || overlay(left(typo_keys.word, 5) placing '' from i for 1)
+    from generate_series(1, least(char_length(typo_keys.word), 5)) as i
+    where char_length(typo_keys.word) >= 3 and typo_keys.word !~ '\d'
+    union
+    select '^' || typo_keys.word
+    where char_length(typo_keys.word) in (3, 4) and typo_keys.word !~ '\d'
+    union
+    select '$' || overlay(right(typo_keys.word, 5) placing '' from i for 1)
+    from generate_series(1, 5) as i
+    where char_length(typo_keys.word) >= 7 and typo_keys.word !~ '\d';
+$_$;
+
+COMMENT ON FUNCTION private.typo_keys(word text) IS 'What a word has in common with those that are like it. A typo in a number makes another number.';
+
 CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -10764,6 +11199,42 @@ $$;
 
 COMMENT ON FUNCTION private.why_access("user" uuid, node uuid) IS 'Behind public.why_access.';
 
+CREATE FUNCTION private.word_likeness(asked text, word text) RETURNS real
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select case
+        when asked = word then 1
+        when starts_with(word, asked) and (char_length(asked) >= 3 or asked >= '぀')
+            then 0.9 * sqrt(char_length(asked)::real / char_length(word))
+        when char_length(asked) < 4 or asked ~ '\d' or word ~ '\d'
+            or abs(char_length(asked) - char_length(word)) > 2 then 0
+        else (
+            select case
+                when t.typos <= case when char_length(asked) < 9 then 1 else 2 end
+                    then 0.9 * (1 - t.typos::real / greatest(char_length(asked), char_length(word)))
+                else 0
+            end
+            from (
+                select case
+                    -- two letters in the wrong order are one typo
+                    when l.distance = 2 and char_length(asked) = char_length(word) and exists (
+                        select 1 from generate_series(1, char_length(asked) - 1) as i
+                        where overlay(
+                            asked placing reverse(substr(asked, i, 2)) from i for 2
+                        ) = word
+                    ) then 1
+                    else l.distance
+                end as typos
+                from (select extensions.levenshtein_less_equal(asked, word, 2) as distance) as l
+            ) as t
+        )
+    end;
+$$;
+
+COMMENT ON FUNCTION private.word_likeness(asked text, word text) IS 'How much a word is what was asked for: 1 the same, below 0.9 when it begins so or is mistyped (one typo from 4 letters
+on, two from 9 on), else 0.';
+
 CREATE FUNCTION private.word_pattern(word text, is_beginning boolean DEFAULT false) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -10782,6 +11253,27 @@ CREATE FUNCTION private.word_pattern(word text, is_beginning boolean DEFAULT fal
 $_$;
 
 COMMENT ON FUNCTION private.word_pattern(word text, is_beginning boolean) IS 'A regular expression for a folded word or phrase in folded text, not inside of longer words.';
+
+CREATE FUNCTION private.words_of_file(name text, title text) RETURNS TABLE(word text, weight real, length smallint)
+    LANGUAGE sql IMMUTABLE ROWS 8
+    SET search_path TO ''
+    AS $$
+    select
+        w.word, max(w.weight),
+        greatest(sum(bool_or(w.is_counted)::integer) over (), 1)::smallint
+    from private.split_name(words_of_file.name) as s
+    cross join lateral (
+        select n.word, 1::real as weight, n.part > 0 or count(*) over (partition by n.run) = 1 as is_counted
+        from private.split_words(s.stem) as n
+        union all
+        select t.word, 0.6, false from private.split_words(left(words_of_file.title, 300)) as t
+        union all
+        select e.word, 0.5, false from private.split_words(s.extension) as e
+    ) as w
+    group by w.word;
+$$;
+
+COMMENT ON FUNCTION private.words_of_file(name text, title text) IS 'What name_words has of a file, besides its ids.';
 
 CREATE FUNCTION private.working_level(user_id uuid, node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -11642,6 +12134,23 @@ CREATE TABLE private.chunk_vectors_1 (
 
 COMMENT ON TABLE private.chunk_vectors_1 IS 'Vectors of the space minilm-l6-v2.';
 
+CREATE TABLE private.forgotten_words (
+    owner_id uuid NOT NULL,
+    word text NOT NULL COLLATE pg_catalog."C",
+    id bigint NOT NULL
+);
+
+COMMENT ON TABLE private.forgotten_words IS 'Words that names have lost: private.forget_names removes their keys when no other name of the owner has them.';
+
+ALTER TABLE private.forgotten_words ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.forgotten_words_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE private.key_rotations (
     id bigint NOT NULL,
     link_id uuid,
@@ -11689,6 +12198,41 @@ CREATE TABLE private.link_grants (
 COMMENT ON TABLE private.link_grants IS 'What opening a link gives, by sha256: sent back in the header x-share-grant.';
 
 COMMENT ON COLUMN private.link_grants.user_id IS 'Who opened it, when somebody was signed in: their uploads end with it.';
+
+CREATE TABLE private.name_keys (
+    owner_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    word text NOT NULL COLLATE pg_catalog."C",
+    id bigint NOT NULL
+);
+
+COMMENT ON TABLE private.name_keys IS 'Which words an owner''s names have, by what a mistyped word has in common with them. Rows may be double, and may stay
+for a while when a word is gone: nobody who names a file waits for another.';
+
+COMMENT ON COLUMN private.name_keys.key IS '"=" and the word; "^" and its first five letters without one of them; "$" and its last five without one of them.';
+
+ALTER TABLE private.name_keys ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.name_keys_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE private.name_words (
+    file_id uuid NOT NULL,
+    word text NOT NULL COLLATE pg_catalog."C",
+    owner_id uuid NOT NULL,
+    weight real NOT NULL,
+    length smallint NOT NULL
+);
+
+COMMENT ON TABLE private.name_words IS 'The words of the names and titles of files, also of those in the trash. Triggers on nodes keep it.';
+
+COMMENT ON COLUMN private.name_words.weight IS '1 in the name, 0.6 in the title only, 0.5 as the extension.';
+
+COMMENT ON COLUMN private.name_words.length IS 'How many words the name has.';
 
 CREATE TABLE private.object_deletions (
     id bigint NOT NULL,
@@ -12014,6 +12558,9 @@ ALTER TABLE ONLY private.chunk_vectors
 ALTER TABLE ONLY private.chunk_vectors_1
     ADD CONSTRAINT chunk_vectors_1_pkey PRIMARY KEY (chunk_id, space_id);
 
+ALTER TABLE ONLY private.forgotten_words
+    ADD CONSTRAINT forgotten_words_pkey PRIMARY KEY (owner_id, word, id);
+
 ALTER TABLE ONLY private.key_rotations
     ADD CONSTRAINT key_rotations_pkey PRIMARY KEY (id);
 
@@ -12028,6 +12575,12 @@ ALTER TABLE ONLY private.link_secrets
 
 ALTER TABLE ONLY private.link_secrets
     ADD CONSTRAINT link_secrets_token_hash_key UNIQUE (token_hash);
+
+ALTER TABLE ONLY private.name_keys
+    ADD CONSTRAINT name_keys_pkey PRIMARY KEY (owner_id, key, word, id);
+
+ALTER TABLE ONLY private.name_words
+    ADD CONSTRAINT name_words_pkey PRIMARY KEY (file_id, word) INCLUDE (owner_id, weight, length);
 
 ALTER TABLE ONLY private.object_deletions
     ADD CONSTRAINT object_deletions_pkey PRIMARY KEY (id);
@@ -12187,6 +12740,8 @@ CREATE INDEX link_grants_expires_at_idx ON private.link_grants USING btree (expi
 CREATE INDEX link_grants_link_id_idx ON private.link_grants USING btree (link_id);
 
 CREATE INDEX link_grants_user_id_idx ON private.link_grants USING btree (user_id);
+
+CREATE INDEX name_words_owner_id_word_idx ON private.name_words USING btree (owner_id, word, file_id);
 
 CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING btree (run_after);
 
@@ -12394,6 +12949,14 @@ CREATE TRIGGER _500_release AFTER DELETE ON public.uploads REFERENCING OLD TABLE
 
 CREATE TRIGGER _510_move_tags AFTER UPDATE OF owner_id ON public.nodes FOR EACH ROW WHEN ((old.owner_id IS DISTINCT FROM new.owner_id)) EXECUTE FUNCTION private.tg_nodes__move_tags();
 
+CREATE TRIGGER _600_index_names AFTER INSERT ON public.pages REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_pages__index_names();
+
+CREATE TRIGGER _600_index_names_delete AFTER DELETE ON public.nodes REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__index_names();
+
+CREATE TRIGGER _600_index_names_insert AFTER INSERT ON public.nodes REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__index_names();
+
+CREATE TRIGGER _600_index_names_update AFTER UPDATE ON public.nodes REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION private.tg_nodes__index_names();
+
 CREATE TRIGGER _600_notify AFTER INSERT ON public.file_versions FOR EACH ROW WHEN ((new.no > 1)) EXECUTE FUNCTION private.tg_file_versions__notify();
 
 CREATE TRIGGER _600_notify AFTER INSERT OR DELETE ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg_group_members__notify();
@@ -12512,6 +13075,9 @@ ALTER TABLE private.chunk_vectors
 ALTER TABLE private.chunk_vectors
     ADD CONSTRAINT chunk_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.forgotten_words
+    ADD CONSTRAINT forgotten_words_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.key_rotations
     ADD CONSTRAINT key_rotations_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE SET NULL;
 
@@ -12526,6 +13092,9 @@ ALTER TABLE ONLY private.link_grants
 
 ALTER TABLE ONLY private.link_secrets
     ADD CONSTRAINT link_secrets_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.name_keys
+    ADD CONSTRAINT name_keys_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.owner_statistics
     ADD CONSTRAINT owner_statistics_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
@@ -12709,6 +13278,8 @@ ALTER TABLE private.chunk_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.chunk_vectors_1 ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.forgotten_words ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.key_rotations ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.link_events ENABLE ROW LEVEL SECURITY;
@@ -12716,6 +13287,10 @@ ALTER TABLE private.link_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.link_grants ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.link_secrets ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.name_keys ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.name_words ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.object_deletions ENABLE ROW LEVEL SECURITY;
 
@@ -12886,6 +13461,8 @@ GRANT ALL ON FUNCTION private.add_comment(node uuid, body text, reply_to uuid, m
 REVOKE ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO anon;
 GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.add_name_keys(file_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
 
@@ -13167,7 +13744,11 @@ GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_w
 
 REVOKE ALL ON FUNCTION private.fold(content text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.fold_words(phrase text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.forget_names(max_words integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
 
@@ -13220,6 +13801,8 @@ GRANT ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space t
 GRANT ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.index_chunks(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.index_names(file_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.insert_audit(action text, node_id uuid, owner_id uuid, before jsonb, after jsonb, details jsonb, on_behalf_of uuid, link_id uuid) FROM PUBLIC;
 
@@ -13578,6 +14161,8 @@ REVOKE ALL ON FUNCTION private.remove_group_member(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.remove_group_member(id uuid) TO anon;
 GRANT ALL ON FUNCTION private.remove_group_member(id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.remove_names(file_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.remove_workspace_member(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.remove_workspace_member(id uuid) TO anon;
 GRANT ALL ON FUNCTION private.remove_workspace_member(id uuid) TO authenticated;
@@ -13688,6 +14273,8 @@ REVOKE ALL ON FUNCTION private.search_dense(space_id smallint, embedding extensi
 
 REVOKE ALL ON FUNCTION private.search_keyword(query text, scope private.search_scope, max_hits integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.search_names(query text, scope private.search_scope, max_hits integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.search_options(options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_scope(filters jsonb) FROM PUBLIC;
@@ -13740,9 +14327,13 @@ REVOKE ALL ON FUNCTION private.shares_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.shares_something(user_id uuid, other_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.split_name(name text, OUT stem text, OUT extension text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.split_words(phrase text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.steerable_ids(ids uuid[]) FROM PUBLIC;
 
@@ -13806,6 +14397,8 @@ REVOKE ALL ON FUNCTION private.tg_nodes__audit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_nodes__broadcast() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_nodes__index_names() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_nodes__move_tags() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_notifications__broadcast() FROM PUBLIC;
@@ -13821,6 +14414,8 @@ REVOKE ALL ON FUNCTION private.tg_objects__guard_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_owners__broadcast() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_pages__index_names() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
 
@@ -13856,6 +14451,8 @@ REVOKE ALL ON FUNCTION private.tg_workspace_members__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.title_of(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.transfer_index(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
@@ -13871,6 +14468,8 @@ REVOKE ALL ON FUNCTION private.trash_place(node public.nodes) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.trash_roots(page_size integer, before_at timestamp with time zone, before_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.trash_trees(ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.typo_keys(word text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
 
@@ -13900,7 +14499,11 @@ REVOKE ALL ON FUNCTION private.why_access("user" uuid, node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO anon;
 GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.word_likeness(asked text, word text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.word_pattern(word text, is_beginning boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.words_of_file(name text, title text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.working_level(user_id uuid, node public.nodes) FROM PUBLIC;
 
