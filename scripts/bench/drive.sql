@@ -83,6 +83,7 @@ insert into private.chunk_vectors (space_id, owner_id, file_id, chunk_id, embedd
 select (select s.id from public.embedding_spaces as s where s.name = 'bench'), c.owner_id, c.file_id, c.id, v.embedding
 from bench_chunks as c
 inner join bench_vectors as v on v.no = c.vector;
+select private.repack_vectors(s.id) from public.embedding_spaces as s where s.name = 'bench';
 
 update public.owners as o
 set storage_used = u.used

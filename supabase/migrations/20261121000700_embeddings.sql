@@ -23,14 +23,44 @@ create table private.chunk_vectors (
     primary key (chunk_id, space_id)
 ) partition by list (space_id);
 comment on table private.chunk_vectors is
-'The vectors that search reads: chunks of head versions, unit length, one partition a space.';
+'The vectors in service: chunks of head versions, unit length, one partition a space.';
 create index chunk_vectors_file_id_idx on private.chunk_vectors (file_id);
 alter table private.chunk_vectors enable row level security;
+
+-- Exact search takes one page a step instead of one vector: about 2.5 times as fast as a covering index of single
+-- vectors, in less space, for vectors of any width, and without the visibility map, which others' writes clear.
+create table private.vector_blocks (
+    space_id smallint not null references public.embedding_spaces on delete cascade,
+    owner_id uuid not null,
+    file_id uuid not null,
+    id bigint generated always as identity,
+    chunk_ids uuid[] not null,
+    embeddings extensions.halfvec[] not null,
+    primary key (owner_id, file_id, id, space_id),
+    check (cardinality(chunk_ids) = cardinality(embeddings))
+) partition by list (space_id);
+comment on table private.vector_blocks is
+'What exact search reads: chunk_vectors once more, as many vectors of one file in a row as fit a page.
+Written only by the triggers of chunk_vectors.';
+comment on column private.vector_blocks.chunk_ids is 'Ascending, so that of equal distances the first is the first.';
+comment on column private.vector_blocks.embeddings is 'Of the chunks in chunk_ids, in the same order.';
+alter table private.vector_blocks enable row level security;
+
+create function private.block_size(dimension integer) returns integer
+language sql immutable parallel safe
+return greatest(1, least(16, 8000 / (2 * dimension + 24)));
+comment on function private.block_size(integer) is
+'How many vectors a row of vector_blocks holds: half precision and a chunk id each, in a page of 8 KiB; at most 16.';
 
 create function private.vector_table(space_id smallint) returns text
 language sql immutable parallel safe
 return 'chunk_vectors_' || space_id;
 comment on function private.vector_table(smallint) is 'Name of the partition of chunk_vectors that holds a space.';
+
+create function private.block_table(space_id smallint) returns text
+language sql immutable parallel safe
+return 'vector_blocks_' || space_id;
+comment on function private.block_table(smallint) is 'Name of the partition of vector_blocks that holds a space.';
 
 create function private.create_space(
     name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer
@@ -56,17 +86,120 @@ begin
     execute format(
         'alter table private.%I add check (extensions.vector_dims(embedding) = %s)', v_table, dimension
     );
-    if dimension <= 1200 then
-        -- covering: a scan of one owner's range scores without touching the table; wider ones do not fit a page's third
-        execute format('create index on private.%I (owner_id, file_id) include (chunk_id, embedding)', v_table);
-    else
-        execute format('create index on private.%I (owner_id, file_id) include (chunk_id)', v_table);
+    v_table := private.block_table(v_id);
+    execute format('create table private.%I partition of private.vector_blocks for values in (%s)', v_table, v_id);
+    execute format('comment on table private.%I is %L', v_table, format('Blocks of vectors of the space %s.', name));
+    execute format('alter table private.%I enable row level security', v_table);
+    -- in the row itself: a vector that has to be fetched from elsewhere takes longer to fetch than to score
+    if 2 * dimension + 24 <= 8000 then
+        execute format('alter table private.%I set (toast_tuple_target = 8160)', v_table);
+        execute format('alter table private.%I alter embeddings set storage plain', v_table);
     end if;
     return v_id;
 end;
 $$;
 comment on function private.create_space(text, text, text, integer, text, text, integer) is
-'Registers an embedding space and makes its partition; returns its id.';
+'Registers an embedding space and makes its partitions; returns its id.';
+
+create function private.packing(source text) returns text
+language sql immutable
+set search_path = ''
+as $$
+    select format(
+        $statement$
+            insert into private.vector_blocks (space_id, owner_id, file_id, chunk_ids, embeddings)
+            select
+                v.space_id, v.owner_id, v.file_id,
+                array_agg(v.chunk_id order by v.chunk_id), array_agg(v.embedding order by v.chunk_id)
+            from (
+                select
+                    s.*,
+                    (row_number() over (partition by s.space_id, s.owner_id, s.file_id order by s.chunk_id) - 1)
+                    / private.block_size(extensions.vector_dims(s.embedding)) as block
+                from %s as s
+            ) as v
+            group by v.space_id, v.owner_id, v.file_id, v.block
+        $statement$,
+        source
+    );
+$$;
+comment on function private.packing(text) is
+'The statement that packs vectors of a source, with the columns of chunk_vectors, into new blocks.';
+
+create function private.tg_chunk_vectors__pack() returns trigger
+language plpgsql volatile
+security definer -- runs for whoever adds, moves or deletes
+set search_path = ''
+as $$
+declare
+    v_gone record;
+begin
+    if tg_op <> 'INSERT' then
+        for v_gone in
+            select r.space_id, r.owner_id, r.file_id, array_agg(r.chunk_id) as chunk_ids
+            from removed as r
+            group by r.space_id, r.owner_id, r.file_id
+            order by r.space_id, r.owner_id, r.file_id
+        loop
+            -- "unnest", so that the ids are hashed: a file may have thousands
+            delete from private.vector_blocks as b
+            where b.space_id = v_gone.space_id and b.owner_id = v_gone.owner_id and b.file_id = v_gone.file_id
+                and not exists (
+                    select 1 from unnest(b.chunk_ids) as c (id) where c.id not in (select unnest(v_gone.chunk_ids))
+                );
+            -- in place, so that of two who each take a chunk out of one block neither undoes the other's
+            update private.vector_blocks as b
+            set (chunk_ids, embeddings) = (
+                select
+                    coalesce(array_agg(c.id order by c.id), '{}'),
+                    coalesce(array_agg(c.embedding order by c.id), '{}')
+                from unnest(b.chunk_ids, b.embeddings) as c (id, embedding)
+                where c.id not in (select unnest(v_gone.chunk_ids))
+            )
+            where b.space_id = v_gone.space_id and b.owner_id = v_gone.owner_id and b.file_id = v_gone.file_id
+                and exists (
+                    select 1 from unnest(b.chunk_ids) as c (id) where c.id in (select unnest(v_gone.chunk_ids))
+                );
+        end loop;
+    end if;
+    if tg_op <> 'DELETE' then
+        execute private.packing('added');
+    end if;
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_chunk_vectors__pack() is
+'Keeps the blocks equal to the vectors in service, whatever inserts, moves or deletes, cascades included.';
+
+create trigger _500_pack_inserted
+after insert on private.chunk_vectors
+referencing new table as added
+for each statement execute function private.tg_chunk_vectors__pack();
+
+create trigger _500_pack_updated
+after update on private.chunk_vectors
+referencing old table as removed new table as added
+for each statement execute function private.tg_chunk_vectors__pack();
+
+create trigger _500_pack_deleted
+after delete on private.chunk_vectors
+referencing old table as removed
+for each statement execute function private.tg_chunk_vectors__pack();
+
+create function private.repack_vectors(space_id smallint) returns void
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    lock table private.chunk_vectors in share row exclusive mode; -- what is added meanwhile would be packed twice
+    execute format('truncate private.%I', private.block_table(space_id));
+    execute private.packing(format('private.%I', private.vector_table(space_id)));
+end;
+$$;
+comment on function private.repack_vectors(smallint) is
+'Packs all vectors of a space anew: after they were loaded with triggers off, or in very small statements.
+Nothing is added or removed, and exact search waits, until it is done.';
 
 select private.create_space(
     'minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', '53aa51172d14', 384, 'text', 'active', 256

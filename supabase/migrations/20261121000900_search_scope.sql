@@ -158,20 +158,36 @@ as $$
 $$;
 comment on function private.passes_chunk_filters(uuid, private.search_scope) is 'Language and page filters.';
 
-create function private.scope_clause(scope private.search_scope) returns text
+create function private.has_chunk_filters(scope private.search_scope) returns boolean
+language sql immutable
+set search_path = ''
+return num_nonnulls((scope).languages, (scope).page_from, (scope).page_to) > 0;
+comment on function private.has_chunk_filters(private.search_scope) is
+'Whether chunks must pass passes_chunk_filters.';
+
+create function private.file_clause(scope private.search_scope) returns text
 language sql immutable
 set search_path = ''
 as $$
     select concat(
         case when (scope).file_ids is not null then ' and t.file_id = any($3)' end,
-        case when cardinality((scope).hidden_file_ids) > 0 then ' and not t.file_id = any($4)' end,
-        case when num_nonnulls((scope).languages, (scope).page_from, (scope).page_to) > 0
-            then ' and private.passes_chunk_filters(t.chunk_id, $5)' end
+        case when cardinality((scope).hidden_file_ids) > 0 then ' and not t.file_id = any($4)' end
     );
 $$;
+comment on function private.file_clause(private.search_scope) is
+'The conditions of a scope on the file of a serving table t, as constant SQL text; only those that are needed, so that
+each plan uses its index. Parameters: $3 file_ids, $4 hidden_file_ids.';
+
+create function private.scope_clause(scope private.search_scope) returns text
+language sql immutable
+set search_path = ''
+as $$
+    select private.file_clause(scope)
+        || case when private.has_chunk_filters(scope)
+            then ' and private.passes_chunk_filters(t.chunk_id, $5)' else '' end;
+$$;
 comment on function private.scope_clause(private.search_scope) is
-'The conditions of a scope on a serving table t, as constant SQL text; only those that are needed, so that each plan
-uses its index. Parameters: $3 file_ids, $4 hidden_file_ids, $5 the scope.';
+'file_clause, and the filters on chunks. Parameter: $5 the scope.';
 
 create function private.freshness(scope private.search_scope) returns jsonb
 language sql stable

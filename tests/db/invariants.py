@@ -90,8 +90,35 @@ where not exists (
 )
 """
 
-# chunks of head versions that only one leg finds, although their ingestion has ended well
-UNSERVED = """
+# blocks that do not hold exactly the vectors in service
+_UNPACKED = """
+select 'block', coalesce(v.chunk_id, b.chunk_id)::text
+from private.chunk_vectors as v
+full join (
+    select b.space_id, b.owner_id, b.file_id, c.chunk_id, c.embedding
+    from private.vector_blocks as b
+    cross join lateral unnest(b.chunk_ids, b.embeddings) as c (chunk_id, embedding)
+) as b
+    on b.space_id = v.space_id and b.chunk_id = v.chunk_id
+where (v.owner_id, v.file_id) is distinct from (b.owner_id, b.file_id)
+    or v.embedding::text is distinct from b.embedding::text
+union all
+select 'order', b.id::text
+from private.vector_blocks as b
+where b.chunk_ids <> array(select c from unnest(b.chunk_ids) as c order by c)
+    or cardinality(b.chunk_ids) > private.block_size(extensions.vector_dims(b.embeddings[1]))
+union all
+select 'twice', c.chunk_id::text
+from private.vector_blocks as b
+cross join lateral unnest(b.chunk_ids) as c (chunk_id)
+group by b.space_id, c.chunk_id
+having count(*) > 1
+"""
+
+# and chunks of head versions that only one leg finds, although their ingestion has ended well
+UNSERVED = f"""
+{_UNPACKED}
+union all
 select 'chunk', c.id::text
 from public.nodes as n
 inner join public.file_versions as f on f.id = n.head_version_id and f.status = 'ready'

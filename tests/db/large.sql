@@ -74,6 +74,7 @@ insert into private.chunk_vectors (space_id, owner_id, file_id, chunk_id, embedd
 select 1, t.owner_id, t.file_id, t.chunk_id, v.embedding
 from texts as t
 inner join vectors as v on v.no = t.vector;
+select private.repack_vectors(1::smallint);
 insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
 select t.owner_id, 1, sha256(t.chunk_id::text::bytea), v.embedding
 from texts as t
@@ -93,5 +94,5 @@ group by owner_id;
 
 analyze public.nodes, public.file_versions, public.chunks, public.pages, public.uploads,
 public.ingest_jobs, public.owners, public.user_profiles, private.blobs, private.chunk_terms,
-private.chunk_vectors, private.text_vectors, private.owner_terms, private.owner_statistics,
+private.chunk_vectors, private.vector_blocks, private.text_vectors, private.owner_terms, private.owner_statistics,
 storage.objects;
