@@ -728,6 +728,18 @@ $$;
 
 COMMENT ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) IS 'Behind public.begin_upload.';
 
+CREATE FUNCTION private.block_size(dimension integer) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN GREATEST(1, LEAST(16, (8000 / ((2 * dimension) + 24))));
+
+COMMENT ON FUNCTION private.block_size(dimension integer) IS 'How many vectors a row of vector_blocks holds: half precision and a chunk id each, in a page of 8 KiB; at most 16.';
+
+CREATE FUNCTION private.block_table(space_id smallint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ('vector_blocks_'::text || space_id);
+
+COMMENT ON FUNCTION private.block_table(space_id smallint) IS 'Name of the partition of vector_blocks that holds a space.';
+
 CREATE FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) RETURNS extensions.sparsevec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -2381,17 +2393,20 @@ begin
     execute format(
         'alter table private.%I add check (extensions.vector_dims(embedding) = %s)', v_table, dimension
     );
-    if dimension <= 1200 then
-        -- covering: a scan of one owner's range scores without touching the table; wider ones do not fit a page's third
-        execute format('create index on private.%I (owner_id, file_id) include (chunk_id, embedding)', v_table);
-    else
-        execute format('create index on private.%I (owner_id, file_id) include (chunk_id)', v_table);
+    v_table := private.block_table(v_id);
+    execute format('create table private.%I partition of private.vector_blocks for values in (%s)', v_table, v_id);
+    execute format('comment on table private.%I is %L', v_table, format('Blocks of vectors of the space %s.', name));
+    execute format('alter table private.%I enable row level security', v_table);
+    -- in the row itself: a vector that has to be fetched from elsewhere takes longer to fetch than to score
+    if 2 * dimension + 24 <= 8000 then
+        execute format('alter table private.%I set (toast_tuple_target = 8160)', v_table);
+        execute format('alter table private.%I alter embeddings set storage plain', v_table);
     end if;
     return v_id;
 end;
 $$;
 
-COMMENT ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) IS 'Registers an embedding space and makes its partition; returns its id.';
+COMMENT ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) IS 'Registers an embedding space and makes its partitions; returns its id.';
 
 CREATE FUNCTION private.create_workspace(name text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2964,6 +2979,19 @@ $$;
 
 COMMENT ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) IS 'Records an error. Terminal (the file''s own fault): failed at once, no attempt counted. Otherwise queued again after
 base * 2^attempts seconds, dead after the last attempt. Returns the new state.';
+
+CREATE FUNCTION private.file_clause(scope private.search_scope) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    select concat(
+        case when (scope).file_ids is not null then ' and t.file_id = any($3)' end,
+        case when cardinality((scope).hidden_file_ids) > 0 then ' and not t.file_id = any($4)' end
+    );
+$_$;
+
+COMMENT ON FUNCTION private.file_clause(scope private.search_scope) IS 'The conditions of a scope on the file of a serving table t, as constant SQL text; only those that are needed, so that
+each plan uses its index. Parameters: $3 file_ids, $4 hidden_file_ids.';
 
 CREATE FUNCTION private.file_details(file_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3671,6 +3699,13 @@ CREATE FUNCTION private.group_member_json(member public.group_members) RETURNS j
 $$;
 
 COMMENT ON FUNCTION private.group_member_json(member public.group_members) IS 'A row of group_members as clients get it.';
+
+CREATE FUNCTION private.has_chunk_filters(scope private.search_scope) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    RETURN (num_nonnulls((scope).languages, (scope).page_from, (scope).page_to) > 0);
+
+COMMENT ON FUNCTION private.has_chunk_filters(scope private.search_scope) IS 'Whether chunks must pass passes_chunk_filters.';
 
 CREATE FUNCTION private.has_permission(permission text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -5143,6 +5178,56 @@ CREATE FUNCTION private.name_key(name text) RETURNS text
 
 COMMENT ON FUNCTION private.name_key(name text) IS 'Siblings may not share it: case and Unicode composition folded.';
 
+CREATE FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    -- The blocks with the nearest vectors, then their vectors: a block is among the first n when one of its vectors is.
+    -- Of equal products the smallest chunk id counts, in both steps, so that the result is exactly the n first.
+    -- Filters on chunks are asked in the order of the result, until enough have passed.
+    -- "offset 0" keeps steps apart: each product is computed once, and no filter moves inwards.
+    select format(
+        case when has_chunk_filters then
+            $statement$
+                select c.chunk_id, (-c.product)::real as score
+                from (
+                    select u.chunk_id, u.product
+                    from (select t.chunk_ids, %1$s from %2$s offset 0) as b
+                    cross join lateral unnest(b.chunk_ids, array[%3$s]) as u (chunk_id, product)
+                    where u.product is not null and ($6 is null or -u.product >= $6)
+                    order by u.product, u.chunk_id
+                    offset 0
+                ) as c
+                where private.passes_chunk_filters(c.chunk_id, $5)
+                order by c.product, c.chunk_id
+                limit $7
+            $statement$
+        else
+            $statement$
+                select u.chunk_id, (-u.product)::real as score
+                from (
+                    select b.*
+                    from (select t.chunk_ids, %1$s from %2$s offset 0) as b
+                    order by least(%3$s), case least(%3$s) %4$s end
+                    limit $7
+                ) as b
+                cross join lateral unnest(b.chunk_ids, array[%3$s]) as u (chunk_id, product)
+                where u.product is not null and ($6 is null or -u.product >= $6)
+                order by u.product, u.chunk_id
+                limit $7
+            $statement$
+        end,
+        string_agg(format('t.embeddings[%1$s] operator(extensions.<#>) $2 as p%1$s', i), ', ' order by i),
+        source,
+        string_agg(format('b.p%s', i), ', ' order by i),
+        string_agg(format('when b.p%1$s then b.chunk_ids[%1$s]', i), ' ' order by i)
+    )
+    from generate_series(1, block_size) as i;
+$_$;
+
+COMMENT ON FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) IS 'A query for the nearest chunks among the blocks t of a source. Parameters: $2 the vector, $5 the scope, $6 the least
+cosine or null, $7 how many; the others are the source''s.';
+
 CREATE FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) RETURNS uuid[]
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -5474,6 +5559,31 @@ CREATE FUNCTION private.owner_level(user_id uuid, owner_id uuid) RETURNS text
 $$;
 
 COMMENT ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) IS 'A user''s level on all that an owner has: owner of their own, the member''s level in a workspace, else null.';
+
+CREATE FUNCTION private.packing(source text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    select format(
+        $statement$
+            insert into private.vector_blocks (space_id, owner_id, file_id, chunk_ids, embeddings)
+            select
+                v.space_id, v.owner_id, v.file_id,
+                array_agg(v.chunk_id order by v.chunk_id), array_agg(v.embedding order by v.chunk_id)
+            from (
+                select
+                    s.*,
+                    (row_number() over (partition by s.space_id, s.owner_id, s.file_id order by s.chunk_id) - 1)
+                    / private.block_size(extensions.vector_dims(s.embedding)) as block
+                from %s as s
+            ) as v
+            group by v.space_id, v.owner_id, v.file_id, v.block
+        $statement$,
+        source
+    );
+$_$;
+
+COMMENT ON FUNCTION private.packing(source text) IS 'The statement that packs vectors of a source, with the columns of chunk_vectors, into new blocks.';
 
 CREATE FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -7350,6 +7460,20 @@ $$;
 
 COMMENT ON FUNCTION private.renew_weights(owner_id uuid) IS 'Computes an owner''s weights anew when the average length has moved by more than a fifth since they were computed.';
 
+CREATE FUNCTION private.repack_vectors(space_id smallint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    lock table private.chunk_vectors in share row exclusive mode; -- what is added meanwhile would be packed twice
+    execute format('truncate private.%I', private.block_table(space_id));
+    execute private.packing(format('private.%I', private.vector_table(space_id)));
+end;
+$$;
+
+COMMENT ON FUNCTION private.repack_vectors(space_id smallint) IS 'Packs all vectors of a space anew: after they were loaded with triggers off, or in very small statements.
+Nothing is added or removed, and exact search waits, until it is done.';
+
 CREATE FUNCTION private.request_header(name text, max_length integer) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -8240,16 +8364,12 @@ CREATE FUNCTION private.scope_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $_$
-    select concat(
-        case when (scope).file_ids is not null then ' and t.file_id = any($3)' end,
-        case when cardinality((scope).hidden_file_ids) > 0 then ' and not t.file_id = any($4)' end,
-        case when num_nonnulls((scope).languages, (scope).page_from, (scope).page_to) > 0
-            then ' and private.passes_chunk_filters(t.chunk_id, $5)' end
-    );
+    select private.file_clause(scope)
+        || case when private.has_chunk_filters(scope)
+            then ' and private.passes_chunk_filters(t.chunk_id, $5)' else '' end;
 $_$;
 
-COMMENT ON FUNCTION private.scope_clause(scope private.search_scope) IS 'The conditions of a scope on a serving table t, as constant SQL text; only those that are needed, so that each plan
-uses its index. Parameters: $3 file_ids, $4 hidden_file_ids, $5 the scope.';
+COMMENT ON FUNCTION private.scope_clause(scope private.search_scope) IS 'file_clause, and the filters on chunks. Parameter: $5 the scope.';
 
 CREATE FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) RETURNS TABLE(chunk_id uuid, score real)
     LANGUAGE plpgsql STABLE
@@ -8259,41 +8379,32 @@ CREATE FUNCTION private.search_dense(space_id smallint, embedding extensions.hal
     SET max_parallel_workers_per_gather TO '0'
     AS $_$
 declare
-    -- "offset 0": exact, and each product computed once; the vectors have unit length, so it is the cosine
-    v_statement text := $statement$
-        select p.chunk_id, (-p.product)::real as score
-        from (
-            select t.chunk_id, t.embedding operator(extensions.<#>) $2 as product
-            from %s %s
-            offset 0
-        ) as p
-        where $6 is null or -p.product >= $6
-        order by p.product, p.chunk_id
-        limit %s
-    $statement$;
-    v_query extensions.halfvec := extensions.l2_normalize(embedding);
-    -- the partition by name: through its parent the condition on space_id would rule out an index-only scan
-    v_table text := format('private.%I', private.vector_table(space_id));
+    v_query extensions.halfvec := extensions.l2_normalize(embedding); -- as are the vectors: the product is the cosine
+    v_block_size integer := private.block_size(extensions.vector_dims(embedding));
+    v_has_chunk_filters boolean := private.has_chunk_filters(scope);
+    v_clause text := private.file_clause(scope);
+    v_table text := format('private.%I', private.block_table(space_id));
 begin
     if cardinality((scope).owner_ids) > 0 then
-        return query execute format(
-            v_statement,
-            format('%s as t where t.owner_id = any($1)', v_table), private.scope_clause(scope), max_hits
-        ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold;
+        return query execute private.nearest_statement(
+            v_block_size, format('%s as t where t.owner_id = any($1) %s', v_table, v_clause), v_has_chunk_filters
+        ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits;
     end if;
     if cardinality((scope).shared_file_ids) > 0 then
-        return query execute format(
-            v_statement,
+        return query execute private.nearest_statement(
+            v_block_size,
             format(
-                $from$
-                    unnest($1, $7) as f (file_id, owner_id)
-                    inner join %s as t on t.owner_id = f.owner_id and t.file_id = f.file_id
-                    where true
-                $from$,
-                v_table
+                $source$
+                    unnest($1, $8) as f (file_id, owner_id)
+                    cross join lateral (
+                        select b.* from %s as b where b.owner_id = f.owner_id and b.file_id = f.file_id offset 0
+                    ) as t
+                    where true %s
+                $source$,
+                v_table, v_clause
             ),
-            private.scope_clause(scope), max_hits
-        ) using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold,
+            v_has_chunk_filters
+        ) using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits,
             (scope).shared_owner_ids;
     end if;
 end;
@@ -9640,6 +9751,50 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_chunk_terms__count() IS 'Keeps the statistics equal to what is in service, whatever inserts or deletes, cascades included.';
+
+CREATE FUNCTION private.tg_chunk_vectors__pack() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_gone record;
+begin
+    if tg_op <> 'INSERT' then
+        for v_gone in
+            select r.space_id, r.owner_id, r.file_id, array_agg(r.chunk_id) as chunk_ids
+            from removed as r
+            group by r.space_id, r.owner_id, r.file_id
+            order by r.space_id, r.owner_id, r.file_id
+        loop
+            -- "unnest", so that the ids are hashed: a file may have thousands
+            delete from private.vector_blocks as b
+            where b.space_id = v_gone.space_id and b.owner_id = v_gone.owner_id and b.file_id = v_gone.file_id
+                and not exists (
+                    select 1 from unnest(b.chunk_ids) as c (id) where c.id not in (select unnest(v_gone.chunk_ids))
+                );
+            -- in place, so that of two who each take a chunk out of one block neither undoes the other's
+            update private.vector_blocks as b
+            set (chunk_ids, embeddings) = (
+                select
+                    coalesce(array_agg(c.id order by c.id), '{}'),
+                    coalesce(array_agg(c.embedding order by c.id), '{}')
+                from unnest(b.chunk_ids, b.embeddings) as c (id, embedding)
+                where c.id not in (select unnest(v_gone.chunk_ids))
+            )
+            where b.space_id = v_gone.space_id and b.owner_id = v_gone.owner_id and b.file_id = v_gone.file_id
+                and exists (
+                    select 1 from unnest(b.chunk_ids) as c (id) where c.id in (select unnest(v_gone.chunk_ids))
+                );
+        end loop;
+    end if;
+    if tg_op <> 'DELETE' then
+        execute private.packing('added');
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_chunk_vectors__pack() IS 'Keeps the blocks equal to the vectors in service, whatever inserts, moves or deletes, cascades included.';
 
 CREATE FUNCTION private.tg_comments__broadcast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -12121,7 +12276,7 @@ CREATE TABLE private.chunk_vectors (
 )
 PARTITION BY LIST (space_id);
 
-COMMENT ON TABLE private.chunk_vectors IS 'The vectors that search reads: chunks of head versions, unit length, one partition a space.';
+COMMENT ON TABLE private.chunk_vectors IS 'The vectors in service: chunks of head versions, unit length, one partition a space.';
 
 CREATE TABLE private.chunk_vectors_1 (
     space_id smallint CONSTRAINT chunk_vectors_space_id_not_null NOT NULL,
@@ -12336,6 +12491,47 @@ CREATE TABLE private.text_vectors (
 
 COMMENT ON TABLE private.text_vectors IS 'Every vector ever computed for an owner''s text, by content. Per owner, so that a hash tells nobody about others.';
 
+CREATE TABLE private.vector_blocks (
+    space_id smallint NOT NULL,
+    owner_id uuid NOT NULL,
+    file_id uuid NOT NULL,
+    id bigint NOT NULL,
+    chunk_ids uuid[] NOT NULL,
+    embeddings extensions.halfvec[] NOT NULL,
+    CONSTRAINT vector_blocks_check CHECK ((cardinality(chunk_ids) = cardinality(embeddings)))
+)
+PARTITION BY LIST (space_id);
+
+COMMENT ON TABLE private.vector_blocks IS 'What exact search reads: chunk_vectors once more, as many vectors of one file in a row as fit a page.
+Written only by the triggers of chunk_vectors.';
+
+COMMENT ON COLUMN private.vector_blocks.chunk_ids IS 'Ascending, so that of equal distances the first is the first.';
+
+COMMENT ON COLUMN private.vector_blocks.embeddings IS 'Of the chunks in chunk_ids, in the same order.';
+
+CREATE TABLE private.vector_blocks_1 (
+    space_id smallint CONSTRAINT vector_blocks_space_id_not_null NOT NULL,
+    owner_id uuid CONSTRAINT vector_blocks_owner_id_not_null NOT NULL,
+    file_id uuid CONSTRAINT vector_blocks_file_id_not_null NOT NULL,
+    id bigint CONSTRAINT vector_blocks_id_not_null NOT NULL,
+    chunk_ids uuid[] CONSTRAINT vector_blocks_chunk_ids_not_null NOT NULL,
+    embeddings extensions.halfvec[] CONSTRAINT vector_blocks_embeddings_not_null NOT NULL,
+    CONSTRAINT vector_blocks_check CHECK ((cardinality(chunk_ids) = cardinality(embeddings)))
+)
+WITH (toast_tuple_target='8160');
+ALTER TABLE ONLY private.vector_blocks_1 ALTER COLUMN embeddings SET STORAGE PLAIN;
+
+COMMENT ON TABLE private.vector_blocks_1 IS 'Blocks of vectors of the space minilm-l6-v2.';
+
+ALTER TABLE private.vector_blocks ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.vector_blocks_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.audit_logs (
     id bigint NOT NULL,
     at timestamp with time zone DEFAULT now() NOT NULL,
@@ -12546,6 +12742,8 @@ COMMENT ON TABLE public.usage_daily IS 'What each owner stored on each day, in b
 
 ALTER TABLE ONLY private.chunk_vectors ATTACH PARTITION private.chunk_vectors_1 FOR VALUES IN ('1');
 
+ALTER TABLE ONLY private.vector_blocks ATTACH PARTITION private.vector_blocks_1 FOR VALUES IN ('1');
+
 ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_pkey PRIMARY KEY (id);
 
@@ -12608,6 +12806,12 @@ ALTER TABLE ONLY private.tasks
 
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_pkey PRIMARY KEY (owner_id, space_id, text_hash);
+
+ALTER TABLE ONLY private.vector_blocks
+    ADD CONSTRAINT vector_blocks_pkey PRIMARY KEY (owner_id, file_id, id, space_id);
+
+ALTER TABLE ONLY private.vector_blocks_1
+    ADD CONSTRAINT vector_blocks_1_pkey PRIMARY KEY (owner_id, file_id, id, space_id);
 
 ALTER TABLE ONLY public.audit_logs
     ADD CONSTRAINT audit_logs_pkey PRIMARY KEY (id);
@@ -12722,8 +12926,6 @@ CREATE INDEX chunk_terms_owner_id_file_id_idx ON private.chunk_terms USING btree
 CREATE INDEX chunk_vectors_file_id_idx ON ONLY private.chunk_vectors USING btree (file_id);
 
 CREATE INDEX chunk_vectors_1_file_id_idx ON private.chunk_vectors_1 USING btree (file_id);
-
-CREATE INDEX chunk_vectors_1_owner_id_file_id_chunk_id_embedding_idx ON private.chunk_vectors_1 USING btree (owner_id, file_id) INCLUDE (chunk_id, embedding);
 
 CREATE INDEX key_rotations_key_idx ON private.key_rotations USING btree (bucket, key);
 
@@ -12891,6 +13093,8 @@ ALTER INDEX private.chunk_vectors_file_id_idx ATTACH PARTITION private.chunk_vec
 
 ALTER INDEX private.chunk_vectors_pkey ATTACH PARTITION private.chunk_vectors_1_pkey;
 
+ALTER INDEX private.vector_blocks_pkey ATTACH PARTITION private.vector_blocks_1_pkey;
+
 CREATE TRIGGER _100_refuse BEFORE DELETE OR UPDATE OR TRUNCATE ON private.quota_ledger FOR EACH STATEMENT EXECUTE FUNCTION private.tg_quota_ledger__refuse();
 
 CREATE TRIGGER _400_charge_deleted AFTER DELETE ON private.blobs REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__charge();
@@ -12902,6 +13106,12 @@ CREATE TRIGGER _400_charge_updated AFTER UPDATE ON private.blobs REFERENCING OLD
 CREATE TRIGGER _500_count_deleted AFTER DELETE ON private.chunk_terms REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_terms__count();
 
 CREATE TRIGGER _500_count_inserted AFTER INSERT ON private.chunk_terms REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_terms__count();
+
+CREATE TRIGGER _500_pack_deleted AFTER DELETE ON private.chunk_vectors REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_vectors__pack();
+
+CREATE TRIGGER _500_pack_inserted AFTER INSERT ON private.chunk_vectors REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_vectors__pack();
+
+CREATE TRIGGER _500_pack_updated AFTER UPDATE ON private.chunk_vectors REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_vectors__pack();
 
 CREATE TRIGGER _500_release AFTER DELETE ON private.blobs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__release();
 
@@ -13111,6 +13321,9 @@ ALTER TABLE ONLY private.text_vectors
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
 
+ALTER TABLE private.vector_blocks
+    ADD CONSTRAINT vector_blocks_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.chunks
     ADD CONSTRAINT chunks_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
@@ -13310,6 +13523,10 @@ ALTER TABLE private.tasks ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.text_vectors ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.vector_blocks ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.vector_blocks_1 ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.audit_logs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.chunks ENABLE ROW LEVEL SECURITY;
@@ -13491,6 +13708,10 @@ GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO a
 REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.block_size(dimension integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.block_table(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) FROM PUBLIC;
 
@@ -13701,6 +13922,8 @@ REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.file_clause(scope private.search_scope) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.file_details(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO authenticated;
@@ -13776,6 +13999,8 @@ GRANT SELECT ON TABLE public.group_members TO authenticated;
 GRANT SELECT ON TABLE public.group_members TO service_role;
 
 REVOKE ALL ON FUNCTION private.group_member_json(member public.group_members) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.has_chunk_filters(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.has_permission(permission text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.has_permission(permission text) TO anon;
@@ -13957,6 +14182,8 @@ GRANT ALL ON FUNCTION private.my_share_ids() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.notification_kinds() FROM PUBLIC;
@@ -14019,6 +14246,8 @@ REVOKE ALL ON FUNCTION private.own_query(query text, owner_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.owner_ids_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.packing(source text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) FROM PUBLIC;
 
@@ -14176,6 +14405,8 @@ GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.repack_vectors(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.request_header(name text, max_length integer) FROM PUBLIC;
 
@@ -14378,6 +14609,8 @@ REVOKE ALL ON FUNCTION private.tg_blobs__charge() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_blobs__release() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_chunk_terms__count() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_chunk_vectors__pack() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_comments__broadcast() FROM PUBLIC;
 
