@@ -286,6 +286,9 @@ begin
     if jsonb_typeof(coalesce(new.preferences -> 'autoAnalyze', 'true')) <> 'boolean' then
         perform private.raise_invalid('preferences.autoAnalyze', 'autoAnalyze must be true or false.');
     end if;
+    if jsonb_typeof(coalesce(new.preferences -> 'searchHistory', 'true')) <> 'boolean' then
+        perform private.raise_invalid('preferences.searchHistory', 'searchHistory must be true or false.');
+    end if;
     if jsonb_typeof(coalesce(new.preferences -> 'notifications', '{}')) <> 'object' then
         perform private.raise_invalid('preferences.notifications', 'notifications must be an object.');
     end if;

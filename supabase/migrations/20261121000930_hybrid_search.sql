@@ -131,8 +131,11 @@ declare
     v_vector extensions.halfvec;
     v_scope private.search_scope;
     v_options private.search_options;
+    v_request private.search_request;
+    v_answer jsonb;
     v_hits jsonb;
     v_freshness jsonb;
+    v_is_current boolean;
 begin
     perform private.require_permission('query');
     if v_query is null or char_length(v_query) not between 3 and 1000 then
@@ -145,14 +148,32 @@ begin
         perform private.raise_invalid('candidates', 'candidates must be between 1 and 1000.');
     end if;
     perform private.check_filters(coalesce(filters, '{}'));
-    v_options := private.search_options(coalesce(options, '{}'));
+    perform private.check_query_options(options);
+    v_options := private.search_options(coalesce(options, '{}') - '{cache,technique}'::text[]);
     v_space := private.find_space(coalesce(space, 'active'), 'text');
     v_vector := private.query_vector(embedding, v_space);
+    perform private.check_search_rate();
+    v_request := private.open_request(
+        v_query,
+        case
+            when v_vector is null or v_options.vector_weight = 0 then 'keyword'
+            when v_options.keyword_weight = 0 then 'semantic'
+            else 'hybrid'
+        end,
+        v_space.name, v_vector is null and v_options.vector_weight > 0, embedding,
+        jsonb_build_object('filters', filters, 'top_k', top_k, 'candidates', candidates, 'options', options),
+        explain
+    );
     v_scope := private.search_scope(coalesce(filters, '{}'));
+    v_answer := private.kept_answer(v_request, v_scope);
+    if v_answer is not null then
+        return v_answer;
+    end if;
 
     -- one statement sees one moment: what is found and what is still pending belong together
-    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]'), private.freshness(v_scope)
-    into v_hits, v_freshness
+    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]'), private.freshness(v_scope),
+        private.is_current(v_request)
+    into v_hits, v_freshness, v_is_current
     from (
         select
             c.id as chunk_id,
@@ -180,11 +201,8 @@ begin
         limit top_k
     ) as h;
 
-    return jsonb_build_object(
-        'hits', v_hits,
-        'degraded', v_vector is null and v_options.vector_weight > 0,
-        'space', v_space.name
-    ) || v_freshness || case when explain then jsonb_build_object('explain', jsonb_build_object(
+    v_answer := private.close_request(v_request, v_scope, v_hits, v_freshness, v_is_current);
+    return v_answer || case when explain then jsonb_build_object('explain', jsonb_build_object(
         'plan', 'exact',
         'fusion', to_jsonb(v_options),
         'candidates', candidates,
@@ -218,14 +236,15 @@ as $$
 $$;
 comment on function public.hybrid_search(text, jsonb, text, jsonb, integer, integer, jsonb, boolean) is
 'Find passages by keyword (BM25), by meaning (cosine), or both, in all that the caller can read:
-{hits, degraded, space, pending_files, index_lag}.
+{hits, degraded, space, search_id, pending_files, index_lag}.
 
 query: 3 to 1000 characters. embedding: the query''s vector in that space, a JSON array; null searches by keyword only
 and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), owner_ids,
 languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100. candidates: how many of each leg are fused,
 1 to 1000; the order does not depend on top_k. options: fusion (rrf, convex), weights {keyword, vector}, rrf_k (10),
-threshold (least cosine). explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
+threshold (least cosine), cache (false: never the hits kept of an equal search), technique (noted in the history).
+search_id: for search_replay; null when the search is not in the history. explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
 page, bboxes, heading, time_range_ms, snippet, score, parts. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a
-folder that is not visible, NOT_AUTHENTICATED.';
+folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 grant execute on function public.hybrid_search(text, jsonb, text, jsonb, integer, integer, jsonb, boolean)
 to anon, authenticated;

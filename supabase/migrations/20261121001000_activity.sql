@@ -360,6 +360,21 @@ using (exists ( -- through the policy of nodes
 
 grant select on public.node_tags to authenticated, service_role;
 
+create trigger _800_advance_inserted
+after insert on public.node_tags
+referencing new table as inserted
+for each statement execute function private.tg__advance_owners();
+
+create trigger _800_advance_updated
+after update on public.node_tags
+referencing old table as deleted new table as inserted
+for each statement execute function private.tg__advance_owners();
+
+create trigger _800_advance_deleted
+after delete on public.node_tags
+referencing old table as deleted
+for each statement execute function private.tg__advance_owners();
+
 create function private.tg_nodes__move_tags() returns trigger
 language plpgsql volatile
 security definer -- runs for whoever moves

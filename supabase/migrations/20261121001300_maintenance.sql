@@ -878,13 +878,15 @@ alter table private.tasks enable row level security;
 
 insert into private.tasks (name, every) values
 ('expire_uploads', '1 minute'),
+('tidy_searches', '1 minute'),
 ('expire_link_grants', '10 minutes'),
 ('record_usage', '10 minutes'),
 ('expire_trash', '1 hour'),
 ('expire_versions', '1 hour'),
 ('expire_notifications', '1 hour'),
 ('forget_names', '10 minutes'),
-('prune_audit', '1 day');
+('prune_audit', '1 day'),
+('prune_queries', '1 day');
 
 -- at night (UTC), one kind a transaction
 insert into private.tasks (name, every, due_at)
@@ -910,6 +912,8 @@ begin
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
         when name = 'forget_names' then to_jsonb(private.forget_names(10000))
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
+        when name = 'tidy_searches' then private.tidy_searches()
+        when name = 'prune_queries' then to_jsonb(private.prune_queries())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
 end;

@@ -150,7 +150,9 @@ class Drive:
         """Search both legs, with the test's own embedding."""
         if "embedding" not in arguments:
             arguments["embedding"] = Jsonb(embed(query))
-        return self.rpc(user, "hybrid_search", query=query, **arguments)
+        answer = self.rpc(user, "hybrid_search", query=query, **arguments)
+        answer.pop("search_id")  # each has its own
+        return answer
 
     def share(
         self, node: str, user: uuid.UUID, level: str = "view", expires_at: object = None
