@@ -28,6 +28,24 @@ CREATE TYPE private.search_query AS (
 COMMENT ON TYPE private.search_query IS 'A query taken apart: the text to rank by (words of phrases among it), phrases that must occur, words and phrases that
 must not, and beginnings of words. All but the first are folded.';
 
+CREATE TYPE private.search_request AS (
+	started_at timestamp with time zone,
+	query text,
+	mode text,
+	space text,
+	is_degraded boolean,
+	asked jsonb,
+	key bytea,
+	scope_ids uuid[],
+	epoch bigint,
+	state bytea,
+	hits jsonb
+);
+
+COMMENT ON TYPE private.search_request IS 'One search under way: what was asked (asked: {filters, top_k, candidates, options}); its name among kept answers (null:
+it is not kept), whose changes concern it and their epoch when it began, a short name for what the caller could read,
+and the hits that were kept of the same search (null: none).';
+
 CREATE TYPE private.search_scope AS (
 	owner_ids uuid[],
 	roots uuid[],
@@ -359,6 +377,38 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) IS 'Behind public.add_workspace_member.';
+
+CREATE FUNCTION private.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.require_user();
+    perform private.require_permission('view_analytics');
+    if "to" <= "from" then
+        perform private.raise_invalid('to', 'to must be later than from.');
+    end if;
+    return private.query_statistics(
+        coalesce("from", coalesce("to", now()) - interval '30 days'), coalesce("to", clock_timestamp())
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) IS 'Behind public.admin_analytics.';
+
+CREATE FUNCTION private.advance_epochs(scope_ids uuid[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    -- nobody else writes the rows of this transaction
+    insert into private.epochs (scope_id, xid, edits)
+    select distinct s.id, pg_current_xact_id(), 1
+    from unnest(scope_ids) as s (id)
+    where s.id is not null
+    on conflict on constraint epochs_pkey do update set edits = epochs.edits + 1;
+$$;
+
+COMMENT ON FUNCTION private.advance_epochs(scope_ids uuid[]) IS 'Tells that something has changed for these owners, users or groups; the nil id stands for everybody.';
 
 CREATE FUNCTION private.advance_version(version_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -775,6 +825,13 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.broadcast(topic text, event text, payload jsonb) IS 'Sends one message to a private channel when the transaction commits. Does nothing without Realtime, and never fails.';
+
+CREATE FUNCTION private.caller_id() RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select coalesce(auth.uid(), (private.my_link()).id); $$;
+
+COMMENT ON FUNCTION private.caller_id() IS 'Who searches: the signed-in user, or the link that somebody else came by.';
 
 CREATE FUNCTION private.can_read_object(bucket text, key text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1425,6 +1482,81 @@ $$;
 
 COMMENT ON FUNCTION private.check_plan_for_tree(owner_id uuid, node_id uuid) IS 'Raises what an owner''s plan says against the living files at and below a node: TYPE_NOT_ALLOWED, FILE_TOO_LARGE.';
 
+CREATE FUNCTION private.check_query_options(options jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if jsonb_typeof(options) <> 'object' then
+        perform private.raise_invalid('options', 'options must be an object.');
+    end if;
+    if jsonb_typeof(coalesce(nullif(options -> 'cache', 'null'), 'true')) <> 'boolean' then
+        perform private.raise_invalid('options.cache', 'cache must be true or false.');
+    end if;
+    if not private.is_technique(coalesce(options ->> 'technique', 'plain')) then
+        perform private.raise_invalid(
+            'options.technique', 'technique must be plain, or some of fusion, hyde, rerank joined by +.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_query_options(options jsonb) IS 'The options of a search that do not change what it finds: cache and technique. Raises INVALID_ARGUMENT.';
+
+CREATE FUNCTION private.check_search_rate() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_limit integer := (private.setting('search.per_minute'))::integer;
+    v_caller_id uuid := private.caller_id();
+    v_now double precision := extract(epoch from clock_timestamp());
+    v_slot bigint := floor(v_now / 5);
+    v_free_slot bigint;
+begin
+    if pg_is_in_recovery() then
+        return; -- unlogged tables are not there
+    end if;
+    -- the slot that has to pass before the calls after it are fewer than the limit
+    select max(s.slot) into v_free_slot
+    from (
+        select r.slot, sum(sum(r.calls)) over (order by r.slot desc) as calls
+        from private.search_rates as r
+        where r.caller_id = v_caller_id and r.slot > v_slot - 12
+        group by r.slot
+    ) as s
+    where s.calls >= v_limit;
+    if v_limit = 0 or v_free_slot is not null then
+        perform private.raise_error(
+            'RATE_LIMITED',
+            format('At most %s searches a minute.', v_limit),
+            jsonb_build_object(
+                'limit', v_limit,
+                'retry_after', greatest(1, ceil((coalesce(v_free_slot, v_slot) + 12) * 5 - v_now))::integer
+            ),
+            'Wait as many seconds as retry_after says.'
+        );
+    end if;
+    if not private.is_read_only() then
+        -- alone in its transaction, a search does not wait for the disk: losing its record in a crash does no harm
+        if current_setting('request.method', true) <> '' and pg_current_xact_id_if_assigned() is null then
+            perform set_config('synchronous_commit', 'off', true);
+        end if;
+        insert into private.search_rates (caller_id, slot, pid, calls)
+        values (v_caller_id, v_slot, pg_backend_pid(), 1)
+        on conflict on constraint search_rates_pkey do update set calls = search_rates.calls + 1;
+    -- a read-only request cannot be counted: one at a time
+    elsif not pg_try_advisory_xact_lock(hashtextextended('search:' || v_caller_id, 0)) then
+        perform private.raise_error(
+            'RATE_LIMITED', 'One read-only search at a time.', '{"retry_after": 1}', 'Use POST, or wait.'
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_search_rate() IS 'Counts a search of the caller. Raises RATE_LIMITED (limit, retry_after in seconds) at search.per_minute searches in the
+last minute. A search that fails is not counted.';
+
 CREATE FUNCTION private.check_share_level(level text, own_level text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1647,6 +1779,23 @@ $_$;
 
 COMMENT ON FUNCTION private.clean_tags(field text, tags text[]) IS 'Tags as they are stored: trimmed, composed. Raises INVALID_ARGUMENT naming the field.';
 
+CREATE FUNCTION private.clear_query_history() RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_user();
+    v_count bigint;
+begin
+    delete from public.query_analytics as q where q.user_id = v_user_id;
+    get diagnostics v_count = row_count;
+    delete from private.kept_hits as k where k.user_id = v_user_id;
+    return jsonb_build_object('deleted', v_count);
+end;
+$$;
+
+COMMENT ON FUNCTION private.clear_query_history() IS 'Behind public.clear_query_history.';
+
 CREATE FUNCTION private.client_ip() RETURNS inet
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1664,6 +1813,21 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.client_ip() IS 'The first address of x-forwarded-for; null when it is none.';
+
+CREATE FUNCTION private.close_request(request private.search_request, scope private.search_scope, hits jsonb, freshness jsonb, is_current boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if is_current then
+        perform private.keep_hits(request, scope, hits);
+    end if;
+    return private.hits_answer(request, hits, freshness, private.record_query(request, hits, false));
+end;
+$$;
+
+COMMENT ON FUNCTION private.close_request(request private.search_request, scope private.search_scope, hits jsonb, freshness jsonb, is_current boolean) IS 'Ends a search whose hits had to be found: keeps and records them; returns its answer. is_current: whether nothing had
+changed when they were found.';
 
 CREATE TABLE public.uploads (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2781,6 +2945,15 @@ $$;
 
 COMMENT ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) IS 'Queues a stage of a version, anew if it ran before.';
 
+CREATE FUNCTION private.epoch(scope_ids uuid[]) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(sum(e.edits), 0)::bigint from private.epochs as e where e.scope_id = any(epoch.scope_ids);
+$$;
+
+COMMENT ON FUNCTION private.epoch(scope_ids uuid[]) IS 'How much has changed so far for these ids.';
+
 CREATE FUNCTION private.error_status(error text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE error WHEN 'NOT_AUTHENTICATED'::text THEN 401 WHEN 'FORBIDDEN'::text THEN 403 WHEN 'NOT_FOUND'::text THEN 404 WHEN 'CONFLICT_NAME'::text THEN 409 WHEN 'CONFLICT_STATE'::text THEN 409 WHEN 'CYCLE'::text THEN 409 WHEN 'GONE'::text THEN 410 WHEN 'QUOTA_EXCEEDED'::text THEN 413 WHEN 'FILE_TOO_LARGE'::text THEN 413 WHEN 'TYPE_NOT_ALLOWED'::text THEN 415 WHEN 'INVALID_ARGUMENT'::text THEN 422 WHEN 'LOCKED'::text THEN 423 WHEN 'RATE_LIMITED'::text THEN 429 WHEN 'SERVICE_UNAVAILABLE'::text THEN 503 ELSE NULL::integer END;
@@ -3399,6 +3572,23 @@ $$;
 COMMENT ON FUNCTION private.fold(content text) IS 'A text for comparison: compatibility forms and letter case made one, invisible characters dropped. The same in every
 locale.';
 
+CREATE FUNCTION private.fold_epochs() RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    -- sums stay what they are, whichever of both a snapshot sees; only the schedule folds, never two at once
+    with gone as (
+        delete from private.epochs as e where e.xid <> '0' returning e.scope_id, e.edits
+    ), folded as (
+        insert into private.epochs (scope_id, xid, edits)
+        select g.scope_id, '0', sum(g.edits) from gone as g group by g.scope_id
+        on conflict on constraint epochs_pkey do update set edits = epochs.edits + excluded.edits
+    )
+    select count(*) from gone;
+$$;
+
+COMMENT ON FUNCTION private.fold_epochs() IS 'Makes one row of all that are committed of an id; returns how many went.';
+
 CREATE FUNCTION private.fold_words(phrase text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -3512,6 +3702,21 @@ CREATE FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) RETURNS v
 $$;
 
 COMMENT ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) IS 'Drops the stored vectors of these texts that no chunk of these owners has any more.';
+
+CREATE FUNCTION private.found_ids(hits jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'chunk_id', h.hit -> 'chunk_id',
+        'file_id', h.hit -> 'file_id',
+        'version_id', h.hit -> 'version_id',
+        'score', h.hit -> 'score'
+    )) order by h.place), '[]')
+    from jsonb_array_elements(hits) with ordinality as h (hit, place);
+$$;
+
+COMMENT ON FUNCTION private.found_ids(hits jsonb) IS 'What is remembered of hits: ids and scores, best first.';
 
 CREATE FUNCTION private.free_name(owner_id uuid, parent_id uuid, name text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -3784,6 +3989,17 @@ $$;
 
 COMMENT ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) IS 'Renews a lease and reports progress, which only grows. Raises CONFLICT_STATE when the lease is lost.';
 
+CREATE FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'hits', hits, 'degraded', (request).is_degraded, 'space', (request).space, 'search_id', search_id
+    ) || freshness;
+$$;
+
+COMMENT ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) IS 'What a search answers: {hits, degraded, space, search_id, pending_files, index_lag}.';
+
 CREATE FUNCTION private.holds_any(folder_id uuid, ids uuid[]) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -3812,8 +4028,11 @@ declare
     v_vector extensions.halfvec;
     v_scope private.search_scope;
     v_options private.search_options;
+    v_request private.search_request;
+    v_answer jsonb;
     v_hits jsonb;
     v_freshness jsonb;
+    v_is_current boolean;
 begin
     perform private.require_permission('query');
     if v_query is null or char_length(v_query) not between 3 and 1000 then
@@ -3826,14 +4045,32 @@ begin
         perform private.raise_invalid('candidates', 'candidates must be between 1 and 1000.');
     end if;
     perform private.check_filters(coalesce(filters, '{}'));
-    v_options := private.search_options(coalesce(options, '{}'));
+    perform private.check_query_options(options);
+    v_options := private.search_options(coalesce(options, '{}') - '{cache,technique}'::text[]);
     v_space := private.find_space(coalesce(space, 'active'), 'text');
     v_vector := private.query_vector(embedding, v_space);
+    perform private.check_search_rate();
+    v_request := private.open_request(
+        v_query,
+        case
+            when v_vector is null or v_options.vector_weight = 0 then 'keyword'
+            when v_options.keyword_weight = 0 then 'semantic'
+            else 'hybrid'
+        end,
+        v_space.name, v_vector is null and v_options.vector_weight > 0, embedding,
+        jsonb_build_object('filters', filters, 'top_k', top_k, 'candidates', candidates, 'options', options),
+        explain
+    );
     v_scope := private.search_scope(coalesce(filters, '{}'));
+    v_answer := private.kept_answer(v_request, v_scope);
+    if v_answer is not null then
+        return v_answer;
+    end if;
 
     -- one statement sees one moment: what is found and what is still pending belong together
-    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]'), private.freshness(v_scope)
-    into v_hits, v_freshness
+    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]'), private.freshness(v_scope),
+        private.is_current(v_request)
+    into v_hits, v_freshness, v_is_current
     from (
         select
             c.id as chunk_id,
@@ -3861,11 +4098,8 @@ begin
         limit top_k
     ) as h;
 
-    return jsonb_build_object(
-        'hits', v_hits,
-        'degraded', v_vector is null and v_options.vector_weight > 0,
-        'space', v_space.name
-    ) || v_freshness || case when explain then jsonb_build_object('explain', jsonb_build_object(
+    v_answer := private.close_request(v_request, v_scope, v_hits, v_freshness, v_is_current);
+    return v_answer || case when explain then jsonb_build_object('explain', jsonb_build_object(
         'plan', 'exact',
         'fusion', to_jsonb(v_options),
         'candidates', candidates,
@@ -3978,6 +4212,14 @@ $$;
 
 COMMENT ON FUNCTION private.is_active() IS 'False for a deactivated or deleted user whose token is still valid. True for anon and the service.';
 
+CREATE FUNCTION private.is_current(request private.search_request) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.epoch((request).scope_ids) = (request).epoch; $$;
+
+COMMENT ON FUNCTION private.is_current(request private.search_request) IS 'Whether nothing that concerns a search has changed since it began; null when it is not kept. Ask in the statement that
+finds the hits.';
+
 CREATE FUNCTION private.is_live() RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -4009,12 +4251,25 @@ CREATE FUNCTION private.is_person(person_id uuid, person_email text, user_id uui
 
 COMMENT ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) IS 'Whether a row that names somebody, by id or else by address, means this user.';
 
+CREATE FUNCTION private.is_read_only() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select current_setting('transaction_read_only')::boolean; $$;
+
+COMMENT ON FUNCTION private.is_read_only() IS 'Whether nothing can be written now: a GET, or a replica.';
+
 CREATE FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((trashed_at IS NULL) AND ((owner_id = ANY (owner_ids)) OR (path && roots)));
 
 COMMENT ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) IS 'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
 (select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
+
+CREATE FUNCTION private.is_technique(technique text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (technique ~ '^(plain|(fusion|hyde|rerank)([+](fusion|hyde|rerank))*)$'::text);
+
+COMMENT ON FUNCTION private.is_technique(technique text) IS 'plain, or what the service did around a search: fusion, hyde, rerank, joined by +.';
 
 CREATE FUNCTION private.is_trashed(node_id uuid) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -4096,6 +4351,53 @@ CREATE FUNCTION private.json_texts(value jsonb) RETURNS text[]
 $$;
 
 COMMENT ON FUNCTION private.json_texts(value jsonb) IS 'A JSON array as text[]; null for null.';
+
+CREATE FUNCTION private.keep_hits(request private.search_request, scope private.search_scope, hits jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if private.is_read_only()
+        or pg_column_size(hits) > 262144
+        -- grants can end between two statements, too
+        or (request).state <> private.readable_state((scope).owner_ids, (scope).roots, (request).scope_ids)
+        -- two equal searches at once: one of them keeps, and neither waits
+        or not pg_try_advisory_xact_lock(hashtextextended(auth.uid() || encode((request).key, 'hex'), 0)) then
+        return;
+    end if;
+    insert into private.kept_hits (user_id, key, scope_ids, epoch, state, hits)
+    values (auth.uid(), (request).key, (request).scope_ids, (request).epoch, (request).state, keep_hits.hits)
+    on conflict on constraint kept_hits_pkey do update
+    set
+        scope_ids = excluded.scope_ids, epoch = excluded.epoch, state = excluded.state, hits = excluded.hits,
+        created_at = excluded.created_at;
+end;
+$$;
+
+COMMENT ON FUNCTION private.keep_hits(request private.search_request, scope private.search_scope, hits jsonb) IS 'Keeps the hits of a search for its caller. Only of one during which is_current held.';
+
+CREATE FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_freshness jsonb;
+begin
+    if (request).hits is null then
+        return null;
+    end if;
+    -- still true, and of the same moment as what is pending
+    select private.freshness(scope) into v_freshness where private.is_current(request);
+    if v_freshness is null then
+        return null;
+    end if;
+    return private.hits_answer(
+        request, request.hits, v_freshness, private.record_query(request, (request).hits, true)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) IS 'The answer of a search whose hits were kept and are still true; null when they have to be found.';
 
 CREATE FUNCTION private.level_rank(level text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -5351,6 +5653,52 @@ left: the policy of storage.objects asks when Storage reads a row, and storage.o
 since it counts. owner_ids and roots are the caller''s, computed once a statement: computing them for each object would
 make a list of a few hundred take seconds.';
 
+CREATE FUNCTION private.open_request(query text, mode text, space text, is_degraded boolean, embedding jsonb, asked jsonb, explain boolean) RETURNS private.search_request
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_request private.search_request;
+    v_user_id uuid := auth.uid();
+    v_ttl double precision := (private.setting('search.cache_ttl_s'))::double precision;
+    v_owner_ids uuid[];
+    v_roots uuid[];
+begin
+    v_request.started_at := clock_timestamp();
+    v_request.query := query;
+    v_request.mode := mode;
+    v_request.space := space;
+    v_request.is_degraded := is_degraded;
+    v_request.asked := asked;
+    if explain or v_user_id is null or v_ttl = 0 or pg_is_in_recovery()
+        or asked #> '{options,cache}' = 'false' then
+        return v_request;
+    end if;
+    v_owner_ids := private.my_owner_ids();
+    v_roots := private.granted_roots();
+    v_request.scope_ids := array['00000000-0000-0000-0000-000000000000', v_user_id]
+        || v_owner_ids
+        || private.group_ids_of(v_user_id)
+        || array(select distinct n.owner_id from public.nodes as n where n.id = any(v_roots));
+    v_request.epoch := private.epoch(v_request.scope_ids);
+    v_request.state := private.readable_state(v_owner_ids, v_roots, v_request.scope_ids);
+    v_request.key := sha256(convert_to(
+        jsonb_build_array(query, mode, space, embedding, asked #- '{options,technique}')::text, 'UTF8'
+    ));
+    select k.hits into v_request.hits
+    from private.kept_hits as k
+    where k.user_id = v_user_id
+        and k.key = v_request.key
+        and k.epoch = v_request.epoch
+        and k.state = v_request.state
+        and k.created_at > clock_timestamp() - make_interval(secs => v_ttl);
+    return v_request;
+end;
+$$;
+
+COMMENT ON FUNCTION private.open_request(query text, mode text, space text, is_degraded boolean, embedding jsonb, asked jsonb, explain boolean) IS 'Begins a search, once everything about it was checked: looks for its hits among those that are kept. Not for anonymous
+callers, nor when it is to be explained.';
+
 CREATE FUNCTION private.open_share_link(token text, password text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -5924,6 +6272,22 @@ $$;
 
 COMMENT ON FUNCTION private.prune_audit() IS 'Deletes audit rows older than the setting audit.keep_days; how many. Says so in the audit log.';
 
+CREATE FUNCTION private.prune_queries() RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    with gone as (
+        delete from public.query_analytics as q
+        where q.created_at < now() - make_interval(
+            days => nullif(private.setting('analytics.keep_days'), 'null')::integer
+        )
+        returning q.id
+    )
+    select count(*) from gone;
+$$;
+
+COMMENT ON FUNCTION private.prune_queries() IS 'Deletes recorded searches older than analytics.keep_days; returns how many.';
+
 CREATE FUNCTION private.public_facts(user_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -6156,6 +6520,69 @@ $$;
 
 COMMENT ON FUNCTION private.purge_version(file_id uuid, version_id uuid) IS 'Behind public.purge_version.';
 
+CREATE FUNCTION private.query_statistics("from" timestamp with time zone, "to" timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    with searches as materialized (
+        select
+            q.user_id, q.mode, q.technique, q.hit_count, q.latency_ms, q.degraded, q.cached, q.tokens_used,
+            q.cost_usd, (q.created_at at time zone 'utc')::date as day
+        from public.query_analytics as q
+        where q.created_at >= "from" and q.created_at < "to"
+    )
+    select jsonb_build_object(
+        'from', "from",
+        'to', "to",
+        'total_users', (select count(*) from public.user_profiles as p where p.created_at < "to"),
+        'active_users', count(distinct s.user_id),
+        'total_queries', count(*),
+        'avg_latency_ms', round(avg(s.latency_ms)::numeric, 2),
+        'p95_latency_ms', round(percentile_cont(0.95) within group (order by s.latency_ms)::numeric, 2),
+        'avg_hits', round(avg(s.hit_count), 2),
+        'queries_without_hits', count(*) filter (where s.hit_count = 0),
+        'degraded_queries', count(*) filter (where s.degraded),
+        'cached_queries', count(*) filter (where s.cached),
+        'total_tokens', coalesce(sum(s.tokens_used), 0),
+        'total_cost', coalesce(sum(s.cost_usd), 0),
+        'queries_by_mode', (
+            select coalesce(jsonb_object_agg(m.mode, m.queries), '{}')
+            from (select s.mode, count(*) as queries from searches as s group by s.mode) as m
+        ),
+        'queries_by_technique', (
+            select coalesce(jsonb_object_agg(t.technique, t.queries), '{}')
+            from (select s.technique, count(*) as queries from searches as s group by s.technique) as t
+        ),
+        'queries_by_day', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'day', d.day, 'queries', d.queries, 'users', d.users, 'avg_latency_ms', d.latency
+            ) order by d.day), '[]')
+            from (
+                select
+                    s.day, count(*) as queries, count(distinct s.user_id) as users,
+                    round(avg(s.latency_ms)::numeric, 2) as latency
+                from searches as s
+                group by s.day
+            ) as d
+        ),
+        'top_users', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'user_id', u.user_id, 'queries', u.queries, 'avg_latency_ms', u.latency
+            ) order by u.queries desc, u.user_id), '[]')
+            from (
+                select s.user_id, count(*) as queries, round(avg(s.latency_ms)::numeric, 2) as latency
+                from searches as s
+                group by s.user_id
+                order by queries desc, s.user_id
+                limit 10
+            ) as u
+        )
+    )
+    from searches as s;
+$$;
+
+COMMENT ON FUNCTION private.query_statistics("from" timestamp with time zone, "to" timestamp with time zone) IS 'Counts and averages of the recorded searches of a time; also for the command line.';
+
 CREATE FUNCTION private.query_terms(query text, languages text[]) RETURNS TABLE(term integer, frequency integer)
     LANGUAGE sql STABLE ROWS 20
     SET search_path TO ''
@@ -6386,6 +6813,20 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) IS 'What timed_cursor wrote; nulls for the first page. Raises INVALID_ARGUMENT (field cursor).';
+
+CREATE FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) RETURNS bytea
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select sha256(convert_to(
+        array(select distinct o.id from unnest(readable_state.owner_ids) as o (id) order by o.id)::text
+        || array(select distinct r.id from unnest(readable_state.roots) as r (id) order by r.id)::text
+        || array(select distinct s.id from unnest(readable_state.scope_ids) as s (id) order by s.id)::text,
+        'UTF8'
+    ));
+$$;
+
+COMMENT ON FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) IS 'A short name for what somebody can read, and for whose changes concern them; the same in any order.';
 
 CREATE FUNCTION private.readers_among(user_ids uuid[], node public.nodes) RETURNS uuid[]
     LANGUAGE sql STABLE
@@ -7198,6 +7639,39 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.reconcile_waiting_files(fix boolean) IS 'Files that wait for the bytes of an upload that has ended; removed.';
+
+CREATE FUNCTION private.record_query(request private.search_request, hits jsonb, is_cached boolean) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := auth.uid();
+    v_id uuid;
+begin
+    if v_user_id is null or private.is_read_only() or exists (
+        select 1 from public.user_profiles as p
+        where p.id = v_user_id and p.preferences -> 'searchHistory' = 'false'
+    ) then
+        return null;
+    end if;
+    insert into public.query_analytics (
+        user_id, query, mode, technique, request, space, hits, hit_count, file_ids, latency_ms, degraded, cached
+    )
+    values (
+        v_user_id, (request).query, (request).mode,
+        coalesce((request).asked #>> '{options,technique}', 'plain'), (request).asked #- '{options,technique}',
+        (request).space, private.found_ids(record_query.hits), jsonb_array_length(record_query.hits),
+        array(select distinct (h ->> 'file_id')::uuid from jsonb_array_elements(record_query.hits) as h),
+        extract(epoch from clock_timestamp() - (request).started_at) * 1000, (request).is_degraded,
+        record_query.is_cached
+    )
+    returning id into v_id;
+    return v_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.record_query(request private.search_request, hits jsonb, is_cached boolean) IS 'Remembers a search for its caller; returns its id. null for anonymous callers, for those who do not want it, and for a
+read-only request.';
 
 CREATE FUNCTION private.record_usage(max_owners integer DEFAULT 200) RETURNS integer
     LANGUAGE plpgsql
@@ -8333,6 +8807,8 @@ begin
         when name = 'expire_notifications' then to_jsonb(private.expire_notifications())
         when name = 'forget_names' then to_jsonb(private.forget_names(10000))
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
+        when name = 'tidy_searches' then private.tidy_searches()
+        when name = 'prune_queries' then to_jsonb(private.prune_queries())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
 end;
@@ -8669,6 +9145,58 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.search_options(options jsonb) IS 'Options with their defaults. Raises INVALID_ARGUMENT.';
+
+CREATE FUNCTION private.search_replay(search_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_user();
+    v_search public.query_analytics;
+    v_owner_ids uuid[];
+    v_roots uuid[];
+    v_hits jsonb;
+begin
+    perform private.require_permission('query');
+    select q.* into v_search
+    from public.query_analytics as q
+    where q.id = search_replay.search_id and q.user_id = v_user_id;
+    if v_search.id is null then
+        perform private.raise_error(
+            'NOT_FOUND', 'No such search.', jsonb_build_object('id', search_id),
+            'Your searches are in query_analytics, as long as you let them be recorded.'
+        );
+    end if;
+    v_owner_ids := private.my_owner_ids();
+    v_roots := private.granted_roots();
+    select coalesce(jsonb_agg(h.hit || jsonb_build_object(
+        'name', n.name,
+        'path', private.path_name(n),
+        'is_head', (h.hit ->> 'version_id')::uuid is not distinct from n.head_version_id,
+        'page', c.page,
+        'snippet', private.snippet(c.content, v_search.query, c.language),
+        'is_text_kept', c.id is not null
+    ) order by h.place), '[]')
+    into v_hits
+    from jsonb_array_elements(v_search.hits) with ordinality as h (hit, place)
+    inner join public.nodes as n on n.id = (h.hit ->> 'file_id')::uuid
+    left join public.chunks as c on c.id = (h.hit ->> 'chunk_id')::uuid and c.file_id = n.id
+    where private.is_readable(n.owner_id, n.path, n.trashed_at, v_owner_ids, v_roots);
+    return v_search.request || jsonb_build_object(
+        'search_id', v_search.id,
+        'query', v_search.query,
+        'mode', v_search.mode,
+        'technique', v_search.technique,
+        'space', v_search.space,
+        'degraded', v_search.degraded,
+        'searched_at', v_search.created_at,
+        'hits', v_hits,
+        'not_readable', v_search.hit_count - jsonb_array_length(v_hits)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.search_replay(search_id uuid) IS 'Behind public.search_replay.';
 
 CREATE FUNCTION private.search_scope(filters jsonb) RETURNS private.search_scope
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -9551,6 +10079,61 @@ CREATE FUNCTION private.text_config(language text) RETURNS regconfig
 
 COMMENT ON FUNCTION private.text_config(language text) IS 'PostgreSQL''s own stemmer for a language (ISO 639-1), simple where there is none.';
 
+CREATE FUNCTION private.tg__advance_all() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.advance_epochs(array['00000000-0000-0000-0000-000000000000'::uuid]);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg__advance_all() IS 'Advances the epoch of everybody.';
+
+CREATE FUNCTION private.tg__advance_owners() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    if tg_op in ('INSERT', 'UPDATE') then
+        perform private.advance_epochs(array(select distinct i.owner_id from inserted as i));
+    end if;
+    if tg_op in ('DELETE', 'UPDATE') then
+        perform private.advance_epochs(array(select distinct d.owner_id from deleted as d));
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg__advance_owners() IS 'Advances the epochs of the owners whose rows have changed.';
+
+CREATE FUNCTION private.tg__advance_owners_of_files() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- a file that is gone has advanced its owner's epoch by itself
+    if tg_op in ('INSERT', 'UPDATE') then
+        perform private.advance_epochs(array(
+            select distinct n.owner_id
+            from (select distinct i.file_id from inserted as i) as f
+            inner join public.nodes as n on n.id = f.file_id
+        ));
+    end if;
+    if tg_op in ('DELETE', 'UPDATE') then
+        perform private.advance_epochs(array(
+            select distinct n.owner_id
+            from (select distinct d.file_id from deleted as d) as f
+            inner join public.nodes as n on n.id = f.file_id
+        ));
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg__advance_owners_of_files() IS 'Advances the epochs of the owners of the files whose rows have changed.';
+
 CREATE FUNCTION private.tg__audit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -9904,6 +10487,26 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_file_versions__notify() IS 'Tells whose file it is, and whose favourite, that somebody else gave it a new version.';
+
+CREATE FUNCTION private.tg_group_members__advance() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.group_members;
+begin
+    foreach v_member in array case tg_op
+        when 'INSERT' then array[new] when 'DELETE' then array[old] else array[old, new]
+    end loop
+        perform private.advance_epochs(
+            array[v_member.group_id] || private.users_named(v_member.user_id, v_member.email)
+        );
+    end loop;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_group_members__advance() IS 'Advances the epochs of a group and of its member.';
 
 CREATE FUNCTION private.tg_group_members__hand_over() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -10438,6 +11041,43 @@ $$;
 
 COMMENT ON FUNCTION private.tg_renditions__delete_blobs() IS 'Deletes blobs whose last rendition went.';
 
+CREATE FUNCTION private.tg_share_links__advance() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.advance_epochs(array(
+        select n.owner_id
+        from public.nodes as n
+        where n.id = case tg_op when 'DELETE' then old.node_id else new.node_id end
+    ));
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_share_links__advance() IS 'Advances the epoch of the owner of what a link opens.';
+
+CREATE FUNCTION private.tg_shares__advance() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_share public.shares;
+begin
+    foreach v_share in array case tg_op
+        when 'INSERT' then array[new] when 'DELETE' then array[old] else array[old, new]
+    end loop
+        perform private.advance_epochs(
+            array[v_share.group_id, (select n.owner_id from public.nodes as n where n.id = v_share.node_id)]
+            || private.users_named(v_share.grantee_id, v_share.grantee_email)
+        );
+    end loop;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_shares__advance() IS 'Advances the epochs of the owner of what is shared, and of the person or group that it is shared with.';
+
 CREATE FUNCTION private.tg_shares__broadcast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -10531,6 +11171,18 @@ $$;
 
 COMMENT ON FUNCTION private.tg_uploads__release() IS 'Returns the reservations of open tickets that are deleted, and removes the files that only waited for them.';
 
+CREATE FUNCTION private.tg_user_profiles__advance() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.advance_epochs(array[new.id]);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_user_profiles__advance() IS 'Advances the epoch of a user whose role, state or address changes.';
+
 CREATE FUNCTION private.tg_user_profiles__apply_plan() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -10573,6 +11225,9 @@ begin
     end if;
     if jsonb_typeof(coalesce(new.preferences -> 'autoAnalyze', 'true')) <> 'boolean' then
         perform private.raise_invalid('preferences.autoAnalyze', 'autoAnalyze must be true or false.');
+    end if;
+    if jsonb_typeof(coalesce(new.preferences -> 'searchHistory', 'true')) <> 'boolean' then
+        perform private.raise_invalid('preferences.searchHistory', 'searchHistory must be true or false.');
     end if;
     if jsonb_typeof(coalesce(new.preferences -> 'notifications', '{}')) <> 'object' then
         perform private.raise_invalid('preferences.notifications', 'notifications must be an object.');
@@ -10744,6 +11399,26 @@ $$;
 COMMENT ON FUNCTION private.tg_users__pin_address() IS 'What was given to somebody by their confirmed address stays theirs when the address changes, and does not pass to
 whoever confirms it next.';
 
+CREATE FUNCTION private.tg_workspace_members__advance() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_member public.workspace_members;
+begin
+    foreach v_member in array case tg_op
+        when 'INSERT' then array[new] when 'DELETE' then array[old] else array[old, new]
+    end loop
+        perform private.advance_epochs(
+            array[v_member.workspace_id] || private.users_named(v_member.user_id, v_member.email)
+        );
+    end loop;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_workspace_members__advance() IS 'Advances the epochs of a workspace and of its member.';
+
 CREATE FUNCTION private.tg_workspace_members__hand_over() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -10810,6 +11485,62 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_workspace_members__notify() IS 'Tells people that they are in a workspace, up to another level, or no longer; not when the whole workspace goes.';
+
+CREATE FUNCTION private.tidy_kept_hits() RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    with sized as (
+        select
+            k.user_id, k.key, k.epoch, k.scope_ids, k.created_at,
+            sum(pg_column_size(k.hits) + 200) over (order by k.created_at desc, k.user_id, k.key) as size
+        from private.kept_hits as k
+    ), free as (
+        select k.user_id, k.key
+        from sized as s
+        inner join private.kept_hits as k on k.user_id = s.user_id and k.key = s.key
+        where s.epoch <> private.epoch(s.scope_ids)
+            or s.size > (private.setting('search.cache_mb'))::bigint * 1048576
+            or s.created_at < clock_timestamp()
+            - make_interval(secs => (private.setting('search.cache_ttl_s'))::double precision)
+        for update of k skip locked -- what a search is writing stays for the next time
+    ), gone as (
+        delete from private.kept_hits as k
+        using free as f
+        where k.user_id = f.user_id and k.key = f.key
+        returning k.user_id
+    )
+    select count(*) from gone;
+$$;
+
+COMMENT ON FUNCTION private.tidy_kept_hits() IS 'Removes kept hits that are not true any more, too old, or too many; returns how many.';
+
+CREATE FUNCTION private.tidy_search_rates() RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    with gone as (
+        delete from private.search_rates as r
+        where r.slot <= floor(extract(epoch from clock_timestamp()) / 5)::bigint - 12
+        returning r.slot
+    )
+    select count(*) from gone;
+$$;
+
+COMMENT ON FUNCTION private.tidy_search_rates() IS 'Forgets searches of more than a minute ago; returns how many rows.';
+
+CREATE FUNCTION private.tidy_searches() RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'kept_hits', private.tidy_kept_hits(),
+        'rates', private.tidy_search_rates(),
+        'epochs', private.fold_epochs()
+    );
+$$;
+
+COMMENT ON FUNCTION private.tidy_searches() IS 'Keeps small what searches leave behind; returns what went.';
 
 CREATE FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) RETURNS text
     LANGUAGE sql STABLE
@@ -11520,6 +12251,18 @@ member: {"email": …} or {"user_id": …}; an address means whoever has confirm
 edit, manage or owner, at most your own. Adding somebody again changes their level. Raises NOT_FOUND, FORBIDDEN,
 INVALID_ARGUMENT (field member or level), CONFLICT_STATE for the last owner.';
 
+CREATE FUNCTION public.admin_analytics("from" timestamp with time zone DEFAULT NULL::timestamp with time zone, "to" timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.admin_analytics("from", "to"); $$;
+
+COMMENT ON FUNCTION public.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) IS 'Count and average the recorded searches of everybody between two times; by default the last 30 days.
+
+{from, to, total_users, active_users, total_queries, avg_latency_ms, p95_latency_ms, avg_hits, queries_without_hits,
+degraded_queries, cached_queries, total_tokens, total_cost, queries_by_mode, queries_by_technique, queries_by_day,
+top_users}; days are UTC. What was searched for, and what was found, is not shown; searches of those who do not want
+them recorded do not count. Needs the permission view_analytics. Raises FORBIDDEN, INVALID_ARGUMENT (field to).';
+
 CREATE FUNCTION public.begin_download(file_id uuid, version_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -11556,6 +12299,15 @@ CREATE FUNCTION public.cancel_ingest(file_id uuid) RETURNS integer
 
 COMMENT ON FUNCTION public.cancel_ingest(file_id uuid) IS 'Stop the ingestion of a file; returns how many jobs ended. Needs level edit. retry_ingest takes it up again. Raises
 NOT_FOUND, FORBIDDEN.';
+
+CREATE FUNCTION public.clear_query_history() RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.clear_query_history(); $$;
+
+COMMENT ON FUNCTION public.clear_query_history() IS 'Delete all of your recorded searches: {deleted}.
+
+To have none recorded, set the preference searchHistory to false. Raises NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.copy_nodes(ids uuid[], target uuid DEFAULT NULL::uuid, on_conflict text DEFAULT 'fail'::text) RETURNS jsonb
     LANGUAGE sql
@@ -11705,15 +12457,16 @@ CREATE FUNCTION public.hybrid_search(query text, embedding jsonb DEFAULT NULL::j
 $$;
 
 COMMENT ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) IS 'Find passages by keyword (BM25), by meaning (cosine), or both, in all that the caller can read:
-{hits, degraded, space, pending_files, index_lag}.
+{hits, degraded, space, search_id, pending_files, index_lag}.
 
 query: 3 to 1000 characters. embedding: the query''s vector in that space, a JSON array; null searches by keyword only
 and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), owner_ids,
 languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100. candidates: how many of each leg are fused,
 1 to 1000; the order does not depend on top_k. options: fusion (rrf, convex), weights {keyword, vector}, rrf_k (10),
-threshold (least cosine). explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
+threshold (least cosine), cache (false: never the hits kept of an equal search), technique (noted in the history).
+search_id: for search_replay; null when the search is not in the history. explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
 page, bboxes, heading, time_range_ms, snippet, score, parts. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a
-folder that is not visible, NOT_AUTHENTICATED.';
+folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.link_history(id uuid, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -12085,6 +12838,19 @@ URLs made before, by anybody, are dead within 60 seconds while Storage works; un
 revoked_at null, and the owner''s own URLs are to be made again. Revoking a soft-revoked link hard does the rest.
 Raises NOT_FOUND, FORBIDDEN.';
 
+CREATE FUNCTION public.search_replay(search_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.search_replay(search_id); $$;
+
+COMMENT ON FUNCTION public.search_replay(search_id uuid) IS 'Show what one of your searches found then: {search_id, query, mode, technique, filters, top_k, candidates, options,
+space, degraded, searched_at, hits, not_readable}.
+
+The same passages in the same order, whatever has changed since; name and path are today''s. A hit: chunk_id, file_id,
+version_id, score (then), name, path, is_head, page, snippet, is_text_kept (false once that version is gone, then there
+is no snippet). What you cannot read any more is counted in not_readable, and not named. search_id: from the answer of
+a search, or of a row of query_analytics. Raises NOT_FOUND, NOT_AUTHENTICATED, FORBIDDEN.';
+
 CREATE FUNCTION public.set_favourite(node uuid, is_favourite boolean DEFAULT true) RETURNS public.node_user_state
     LANGUAGE sql
     SET search_path TO ''
@@ -12289,6 +13055,19 @@ CREATE TABLE private.chunk_vectors_1 (
 
 COMMENT ON TABLE private.chunk_vectors_1 IS 'Vectors of the space minilm-l6-v2.';
 
+CREATE UNLOGGED TABLE private.epochs (
+    scope_id uuid NOT NULL,
+    xid xid8 NOT NULL,
+    edits bigint NOT NULL
+);
+
+COMMENT ON TABLE private.epochs IS 'What has changed for an owner, a user, a group or everybody (the nil id), by transaction. Unlogged, as are the answers
+that depend on it: a crash empties both.';
+
+COMMENT ON COLUMN private.epochs.xid IS 'The transaction; 0 for the sum of those that were folded.';
+
+COMMENT ON COLUMN private.epochs.edits IS 'How many statements changed something; an answer may be computed in between.';
+
 CREATE TABLE private.forgotten_words (
     owner_id uuid NOT NULL,
     word text NOT NULL COLLATE pg_catalog."C",
@@ -12305,6 +13084,26 @@ ALTER TABLE private.forgotten_words ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE UNLOGGED TABLE private.kept_hits (
+    user_id uuid NOT NULL,
+    key bytea NOT NULL,
+    scope_ids uuid[] NOT NULL,
+    epoch bigint NOT NULL,
+    state bytea NOT NULL,
+    hits jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+COMMENT ON TABLE private.kept_hits IS 'The latest hits of a search by one person. Unlogged: a crash empties it.';
+
+COMMENT ON COLUMN private.kept_hits.key IS 'sha256 of what was asked: text, vector, space, filters, options.';
+
+COMMENT ON COLUMN private.kept_hits.scope_ids IS 'Whose changes concern it.';
+
+COMMENT ON COLUMN private.kept_hits.epoch IS 'Their epoch when it was computed.';
+
+COMMENT ON COLUMN private.kept_hits.state IS 'sha256 of what the user could read then: owners and granted roots.';
 
 CREATE TABLE private.key_rotations (
     id bigint NOT NULL,
@@ -12465,6 +13264,18 @@ CREATE TABLE private.role_permissions (
 );
 
 COMMENT ON TABLE private.role_permissions IS 'What each role may do at all; levels on nodes decide where. admin implies everything, but nobody''s content.';
+
+CREATE UNLOGGED TABLE private.search_rates (
+    caller_id uuid NOT NULL,
+    slot bigint NOT NULL,
+    pid integer NOT NULL,
+    calls integer NOT NULL
+);
+
+COMMENT ON TABLE private.search_rates IS 'Searches of a person, or through a link, in five seconds by one connection: only that connection writes the row, so
+nobody waits for it.';
+
+COMMENT ON COLUMN private.search_rates.slot IS 'Seconds since 1970 / 5.';
 
 CREATE TABLE private.tasks (
     name text NOT NULL,
@@ -12726,6 +13537,40 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
 
+CREATE TABLE public.query_analytics (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    user_id uuid NOT NULL,
+    query text NOT NULL,
+    mode text NOT NULL,
+    technique text DEFAULT 'plain'::text NOT NULL,
+    request jsonb NOT NULL,
+    space text,
+    hits jsonb NOT NULL,
+    hit_count integer NOT NULL,
+    file_ids uuid[] NOT NULL,
+    latency_ms real NOT NULL,
+    degraded boolean NOT NULL,
+    cached boolean NOT NULL,
+    tokens_used integer DEFAULT 0 NOT NULL,
+    cost_usd numeric(12,6) DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT query_analytics_mode_check CHECK ((mode = ANY (ARRAY['hybrid'::text, 'keyword'::text, 'semantic'::text]))),
+    CONSTRAINT query_analytics_technique_check CHECK (private.is_technique(technique))
+);
+
+COMMENT ON TABLE public.query_analytics IS 'Searches of signed-in users, for themselves: nobody else reads a row. Not recorded for those whose preference
+searchHistory is false. Of what was found it holds ids and scores, never text.';
+
+COMMENT ON COLUMN public.query_analytics.technique IS 'plain, or what the service did around it: fusion, hyde, rerank, joined by +.';
+
+COMMENT ON COLUMN public.query_analytics.request IS '{filters, top_k, candidates, options}.';
+
+COMMENT ON COLUMN public.query_analytics.hits IS '[{chunk_id, file_id, version_id, score}], best first.';
+
+COMMENT ON COLUMN public.query_analytics.file_ids IS 'The files among the hits, each once.';
+
+COMMENT ON COLUMN public.query_analytics.cached IS 'Whether the hits were kept from the same search before.';
+
 CREATE TABLE public.usage_daily (
     owner_id uuid NOT NULL,
     day date NOT NULL,
@@ -12756,8 +13601,14 @@ ALTER TABLE ONLY private.chunk_vectors
 ALTER TABLE ONLY private.chunk_vectors_1
     ADD CONSTRAINT chunk_vectors_1_pkey PRIMARY KEY (chunk_id, space_id);
 
+ALTER TABLE ONLY private.epochs
+    ADD CONSTRAINT epochs_pkey PRIMARY KEY (scope_id, xid);
+
 ALTER TABLE ONLY private.forgotten_words
     ADD CONSTRAINT forgotten_words_pkey PRIMARY KEY (owner_id, word, id);
+
+ALTER TABLE ONLY private.kept_hits
+    ADD CONSTRAINT kept_hits_pkey PRIMARY KEY (user_id, key);
 
 ALTER TABLE ONLY private.key_rotations
     ADD CONSTRAINT key_rotations_pkey PRIMARY KEY (id);
@@ -12797,6 +13648,9 @@ ALTER TABLE ONLY private.quota_ledger
 
 ALTER TABLE ONLY private.role_permissions
     ADD CONSTRAINT role_permissions_pkey PRIMARY KEY (role, permission);
+
+ALTER TABLE ONLY private.search_rates
+    ADD CONSTRAINT search_rates_pkey PRIMARY KEY (caller_id, slot, pid);
 
 ALTER TABLE ONLY private.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (key);
@@ -12879,6 +13733,9 @@ ALTER TABLE ONLY public.pages
 ALTER TABLE ONLY public.plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY public.query_analytics
+    ADD CONSTRAINT query_analytics_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.renditions
     ADD CONSTRAINT renditions_pkey PRIMARY KEY (id);
 
@@ -12926,6 +13783,8 @@ CREATE INDEX chunk_terms_owner_id_file_id_idx ON private.chunk_terms USING btree
 CREATE INDEX chunk_vectors_file_id_idx ON ONLY private.chunk_vectors USING btree (file_id);
 
 CREATE INDEX chunk_vectors_1_file_id_idx ON private.chunk_vectors_1 USING btree (file_id);
+
+CREATE INDEX kept_hits_created_at_idx ON private.kept_hits USING btree (created_at);
 
 CREATE INDEX key_rotations_key_idx ON private.key_rotations USING btree (bucket, key);
 
@@ -13047,6 +13906,10 @@ CREATE INDEX notifications_user_id_idx ON public.notifications USING btree (user
 
 CREATE INDEX pages_file_id_idx ON public.pages USING btree (file_id);
 
+CREATE INDEX query_analytics_created_at_idx ON public.query_analytics USING btree (created_at);
+
+CREATE INDEX query_analytics_user_id_created_at_idx ON public.query_analytics USING btree (user_id, created_at DESC, id);
+
 CREATE INDEX renditions_blob_id_idx ON public.renditions USING btree (blob_id);
 
 CREATE INDEX renditions_file_id_idx ON public.renditions USING btree (file_id);
@@ -13115,6 +13978,22 @@ CREATE TRIGGER _500_pack_updated AFTER UPDATE ON private.chunk_vectors REFERENCI
 
 CREATE TRIGGER _500_release AFTER DELETE ON private.blobs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__release();
 
+CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON private.role_permissions FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_all();
+
+CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON private.settings FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_all();
+
+CREATE TRIGGER _800_advance_deleted AFTER DELETE ON private.chunk_vectors REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_deleted AFTER DELETE ON private.owner_statistics REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_inserted AFTER INSERT ON private.chunk_vectors REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_inserted AFTER INSERT ON private.owner_statistics REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_updated AFTER UPDATE ON private.chunk_vectors REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_updated AFTER UPDATE ON private.owner_statistics REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
 CREATE TRIGGER _900_audit AFTER INSERT OR DELETE OR UPDATE OF value ON private.settings FOR EACH ROW EXECUTE FUNCTION private.tg__audit('change_setting', 'value', 'key', 'key');
 
 CREATE TRIGGER _900_audit_download AFTER INSERT ON private.link_events FOR EACH ROW WHEN ((new.kind = ANY (ARRAY['downloaded'::text, 'signed'::text]))) EXECUTE FUNCTION private.tg__audit('download', '', 'link_id', 'link_id', 'kind', 'kind');
@@ -13174,6 +14053,42 @@ CREATE TRIGGER _600_notify AFTER INSERT OR DELETE ON public.group_members FOR EA
 CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level, expires_at ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg_shares__notify();
 
 CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg_workspace_members__notify();
+
+CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON public.embedding_spaces FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_all();
+
+CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg_group_members__advance();
+
+CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE OF level, expires_at, max_downloads, revoking_at, revoked_at ON public.share_links FOR EACH ROW EXECUTE FUNCTION private.tg_share_links__advance();
+
+CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg_shares__advance();
+
+CREATE TRIGGER _800_advance AFTER UPDATE OF role, is_active, email ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__advance();
+
+CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg_workspace_members__advance();
+
+CREATE TRIGGER _800_advance_deleted AFTER DELETE ON public.chunks REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners_of_files();
+
+CREATE TRIGGER _800_advance_deleted AFTER DELETE ON public.file_versions REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners_of_files();
+
+CREATE TRIGGER _800_advance_deleted AFTER DELETE ON public.node_tags REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_deleted AFTER DELETE ON public.nodes REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_inserted AFTER INSERT ON public.chunks REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners_of_files();
+
+CREATE TRIGGER _800_advance_inserted AFTER INSERT ON public.file_versions REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners_of_files();
+
+CREATE TRIGGER _800_advance_inserted AFTER INSERT ON public.node_tags REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_inserted AFTER INSERT ON public.nodes REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_updated AFTER UPDATE ON public.chunks REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners_of_files();
+
+CREATE TRIGGER _800_advance_updated AFTER UPDATE ON public.file_versions REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners_of_files();
+
+CREATE TRIGGER _800_advance_updated AFTER UPDATE ON public.node_tags REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_updated AFTER UPDATE ON public.nodes REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
 
 CREATE TRIGGER _900_audit_abort AFTER UPDATE OF state ON public.uploads FOR EACH ROW WHEN (((old.state = ANY (ARRAY['open'::text, 'uploading'::text])) AND (new.state = 'aborted'::text))) EXECUTE FUNCTION private.tg__audit('abort_upload', 'state', 'upload_id', 'id');
 
@@ -13420,6 +14335,9 @@ ALTER TABLE ONLY public.pages
 ALTER TABLE ONLY public.pages
     ADD CONSTRAINT pages_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.query_analytics
+    ADD CONSTRAINT query_analytics_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.renditions
     ADD CONSTRAINT renditions_blob_id_fkey FOREIGN KEY (blob_id) REFERENCES private.blobs(id) ON DELETE CASCADE;
 
@@ -13491,7 +14409,11 @@ ALTER TABLE private.chunk_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.chunk_vectors_1 ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.epochs ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.forgotten_words ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.kept_hits ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.key_rotations ENABLE ROW LEVEL SECURITY;
 
@@ -13516,6 +14438,8 @@ ALTER TABLE private.purge_queue ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.quota_ledger ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.search_rates ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.settings ENABLE ROW LEVEL SECURITY;
 
@@ -13581,6 +14505,8 @@ CREATE POLICY parties_can_select ON public.shares FOR SELECT TO authenticated US
 
 ALTER TABLE public.plans ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.query_analytics ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY readers_can_select ON public.chunks FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
   WHERE (n.id = chunks.file_id))));
@@ -13641,6 +14567,8 @@ CREATE POLICY users_can_select ON public.notifications FOR SELECT TO authenticat
 
 CREATE POLICY users_can_select ON public.plans FOR SELECT TO authenticated USING (( SELECT private.is_active() AS is_active));
 
+CREATE POLICY users_can_select ON public.query_analytics FOR SELECT TO authenticated USING (((user_id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
+
 CREATE POLICY users_can_select ON public.user_profiles FOR SELECT TO authenticated USING (((id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
 
 CREATE POLICY users_can_update ON public.user_profiles FOR UPDATE TO authenticated USING (((id = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)));
@@ -13689,6 +14617,12 @@ REVOKE ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member js
 GRANT ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) TO anon;
 GRANT ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) TO anon;
+GRANT ALL ON FUNCTION private.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.advance_epochs(scope_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
@@ -13716,6 +14650,8 @@ REVOKE ALL ON FUNCTION private.block_table(space_id smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.broadcast(topic text, event text, payload jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.caller_id() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.can_read_object(bucket text, key text) FROM PUBLIC;
 
@@ -13772,6 +14708,10 @@ REVOKE ALL ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint)
 
 REVOKE ALL ON FUNCTION private.check_plan_for_tree(owner_id uuid, node_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_query_options(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_search_rate() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_share_level(level text, own_level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_team_name(name text) FROM PUBLIC;
@@ -13791,7 +14731,13 @@ GRANT ALL ON FUNCTION private.claim_object_deletions(max_objects integer) TO nar
 
 REVOKE ALL ON FUNCTION private.clean_tags(field text, tags text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.clear_query_history() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.clear_query_history() TO anon;
+GRANT ALL ON FUNCTION private.clear_query_history() TO authenticated;
+
 REVOKE ALL ON FUNCTION private.client_ip() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.close_request(request private.search_request, scope private.search_scope, hits jsonb, freshness jsonb, is_current boolean) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.uploads TO authenticated;
 GRANT SELECT ON TABLE public.uploads TO service_role;
@@ -13898,6 +14844,8 @@ GRANT ALL ON FUNCTION private.empty_trash(owner_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.epoch(scope_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.error_status(error text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.error_status(error text) TO anon;
 GRANT ALL ON FUNCTION private.error_status(error text) TO authenticated;
@@ -13967,6 +14915,8 @@ GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_w
 
 REVOKE ALL ON FUNCTION private.fold(content text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.fold_epochs() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.fold_words(phrase text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) FROM PUBLIC;
@@ -13974,6 +14924,8 @@ REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint
 REVOKE ALL ON FUNCTION private.forget_names(max_words integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.found_ids(hits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.free_name(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
 
@@ -14016,6 +14968,8 @@ REVOKE ALL ON FUNCTION private.hash_token(token text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.holds_any(folder_id uuid, ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.holds_ticket(key text) FROM PUBLIC;
@@ -14036,6 +14990,8 @@ GRANT ALL ON FUNCTION private.is_active() TO anon;
 GRANT ALL ON FUNCTION private.is_active() TO authenticated;
 GRANT ALL ON FUNCTION private.is_active() TO service_role;
 
+REVOKE ALL ON FUNCTION private.is_current(request private.search_request) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_live() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_me(user_id uuid, email text) FROM PUBLIC;
@@ -14044,10 +15000,14 @@ REVOKE ALL ON FUNCTION private.is_overdue(upload public.uploads) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.is_read_only() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO authenticated;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO service_role;
+
+REVOKE ALL ON FUNCTION private.is_technique(technique text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_trashed(node_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_trashed(node_id uuid) TO authenticated;
@@ -14059,6 +15019,10 @@ REVOKE ALL ON FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_text
 GRANT ALL ON FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.json_texts(value jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.keep_hits(request private.search_request, scope private.search_scope, hits jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
@@ -14197,6 +15161,8 @@ REVOKE ALL ON FUNCTION private.open_object(bucket text, key text, owner_ids uuid
 GRANT ALL ON FUNCTION private.open_object(bucket text, key text, owner_ids uuid[], roots uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.open_object(bucket text, key text, owner_ids uuid[], roots uuid[]) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.open_request(query text, mode text, space text, is_degraded boolean, embedding jsonb, asked jsonb, explain boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.open_share_link(token text, password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO anon;
 GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO authenticated;
@@ -14283,6 +15249,8 @@ GRANT ALL ON FUNCTION private.pre_request() TO service_role;
 
 REVOKE ALL ON FUNCTION private.prune_audit() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.prune_queries() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.public_facts(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.purge_batch(max_nodes integer) FROM PUBLIC;
@@ -14299,6 +15267,8 @@ REVOKE ALL ON FUNCTION private.purge_trees(ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.query_statistics("from" timestamp with time zone, "to" timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.query_terms(query text, languages text[]) FROM PUBLIC;
 
@@ -14330,6 +15300,8 @@ REVOKE ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timest
 GRANT ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) FROM PUBLIC;
 
@@ -14372,6 +15344,8 @@ REVOKE ALL ON FUNCTION private.reconcile_unserved(fix boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.reconcile_vectors(fix boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile_waiting_files(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.record_query(request private.search_request, hits jsonb, is_cached boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.record_usage(max_owners integer) FROM PUBLIC;
 
@@ -14508,6 +15482,10 @@ REVOKE ALL ON FUNCTION private.search_names(query text, scope private.search_sco
 
 REVOKE ALL ON FUNCTION private.search_options(options jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.search_replay(search_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.search_replay(search_id uuid) TO anon;
+GRANT ALL ON FUNCTION private.search_replay(search_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.search_scope(filters jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.serve_unread(version_id uuid) FROM PUBLIC;
@@ -14598,6 +15576,12 @@ REVOKE ALL ON FUNCTION private.term_id(lexeme text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.text_config(language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg__advance_all() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg__advance_owners() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg__advance_owners_of_files() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg__audit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_audit_logs__keep() FROM PUBLIC;
@@ -14619,6 +15603,8 @@ REVOKE ALL ON FUNCTION private.tg_file_versions__audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_file_versions__delete_blobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_file_versions__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_group_members__advance() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_group_members__hand_over() FROM PUBLIC;
 
@@ -14654,11 +15640,17 @@ REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_renditions__delete_blobs() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_share_links__advance() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_shares__advance() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_shares__broadcast() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_user_profiles__advance() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_user_profiles__apply_plan() FROM PUBLIC;
 
@@ -14678,9 +15670,17 @@ REVOKE ALL ON FUNCTION private.tg_users__notify_of_waiting() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_users__pin_address() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_workspace_members__advance() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_workspace_members__hand_over() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_workspace_members__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tidy_kept_hits() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tidy_search_rates() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tidy_searches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) FROM PUBLIC;
 
@@ -14760,6 +15760,10 @@ REVOKE ALL ON FUNCTION public.add_workspace_member(workspace_id uuid, member jso
 GRANT ALL ON FUNCTION public.add_workspace_member(workspace_id uuid, member jsonb, level text) TO anon;
 GRANT ALL ON FUNCTION public.add_workspace_member(workspace_id uuid, member jsonb, level text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) TO anon;
+GRANT ALL ON FUNCTION public.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO authenticated;
@@ -14771,6 +15775,10 @@ GRANT ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint
 REVOKE ALL ON FUNCTION public.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cancel_ingest(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.cancel_ingest(file_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.clear_query_history() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.clear_query_history() TO anon;
+GRANT ALL ON FUNCTION public.clear_query_history() TO authenticated;
 
 REVOKE ALL ON FUNCTION public.copy_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.copy_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
@@ -14944,6 +15952,10 @@ REVOKE ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) FROM PUBL
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO anon;
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.search_replay(search_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.search_replay(search_id uuid) TO anon;
+GRANT ALL ON FUNCTION public.search_replay(search_id uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) TO anon;
 GRANT ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) TO authenticated;
@@ -15018,6 +16030,9 @@ GRANT SELECT ON TABLE public.owners TO service_role;
 GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
+
+GRANT SELECT ON TABLE public.query_analytics TO authenticated;
+GRANT SELECT ON TABLE public.query_analytics TO service_role;
 
 GRANT SELECT ON TABLE public.usage_daily TO authenticated;
 GRANT SELECT ON TABLE public.usage_daily TO service_role;
