@@ -116,10 +116,12 @@ begin
     where j.version_id = source_version_id and j.space_id is null and t.id = target_version_id;
 
     -- a space that came since, or whose vectors are gone, is computed; no other
-    insert into public.ingest_jobs (file_id, version_id, stage, space_id, state, progress, started_at, finished_at)
+    insert into public.ingest_jobs (
+        file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
+    )
     select
-        t.file_id, t.id, 'embed_text', s.id, case when s.is_complete then 'done' else 'queued' end,
-        s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
+        t.file_id, t.id, 'embed_text', s.id, case when private.is_required(s.id) then 0 else 1 end,
+        case when s.is_complete then 'done' else 'queued' end, s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
     from public.file_versions as t
     cross join (
         select e.id, not exists (
@@ -200,6 +202,7 @@ begin
 
     -- texts are not forgotten between the look for their vectors and the chunks that need them
     perform private.lock_statistics(v_file.owner_id);
+    perform private.hold_spaces();
     insert into public.file_versions (
         file_id, no, blob_id, size, sha256, mime, format, status, error_code, error_message, language, is_paged,
         page_count, created_by
@@ -221,7 +224,8 @@ begin
         perform private.set_version_status(v_version.id, 'skipped', v_source.error_code, v_source.error_message);
     else
         if v_file.head_version_id is null or not exists (
-            select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state <> 'done'
+            select 1 from public.ingest_jobs as j
+            where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
         ) then
             perform private.copy_terms(v_source.id, v_version.id);
         end if;

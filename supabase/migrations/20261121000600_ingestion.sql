@@ -60,16 +60,22 @@ create table public.embedding_spaces (
     kind text not null check (kind in ('text', 'page', 'image')),
     state text not null check (state in ('building', 'shadow', 'active', 'retiring')),
     max_tokens integer not null check (max_tokens > 0),
-    created_at timestamptz not null default now()
+    created_at timestamptz not null default now(),
+    retired_at timestamptz,
+    -- checked at the end of a statement, unlike a unique index: a flip swaps two spaces in one
+    constraint embedding_spaces_active_key exclude using btree (kind with =) where (state = 'active')
+    deferrable initially immediate
 );
 comment on table public.embedding_spaces is
 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
 comment on column public.embedding_spaces.revision is
 'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
 comment on column public.embedding_spaces.max_tokens is
-'Longest text that the model reads whole; chunks are never longer.';
-comment on column public.embedding_spaces.state is 'building and shadow are written, active is written and searched.';
-create unique index embedding_spaces_active_key on public.embedding_spaces (kind) where state = 'active';
+'Longest text that the model reads whole; while it is active no chunk is made longer.';
+comment on column public.embedding_spaces.state is
+'building: written, not yet complete; shadow: complete once, and still written; active: written, and what is searched
+unless a search names another; retiring: neither, its vectors go.';
+comment on column public.embedding_spaces.retired_at is 'When it was retired; null before.';
 
 create table public.ingest_jobs (
     id uuid primary key default gen_random_uuid(),
@@ -80,6 +86,7 @@ create table public.ingest_jobs (
     state text not null default 'queued' check (
         state in ('queued', 'running', 'done', 'failed', 'dead', 'cancelled')
     ),
+    priority smallint not null default 0,
     progress real not null default 0 check (progress between 0 and 1),
     pages_done integer not null default 0,
     pages_total integer,
@@ -97,6 +104,8 @@ create table public.ingest_jobs (
     unique nulls not distinct (version_id, stage, space_id)
 );
 comment on table public.ingest_jobs is 'One row per version, stage and space; written only by the queue''s functions.';
+comment on column public.ingest_jobs.priority is
+'Lower first: 0 what a file needs to be ready, 1 spaces that are not active, 2 back-fills.';
 comment on column public.ingest_jobs.progress is '0 to 1 of this stage.';
 comment on column public.ingest_jobs.attempts is 'Errors that the work itself raised; three make the job dead.';
 comment on column public.ingest_jobs.lease_losses is
@@ -105,7 +114,7 @@ comment on column public.ingest_jobs.state is
 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
 create index ingest_jobs_file_id_idx on public.ingest_jobs (file_id);
 create index ingest_jobs_space_id_idx on public.ingest_jobs (space_id);
-create index ingest_jobs_queued_idx on public.ingest_jobs (run_after, created_at) where state = 'queued';
+create index ingest_jobs_queued_idx on public.ingest_jobs (priority, run_after, created_at) where state = 'queued';
 create index ingest_jobs_running_idx on public.ingest_jobs (lease_expires_at) where state = 'running';
 create index ingest_jobs_ended_idx on public.ingest_jobs (state) where state in ('failed', 'dead');
 
@@ -147,6 +156,29 @@ grant select (
 ) on public.ingest_jobs to authenticated; -- not the lease token
 grant select on public.ingest_jobs to service_role;
 
+-- Spaces come and go while files are read -------------------------------------------------------
+
+create function private.hold_spaces() returns void
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select pg_advisory_xact_lock_shared(hashtextextended('narwhal.spaces', 0)); $$;
+comment on function private.hold_spaces() is
+'Until the transaction ends no space is added, activated or retired: every version has a job in each space, and is ready
+only with the vectors of the active one. Waits only while such a change is under way, and that waits for nobody.';
+
+create function private.is_required(space_id smallint) returns boolean
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select is_required.space_id is null or exists (
+        select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
+    );
+$$;
+comment on function private.is_required(smallint) is
+'Whether a file needs the jobs of a space to be ready: those without a space, and those of an active one.';
+
 -- The queue ------------------------------------------------------------------------------------
 
 create function private.enqueue(version_id uuid, stage text, space_id smallint default null) returns void
@@ -155,13 +187,15 @@ security invoker
 set search_path = ''
 as $$
 begin
-    insert into public.ingest_jobs (file_id, version_id, stage, space_id)
-    select v.file_id, v.id, enqueue.stage, enqueue.space_id
+    insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
+    select
+        v.file_id, v.id, enqueue.stage, enqueue.space_id,
+        case when private.is_required(enqueue.space_id) then 0 else 1 end
     from public.file_versions as v
     where v.id = enqueue.version_id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
     set
-        state = 'queued', progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        state = 'queued', priority = excluded.priority, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
         error_code = null, error_message = null, run_after = now(),
         started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
     perform pg_notify('narwhal_jobs', ''); -- a doorbell; workers also poll
@@ -225,9 +259,11 @@ begin
                 state = 'dead', lease_losses = j.lease_losses + 1, lease_token = null, finished_at = now(),
                 error_code = 'worker_lost', error_message = 'Its workers ended again and again.'
             where j.id = v_job.id;
-            perform private.set_version_status(
-                v_job.version_id, 'failed', 'worker_lost', 'Its workers ended again and again.'
-            );
+            if private.is_required(v_job.space_id) then
+                perform private.set_version_status(
+                    v_job.version_id, 'failed', 'worker_lost', 'Its workers ended again and again.'
+                );
+            end if;
         else
             update public.ingest_jobs as j
             set state = 'queued', lease_losses = j.lease_losses + 1, lease_token = null, run_after = now()
@@ -256,7 +292,7 @@ begin
         where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
             select q.id from public.ingest_jobs as q
             where q.state = 'queued' and q.run_after <= now()
-            order by q.run_after, q.created_at
+            order by q.priority, q.run_after, q.created_at
             limit max_jobs
             for update skip locked
         ))
@@ -298,6 +334,7 @@ as $$
 declare
     v_job public.ingest_jobs;
 begin
+    perform private.hold_spaces();
     -- node before job, the order of trash and purge
     perform from public.nodes as n
     where n.id = (select j.file_id from public.ingest_jobs as j where j.id = job_id)
@@ -399,7 +436,7 @@ begin
     if v_state <> 'queued' then
         if error_code in ('magic_mismatch', 'infected') then
             perform private.reject_version(v_job.version_id, error_code, error_message);
-        else
+        elsif private.is_required(v_job.space_id) then
             perform private.set_version_status(v_job.version_id, 'failed', error_code, error_message);
         end if;
     end if;
@@ -525,7 +562,7 @@ begin
             'spaces', (
                 select coalesce(jsonb_agg(to_jsonb(s)), '[]')
                 from public.embedding_spaces as s
-                where s.kind = 'text' and s.state <> 'retiring'
+                where s.kind = 'text' and s.state = 'active'
             )
         )
         from public.file_versions as v
@@ -534,7 +571,8 @@ begin
 end;
 $$;
 comment on function private.job_pages(uuid, uuid) is
-'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}.';
+'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}. A space on
+trial does not change how files are cut; texts that are too long for it are cut off there.';
 
 create function private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) returns void
 language plpgsql volatile

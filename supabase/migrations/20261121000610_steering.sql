@@ -112,7 +112,10 @@ begin
             v_count := v_count + 1;
         end loop;
     end if;
-    if v_count > 0 then
+    if exists (
+        select 1 from public.ingest_jobs as j
+        where j.version_id = retry_version.version_id and j.state = 'queued' and private.is_required(j.space_id)
+    ) then
         perform private.set_version_status(version_id, 'processing');
     end if;
     return v_count;

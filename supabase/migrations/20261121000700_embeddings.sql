@@ -243,7 +243,7 @@ set search_path = ''
 as $$
 begin
     perform private.require_reader();
-    return to_jsonb(private.find_space(space, kind)) - 'id' - 'created_at';
+    return to_jsonb(private.find_space(space, kind)) - '{id,created_at,retired_at}'::text[];
 end;
 $$;
 comment on function public.embedding_space(text, text) is

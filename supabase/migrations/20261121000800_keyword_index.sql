@@ -343,6 +343,7 @@ begin
     inner join public.chunks as c on c.version_id = j.version_id
     inner join private.text_vectors as t
         on t.owner_id = n.owner_id and t.space_id = j.space_id and t.text_hash = c.text_hash
+    inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
     where j.version_id = serve_version.version_id and j.stage = 'embed_text' and j.state = 'done'
     on conflict do nothing;
 end;
@@ -383,7 +384,8 @@ begin
     from public.nodes as n inner join public.file_versions as h on h.id = n.head_version_id
     where n.id = v_version.file_id;
     v_is_complete := not exists (
-        select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state <> 'done'
+        select 1 from public.ingest_jobs as j
+        where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
     );
 
     -- the first version serves by keyword as soon as it has chunks, a later one only when nothing is missing

@@ -175,6 +175,7 @@ def test_a_space_that_came_since_is_computed_and_no_other(db: Database, drive: D
     space = db.one(
         "select private.create_space('new', 'm', 'r', 384, 'text', 'building', 256)::integer"
     )
+    db.one("select private.flip_space(1::smallint, %s::smallint)", space)
     file = drive.file(owner, "b.txt", "zulu")["file_id"]
     version = append(db, file, source, owner)
     # until it is complete the head stays
