@@ -147,6 +147,69 @@ $$;
 COMMENT ON FUNCTION private.abort_uploads_of(user_id uuid) IS 'Ends the open tickets of one user, whose account is closed. One that opens at the same moment opens nothing any more,
 and ends with the next sweep.';
 
+CREATE FUNCTION private.activate_space(name text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces := private.space_named(name);
+    v_active_id smallint := private.active_space_id(v_space.kind);
+    v_lost jsonb := private.lost_evaluations(v_space.id, v_active_id);
+begin
+    if v_space.state = 'active' then
+        return jsonb_build_object('space', name, 'previous', null, 'changed', false);
+    end if;
+    if v_space.state = 'retiring' then
+        perform private.raise_error(
+            'CONFLICT_STATE', format('The space "%s" is retired.', name), jsonb_build_object('state', v_space.state)
+        );
+    end if;
+    perform private.refuse_gaps(v_space);
+    if v_lost <> '[]' then
+        perform private.raise_error(
+            'CONFLICT_STATE',
+            format('The space "%s" finds worse on %s collections.', name, jsonb_array_length(v_lost)),
+            jsonb_build_object('space', name, 'failed', jsonb_array_length(v_lost), 'evaluations', v_lost),
+            'See what it lost: narwhal spaces show ' || name
+        );
+    end if;
+    -- again, now that no file can be finished meanwhile
+    perform private.claim_spaces();
+    v_space := private.space_named(name);
+    v_active_id := private.active_space_id(v_space.kind);
+    if v_space.state in ('active', 'retiring') then
+        perform private.raise_error(
+            'CONFLICT_STATE', format('The space "%s" was changed meanwhile.', name),
+            jsonb_build_object('state', v_space.state)
+        );
+    end if;
+    perform private.refuse_gaps(v_space);
+    perform private.flip_space(v_active_id, v_space.id);
+    insert into private.space_flips (kind, from_space_id, to_space_id)
+    values (v_space.kind, v_active_id, v_space.id);
+    perform private.write_audit(
+        'activate_space', null, jsonb_build_object('space_id', v_active_id), jsonb_build_object('space_id', v_space.id)
+    );
+    return jsonb_build_object(
+        'space', name, 'changed', true,
+        'previous', (select s.name from public.embedding_spaces as s where s.id = v_active_id)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.activate_space(name text) IS 'Makes a space the one that is searched: {space, previous, changed}. The one before stays written, so that a rollback
+finds it complete. Raises NOT_FOUND, CONFLICT_STATE (missing_files, missing_chunks) while its back-fill is incomplete,
+CONFLICT_STATE (failed, evaluations) when its evaluations are worse, LOCKED.';
+
+CREATE FUNCTION private.active_space_id(kind text) RETURNS smallint
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select s.id from public.embedding_spaces as s where s.kind = active_space_id.kind and s.state = 'active';
+$$;
+
+COMMENT ON FUNCTION private.active_space_id(kind text) IS 'The active space of a kind; null when there is none.';
+
 CREATE TABLE public.comments (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     node_id uuid NOT NULL,
@@ -303,6 +366,46 @@ $$;
 COMMENT ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) IS 'Records a picture that a worker has stored in the bucket derived; its bytes count for the owner. The caller holds the
 locks on the file and its owner.';
 
+CREATE FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text DEFAULT 'text'::text, max_tokens integer DEFAULT 512) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces;
+begin
+    perform private.check_space(name, model, revision, dimension, kind, max_tokens);
+    perform private.claim_spaces();
+    select s.* into v_space from public.embedding_spaces as s where s.name = add_space.name;
+    if v_space.state = 'retiring' and not exists (
+        select 1
+        from private.space_tables(v_space.id) as t (name)
+        inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
+    ) then
+        delete from public.embedding_spaces as s where s.id = v_space.id; -- gone but for its name
+    elsif v_space.id is not null then
+        perform private.raise_error(
+            'CONFLICT_NAME', format('There is a space "%s".', name),
+            jsonb_build_object('space', name, 'state', v_space.state), 'Choose another name, or retire that one.'
+        );
+    end if;
+    -- a partition is locked against all who search and write: rather give up than let them queue behind us
+    perform set_config('lock_timeout', '500ms', true);
+    begin
+        perform private.create_space(name, model, revision, dimension, kind, 'building', max_tokens);
+    exception when lock_not_available then
+        perform private.raise_error(
+            'LOCKED', 'The tables of vectors are in use.', jsonb_build_object('space', name), 'Try again.'
+        );
+    end;
+    select s.* into v_space from public.embedding_spaces as s where s.name = add_space.name;
+    perform private.write_audit('add_space', null, null, to_jsonb(v_space));
+    return private.describe_space(v_space);
+end;
+$$;
+
+COMMENT ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) IS 'Registers a space: from now on new and changed files are embedded in it too; a back-fill brings the others. Raises
+INVALID_ARGUMENT (field), CONFLICT_NAME, LOCKED while its tables cannot be made.';
+
 CREATE TABLE private.blobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     owner_id uuid NOT NULL,
@@ -424,7 +527,8 @@ begin
     from public.nodes as n inner join public.file_versions as h on h.id = n.head_version_id
     where n.id = v_version.file_id;
     v_is_complete := not exists (
-        select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state <> 'done'
+        select 1 from public.ingest_jobs as j
+        where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
     );
 
     -- the first version serves by keyword as soon as it has chunks, a later one only when nothing is missing
@@ -474,6 +578,7 @@ begin
 
     -- texts are not forgotten between the look for their vectors and the chunks that need them
     perform private.lock_statistics(v_file.owner_id);
+    perform private.hold_spaces();
     insert into public.file_versions (
         file_id, no, blob_id, size, sha256, mime, format, status, error_code, error_message, language, is_paged,
         page_count, created_by
@@ -495,7 +600,8 @@ begin
         perform private.set_version_status(v_version.id, 'skipped', v_source.error_code, v_source.error_message);
     else
         if v_file.head_version_id is null or not exists (
-            select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state <> 'done'
+            select 1 from public.ingest_jobs as j
+            where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
         ) then
             perform private.copy_terms(v_source.id, v_version.id);
         end if;
@@ -570,6 +676,24 @@ CREATE FUNCTION private.average_length(owner_id uuid, more_chunks bigint DEFAULT
 $$;
 
 COMMENT ON FUNCTION private.average_length(owner_id uuid, more_chunks bigint, more_length bigint) IS 'Average length of an owner''s chunks in service, in terms, once some more are among them; null when there are none.';
+
+CREATE FUNCTION private.backfill_rate(space_id smallint) RETURNS real
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select case when count(*) >= 10 then (60 * sum(j.texts) / nullif(sum(j.seconds), 0))::real end
+    from (
+        select
+            extract(epoch from d.finished_at - d.started_at) as seconds,
+            (select count(distinct c.text_hash) from public.chunks as c where c.version_id = d.version_id) as texts
+        from public.ingest_jobs as d
+        where d.space_id = backfill_rate.space_id and d.state = 'done' and d.finished_at > d.started_at
+        order by d.finished_at desc
+        limit 200
+    ) as j;
+$$;
+
+COMMENT ON FUNCTION private.backfill_rate(space_id smallint) IS 'Chunks a minute of one worker, from the jobs that were done last; null before there are ten.';
 
 CREATE FUNCTION private.batch_item(id uuid, state text, message text, detail text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -1576,6 +1700,40 @@ $$;
 
 COMMENT ON FUNCTION private.check_share_level(level text, own_level text) IS 'Raises FORBIDDEN above the own level, INVALID_ARGUMENT (field level) for what cannot be given: owner is not.';
 
+CREATE FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+begin
+    if name is null or name !~ '^[a-z0-9][a-z0-9._-]{0,62}$' or name = 'active' then
+        perform private.raise_invalid(
+            'name', 'A name has 1 to 63 of a-z, 0-9, ".", "_", "-", starts with a letter or digit, and is not "active".'
+        );
+    end if;
+    if coalesce(model, '') = '' then
+        perform private.raise_invalid('model', 'The model must be named.');
+    end if;
+    if coalesce(revision, '') = '' then
+        perform private.raise_invalid('revision', 'The revision of the weights must be pinned.');
+    end if;
+    if dimension is null or dimension not between 1 and 4000 then
+        perform private.raise_invalid(
+            'dimension', 'The dimension must be between 1 and 4000.', '{"expected": {"min": 1, "max": 4000}}'
+        );
+    end if;
+    if kind is null or kind not in ('text', 'page', 'image') then
+        perform private.raise_invalid(
+            'kind', 'kind must be text, page or image.', '{"expected": ["text", "page", "image"]}'
+        );
+    end if;
+    if max_tokens is null or max_tokens < 1 then
+        perform private.raise_invalid('max_tokens', 'max_tokens must be at least 1.');
+    end if;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) IS 'Raises INVALID_ARGUMENT (field, expected) for what no space can have.';
+
 CREATE FUNCTION private.check_team_name(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1649,7 +1807,7 @@ begin
         where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
             select q.id from public.ingest_jobs as q
             where q.state = 'queued' and q.run_after <= now()
-            order by q.run_after, q.created_at
+            order by q.priority, q.run_after, q.created_at
             limit max_jobs
             for update skip locked
         ))
@@ -1750,6 +1908,29 @@ $$;
 
 COMMENT ON FUNCTION private.claim_object_deletions(max_objects integer) IS 'Objects to remove now, those apart that another blob still has; each comes again, later and later, until
 finish_object_deletions is called.';
+
+CREATE FUNCTION private.claim_spaces() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_key bigint := hashtextextended('narwhal.spaces', 0);
+begin
+    -- tried and never queued for: whoever holds spaces may wait for others of its kind, which must not wait for us
+    for v_try in 1..500 loop
+        if pg_try_advisory_xact_lock(v_key) then
+            return;
+        end if;
+        perform pg_sleep(0.01);
+    end loop;
+    perform private.raise_error(
+        'LOCKED', 'Files are being finished all the time; there was no moment between them.', '{}', 'Try again.'
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.claim_spaces() IS 'The other side of hold_spaces: until the transaction ends no file is finished, so that a change of spaces sees all
+files or none of them. Whoever holds it waits for nothing. Raises LOCKED after five seconds.';
 
 CREATE FUNCTION private.clean_tags(field text, tags text[]) RETURNS text[]
     LANGUAGE plpgsql STABLE
@@ -1889,6 +2070,29 @@ $$;
 
 COMMENT ON FUNCTION private.close_upload(upload public.uploads, state text) IS 'Ends an open ticket and returns its reservation. The caller holds the lock on the owner.';
 
+CREATE FUNCTION private.complete_backfill(space_id smallint) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces;
+    v_gaps jsonb;
+begin
+    select s.* into v_space from public.embedding_spaces as s where s.id = space_id;
+    v_gaps := private.space_gaps(v_space, private.active_space_id(v_space.kind));
+    if v_space.state = 'building' and v_gaps ->> 'missing_chunks' = '0' then
+        perform private.claim_spaces();
+        update public.embedding_spaces as s
+        set state = 'shadow'
+        where s.id = space_id and s.state = 'building'
+        returning s.* into v_space;
+    end if;
+    return private.describe_space(v_space);
+end;
+$$;
+
+COMMENT ON FUNCTION private.complete_backfill(space_id smallint) IS 'After a back-fill: the space is shadow once it has all that is in service in the active one. Returns it.';
+
 CREATE FUNCTION private.complete_upload(object_key text, user_id text, size bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2009,10 +2213,12 @@ begin
     where j.version_id = source_version_id and j.space_id is null and t.id = target_version_id;
 
     -- a space that came since, or whose vectors are gone, is computed; no other
-    insert into public.ingest_jobs (file_id, version_id, stage, space_id, state, progress, started_at, finished_at)
+    insert into public.ingest_jobs (
+        file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
+    )
     select
-        t.file_id, t.id, 'embed_text', s.id, case when s.is_complete then 'done' else 'queued' end,
-        s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
+        t.file_id, t.id, 'embed_text', s.id, case when private.is_required(s.id) then 0 else 1 end,
+        case when s.is_complete then 'done' else 'queued' end, s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
     from public.file_versions as t
     cross join (
         select e.id, not exists (
@@ -2783,6 +2989,70 @@ $$;
 
 COMMENT ON FUNCTION private.delete_workspace(id uuid) IS 'Behind public.delete_workspace.';
 
+CREATE TABLE public.embedding_spaces (
+    id smallint NOT NULL,
+    name text NOT NULL,
+    model text NOT NULL,
+    revision text NOT NULL,
+    dimension integer NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL,
+    max_tokens integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    retired_at timestamp with time zone,
+    CONSTRAINT embedding_spaces_dimension_check CHECK (((dimension >= 1) AND (dimension <= 4000))),
+    CONSTRAINT embedding_spaces_kind_check CHECK ((kind = ANY (ARRAY['text'::text, 'page'::text, 'image'::text]))),
+    CONSTRAINT embedding_spaces_max_tokens_check CHECK ((max_tokens > 0)),
+    CONSTRAINT embedding_spaces_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)),
+    CONSTRAINT embedding_spaces_state_check CHECK ((state = ANY (ARRAY['building'::text, 'shadow'::text, 'active'::text, 'retiring'::text])))
+);
+
+COMMENT ON TABLE public.embedding_spaces IS 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
+
+COMMENT ON COLUMN public.embedding_spaces.revision IS 'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
+
+COMMENT ON COLUMN public.embedding_spaces.state IS 'building: written, not yet complete; shadow: complete once, and still written; active: written, and what is searched
+unless a search names another; retiring: neither, its vectors go.';
+
+COMMENT ON COLUMN public.embedding_spaces.max_tokens IS 'Longest text that the model reads whole; while it is active no chunk is made longer.';
+
+COMMENT ON COLUMN public.embedding_spaces.retired_at IS 'When it was retired; null before.';
+
+CREATE FUNCTION private.describe_space(space public.embedding_spaces) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select to_jsonb(space)
+        || private.space_gaps(space)
+        || jsonb_build_object(
+            'vectors', (select count(*) from private.chunk_vectors as e where e.space_id = (space).id),
+            'texts', (select count(*) from private.text_vectors as t where t.space_id = (space).id),
+            'bytes', coalesce(
+                pg_total_relation_size(to_regclass(format('private.%I', private.vector_table((space).id)))), 0
+            ),
+            'jobs', (
+                select jsonb_build_object(
+                    'queued', count(*) filter (where j.state = 'queued'),
+                    'running', count(*) filter (where j.state = 'running'),
+                    'failed', count(*) filter (where j.state in ('failed', 'dead', 'cancelled')),
+                    'done', count(*) filter (where j.state = 'done')
+                )
+                from public.ingest_jobs as j where j.space_id = (space).id
+            ),
+            'evaluations', private.latest_evaluations((space).id),
+            'flips', (
+                select coalesce(jsonb_agg(jsonb_build_object(
+                    'activated_at', f.flipped_at, 'rolled_back_at', f.rolled_back_at,
+                    'before', (select s.name from public.embedding_spaces as s where s.id = f.from_space_id)
+                ) order by f.id), '[]')
+                from private.space_flips as f where f.to_space_id = (space).id
+            )
+        );
+$$;
+
+COMMENT ON FUNCTION private.describe_space(space public.embedding_spaces) IS 'All about a space: its columns, vectors in service, texts embedded, missing_files, missing_chunks, bytes, jobs,
+evaluations, flips.';
+
 CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -2816,6 +3086,40 @@ CREATE FUNCTION private.differing(one jsonb, other jsonb) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.differing(one jsonb, other jsonb) IS 'The keys of one object whose values the other has not.';
+
+CREATE FUNCTION private.drop_space(space_id smallint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_table regclass;
+    v_is_empty boolean;
+begin
+    if not exists (
+        select 1 from public.embedding_spaces as s where s.id = space_id and s.state = 'retiring'
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'Only a retired space is dropped.', jsonb_build_object('space_id', space_id)
+        );
+    end if;
+    -- a partition is locked against all who search and write: rather give up than let them queue behind us
+    perform set_config('lock_timeout', '500ms', true);
+    for v_table in
+        select t.name
+        from private.space_tables(space_id) as t (name)
+        inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
+    loop
+        execute format('select not exists (select from %s)', v_table) into v_is_empty;
+        if v_is_empty then
+            execute format('drop table %s', v_table);
+        end if;
+    end loop;
+exception when lock_not_available then
+    perform private.raise_error('LOCKED', 'The tables of vectors are in use.', '{}', 'Try again.');
+end;
+$$;
+
+COMMENT ON FUNCTION private.drop_space(space_id smallint) IS 'Drops the emptied partitions of a retired space; its name may be used again. Raises CONFLICT_STATE, LOCKED.';
 
 CREATE FUNCTION private.edit_comment(id uuid, body text) RETURNS public.comments
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2902,6 +3206,47 @@ $$;
 
 COMMENT ON FUNCTION private.email_of(user_id uuid) IS 'A user''s confirmed e-mail address in lower case, or null.';
 
+CREATE FUNCTION private.empty_space(space_id smallint, max_rows integer DEFAULT 10000) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+declare
+    v_table regclass;
+    v_count bigint;
+    v_total bigint := 0;
+begin
+    if not exists (
+        select 1 from public.embedding_spaces as s
+        where s.id = space_id
+            and s.state = 'retiring'
+            and s.retired_at + make_interval(secs => (private.setting('spaces.retire_grace_s'))::float8)
+            <= clock_timestamp()
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'Only a space that was retired a while ago is emptied.',
+            jsonb_build_object('space_id', space_id)
+        );
+    end if;
+    for v_table in select t.name from private.space_tables(space_id) as t (name) loop
+        execute format(
+            $statement$
+                delete from %s
+                where ctid = any(array(
+                    select ctid from %s where space_id = $1 limit $2 for update skip locked
+                ))
+            $statement$, v_table, v_table
+        ) using space_id, max_rows - v_total;
+        get diagnostics v_count = row_count;
+        v_total := v_total + v_count;
+        exit when v_total >= max_rows;
+    end loop;
+    return v_total;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.empty_space(space_id smallint, max_rows integer) IS 'Deletes at most so many rows of a retired space, its jobs among them; how many. Call again until it is 0. Raises
+CONFLICT_STATE while searches may still be under way in it.';
+
 CREATE FUNCTION private.empty_trash(owner_id uuid) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2930,13 +3275,15 @@ CREATE FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint D
     SET search_path TO ''
     AS $$
 begin
-    insert into public.ingest_jobs (file_id, version_id, stage, space_id)
-    select v.file_id, v.id, enqueue.stage, enqueue.space_id
+    insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
+    select
+        v.file_id, v.id, enqueue.stage, enqueue.space_id,
+        case when private.is_required(enqueue.space_id) then 0 else 1 end
     from public.file_versions as v
     where v.id = enqueue.version_id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
     set
-        state = 'queued', progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        state = 'queued', priority = excluded.priority, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
         error_code = null, error_message = null, run_after = now(),
         started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
     perform pg_notify('narwhal_jobs', ''); -- a doorbell; workers also poll
@@ -2959,6 +3306,62 @@ CREATE FUNCTION private.error_status(error text) RETURNS integer
     RETURN CASE error WHEN 'NOT_AUTHENTICATED'::text THEN 401 WHEN 'FORBIDDEN'::text THEN 403 WHEN 'NOT_FOUND'::text THEN 404 WHEN 'CONFLICT_NAME'::text THEN 409 WHEN 'CONFLICT_STATE'::text THEN 409 WHEN 'CYCLE'::text THEN 409 WHEN 'GONE'::text THEN 410 WHEN 'QUOTA_EXCEEDED'::text THEN 413 WHEN 'FILE_TOO_LARGE'::text THEN 413 WHEN 'TYPE_NOT_ALLOWED'::text THEN 415 WHEN 'INVALID_ARGUMENT'::text THEN 422 WHEN 'LOCKED'::text THEN 423 WHEN 'RATE_LIMITED'::text THEN 429 WHEN 'SERVICE_UNAVAILABLE'::text THEN 503 ELSE NULL::integer END;
 
 COMMENT ON FUNCTION private.error_status(error text) IS 'The error catalogue: stable code to HTTP status; null for a code that is not in it.';
+
+CREATE FUNCTION private.estimate_backfill(space_id smallint, chunks_per_minute real DEFAULT NULL::real, price_per_hour real DEFAULT NULL::real, workers integer DEFAULT 1) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces;
+    v_measured real := private.backfill_rate(space_id);
+    v_rate real := coalesce(
+        chunks_per_minute, v_measured, (private.setting('spaces.chunks_per_minute'))::real
+    );
+    v_price real := coalesce(price_per_hour, (private.setting('spaces.price_per_hour'))::real);
+    v_texts bigint;
+    v_minutes numeric;
+begin
+    if v_rate <= 0 or v_price < 0 or workers < 1 then
+        perform private.raise_invalid('rate', 'Rate and workers must be above 0, and the price 0 or more.');
+    end if;
+    select s.* into v_space from public.embedding_spaces as s where s.id = space_id;
+    if v_space.kind = 'text' then
+        select count(*) into v_texts
+        from (
+            select distinct n.owner_id, c.text_hash
+            from public.nodes as n
+            inner join public.chunks as c on c.version_id = n.head_version_id
+            where n.purged_at is null
+                and not exists (
+                    select 1 from private.text_vectors as t
+                    where t.owner_id = n.owner_id and t.space_id = v_space.id and t.text_hash = c.text_hash
+                )
+        ) as m;
+    else
+        v_texts := private.space_gaps(v_space) -> 'missing_chunks';
+    end if;
+    v_minutes := v_texts / v_rate::numeric;
+    return jsonb_build_object(
+        'space', v_space.name,
+        'files', private.space_gaps(v_space) -> 'missing_files',
+        'chunks', private.space_gaps(v_space) -> 'missing_chunks',
+        'to_embed', v_texts,
+        'chunks_per_minute', v_rate,
+        'rate_from', case
+            when chunks_per_minute is not null then 'argument' when v_measured is not null then 'jobs' else 'setting'
+        end,
+        'workers', workers,
+        'minutes', round(v_minutes / workers, 2),
+        'worker_minutes', round(v_minutes, 2),
+        'price_per_hour', v_price,
+        'cost_usd', round(v_minutes / 60 * v_price::numeric, 4)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.estimate_backfill(space_id smallint, chunks_per_minute real, price_per_hour real, workers integer) IS 'What a back-fill will take: {space, files, chunks, to_embed (equal texts of an owner count once), chunks_per_minute,
+rate_from, workers, minutes, worker_minutes, price_per_hour, cost_usd}. The rate is the argument, else that of the
+space''s last jobs, else the setting.';
 
 CREATE FUNCTION private.expire_link_grants() RETURNS integer
     LANGUAGE plpgsql
@@ -3142,7 +3545,7 @@ begin
     if v_state <> 'queued' then
         if error_code in ('magic_mismatch', 'infected') then
             perform private.reject_version(v_job.version_id, error_code, error_message);
-        else
+        elsif private.is_required(v_job.space_id) then
             perform private.set_version_status(v_job.version_id, 'failed', error_code, error_message);
         end if;
     end if;
@@ -3302,31 +3705,6 @@ CREATE FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) R
 $$;
 
 COMMENT ON FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) IS 'The living node that has this name in a folder.';
-
-CREATE TABLE public.embedding_spaces (
-    id smallint NOT NULL,
-    name text NOT NULL,
-    model text NOT NULL,
-    revision text NOT NULL,
-    dimension integer NOT NULL,
-    kind text NOT NULL,
-    state text NOT NULL,
-    max_tokens integer NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT embedding_spaces_dimension_check CHECK (((dimension >= 1) AND (dimension <= 4000))),
-    CONSTRAINT embedding_spaces_kind_check CHECK ((kind = ANY (ARRAY['text'::text, 'page'::text, 'image'::text]))),
-    CONSTRAINT embedding_spaces_max_tokens_check CHECK ((max_tokens > 0)),
-    CONSTRAINT embedding_spaces_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)),
-    CONSTRAINT embedding_spaces_state_check CHECK ((state = ANY (ARRAY['building'::text, 'shadow'::text, 'active'::text, 'retiring'::text])))
-);
-
-COMMENT ON TABLE public.embedding_spaces IS 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
-
-COMMENT ON COLUMN public.embedding_spaces.revision IS 'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
-
-COMMENT ON COLUMN public.embedding_spaces.state IS 'building and shadow are written, active is written and searched.';
-
-COMMENT ON COLUMN public.embedding_spaces.max_tokens IS 'Longest text that the model reads whole; chunks are never longer.';
 
 CREATE FUNCTION private.find_space(space text, kind text) RETURNS public.embedding_spaces
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3557,6 +3935,17 @@ CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
     AS $$ delete from private.object_deletions as d where d.id = any(ids); $$;
 
 COMMENT ON FUNCTION private.finish_object_deletions(ids bigint[]) IS 'These objects are gone from Storage.';
+
+CREATE FUNCTION private.flip_space(from_id smallint, to_id smallint) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    update public.embedding_spaces as s
+    set state = case when s.id = to_id then 'active' else 'shadow' end
+    where s.id in (from_id, to_id);
+$$;
+
+COMMENT ON FUNCTION private.flip_space(from_id smallint, to_id smallint) IS 'The flip, in one statement: searches before it are answered from one space, those after it from the other.';
 
 CREATE FUNCTION private.fold(content text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4000,6 +4389,14 @@ $$;
 
 COMMENT ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) IS 'What a search answers: {hits, degraded, space, search_id, pending_files, index_lag}.';
 
+CREATE FUNCTION private.hold_spaces() RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select pg_advisory_xact_lock_shared(hashtextextended('narwhal.spaces', 0)); $$;
+
+COMMENT ON FUNCTION private.hold_spaces() IS 'Until the transaction ends no space is added, activated or retired: every version has a job in each space, and is ready
+only with the vectors of the active one. Waits only while such a change is under way, and that waits for nobody.';
+
 CREATE FUNCTION private.holds_any(folder_id uuid, ids uuid[]) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -4265,6 +4662,17 @@ CREATE FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at times
 COMMENT ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) IS 'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
 (select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
 
+CREATE FUNCTION private.is_required(space_id smallint) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select is_required.space_id is null or exists (
+        select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
+    );
+$$;
+
+COMMENT ON FUNCTION private.is_required(space_id smallint) IS 'Whether a file needs the jobs of a space to be ready: those without a space, and those of an active one.';
+
 CREATE FUNCTION private.is_technique(technique text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (technique ~ '^(plain|(fusion|hyde|rerank)([+](fusion|hyde|rerank))*)$'::text);
@@ -4299,7 +4707,7 @@ begin
             'spaces', (
                 select coalesce(jsonb_agg(to_jsonb(s)), '[]')
                 from public.embedding_spaces as s
-                where s.kind = 'text' and s.state <> 'retiring'
+                where s.kind = 'text' and s.state = 'active'
             )
         )
         from public.file_versions as v
@@ -4308,7 +4716,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) IS 'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}.';
+COMMENT ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) IS 'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}. A space on
+trial does not change how files are cut; texts that are too long for it are cut off there.';
 
 CREATE FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4398,6 +4807,25 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) IS 'The answer of a search whose hits were kept and are still true; null when they have to be found.';
+
+CREATE FUNCTION private.latest_evaluations(space_id smallint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(jsonb_object_agg(e.collection, jsonb_build_object(
+        'ndcg', e.ndcg, 'recall', e.recall, 'mrr', e.mrr, 'query_count', e.query_count, 'has_passed', e.has_passed,
+        'created_at', e.created_at
+    )), '{}')
+    from (
+        select distinct on (v.collection) v.*
+        from private.space_evaluations as v
+        where v.space_id = latest_evaluations.space_id
+        order by v.collection, v.created_at desc, v.id desc
+    ) as e;
+$$;
+
+COMMENT ON FUNCTION private.latest_evaluations(space_id smallint) IS 'The latest evaluation of a space of each collection: {collection: {ndcg, recall, mrr, query_count, has_passed,
+created_at}}.';
 
 CREATE FUNCTION private.level_rank(level text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -4698,6 +5126,15 @@ $$;
 
 COMMENT ON FUNCTION private.list_shares(node uuid) IS 'Behind public.list_shares.';
 
+CREATE FUNCTION private.list_spaces() RETURNS SETOF jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select private.describe_space(s) from public.embedding_spaces as s order by s.kind, s.id;
+$$;
+
+COMMENT ON FUNCTION private.list_spaces() IS 'All spaces, as describe_space shows them.';
+
 CREATE FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -4945,6 +5382,42 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.list_workspaces() IS 'Behind public.list_workspaces.';
+
+CREATE FUNCTION private.lock_backfill(name text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces := private.space_named(name);
+    v_other record;
+begin
+    if v_space.state = 'retiring' then
+        perform private.raise_error(
+            'CONFLICT_STATE', format('The space "%s" is retired.', name), jsonb_build_object('state', v_space.state)
+        );
+    end if;
+    if not pg_try_advisory_xact_lock(hashtextextended('narwhal.backfill', 0)) then
+        perform private.raise_error(
+            'LOCKED', 'A back-fill is running.', jsonb_build_object('space', name), 'Wait until it has ended.'
+        );
+    end if;
+    select s.name, count(*) as jobs into v_other
+    from public.ingest_jobs as j inner join public.embedding_spaces as s on s.id = j.space_id
+    where j.priority = 2 and j.state in ('queued', 'running') and s.id <> v_space.id and s.state <> 'retiring'
+    group by s.name
+    limit 1;
+    if v_other.name is not null then
+        perform private.raise_error(
+            'LOCKED', format('The space "%s" is being back-filled.', v_other.name),
+            jsonb_build_object('space', v_other.name, 'jobs', v_other.jobs), 'Wait until it has ended, or retire it.'
+        );
+    end if;
+    return to_jsonb(v_space);
+end;
+$$;
+
+COMMENT ON FUNCTION private.lock_backfill(name text) IS 'Whoever back-fills keeps the transaction of this call open; it ends with the process, however that ends. One of a space
+whose jobs are queued is taken up again. Raises NOT_FOUND, CONFLICT_STATE, LOCKED while another one is running.';
 
 CREATE FUNCTION private.lock_file(file_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -5257,6 +5730,24 @@ CREATE FUNCTION private.lone_workspace_ids(user_id uuid) RETURNS uuid[]
 $$;
 
 COMMENT ON FUNCTION private.lone_workspace_ids(user_id uuid) IS 'Workspaces that have no other member: they go with the account.';
+
+CREATE FUNCTION private.lost_evaluations(space_id smallint, active_id smallint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'collection', e.key, 'ndcg', e.value -> 'ndcg', 'active', a.value -> 'ndcg',
+        'has_passed', e.value -> 'has_passed'
+    ) order by e.key), '[]')
+    from jsonb_each(private.latest_evaluations(lost_evaluations.space_id)) as e (key, value)
+    left join jsonb_each(private.latest_evaluations(lost_evaluations.active_id)) as a (key, value) on a.key = e.key
+    where not (e.value ->> 'has_passed')::boolean
+        or (e.value ->> 'ndcg')::float8
+        < (a.value ->> 'ndcg')::float8 - (private.setting('spaces.gate_tolerance'))::float8;
+$$;
+
+COMMENT ON FUNCTION private.lost_evaluations(space_id smallint, active_id smallint) IS 'Collections on which a space failed its gate, or is worse than the active one by more than spaces.gate_tolerance:
+[{collection, ndcg, active, has_passed}].';
 
 CREATE FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) RETURNS text
     LANGUAGE sql STABLE
@@ -5765,6 +6256,7 @@ CREATE TABLE public.ingest_jobs (
     stage text NOT NULL,
     space_id smallint,
     state text DEFAULT 'queued'::text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
     progress real DEFAULT 0 NOT NULL,
     pages_done integer DEFAULT 0 NOT NULL,
     pages_total integer,
@@ -5788,6 +6280,8 @@ COMMENT ON TABLE public.ingest_jobs IS 'One row per version, stage and space; wr
 
 COMMENT ON COLUMN public.ingest_jobs.state IS 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
 
+COMMENT ON COLUMN public.ingest_jobs.priority IS 'Lower first: 0 what a file needs to be ready, 1 spaces that are not active, 2 back-fills.';
+
 COMMENT ON COLUMN public.ingest_jobs.progress IS '0 to 1 of this stage.';
 
 COMMENT ON COLUMN public.ingest_jobs.attempts IS 'Errors that the work itself raised; three make the job dead.';
@@ -5801,6 +6295,7 @@ CREATE FUNCTION private.own_job(job_id uuid, lease_token uuid) RETURNS public.in
 declare
     v_job public.ingest_jobs;
 begin
+    perform private.hold_spaces();
     -- node before job, the order of trash and purge
     perform from public.nodes as n
     where n.id = (select j.file_id from public.ingest_jobs as j where j.id = job_id)
@@ -6625,6 +7120,79 @@ $$;
 
 COMMENT ON FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) IS 'A JSON array as a vector of a space. Raises INVALID_ARGUMENT (field embedding, expected dimension).';
 
+CREATE FUNCTION private.queue_backfill(space_id smallint, after uuid DEFAULT NULL::uuid, max_files integer DEFAULT 1000) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces;
+    v_ids uuid[];
+    v_count integer;
+begin
+    perform private.hold_spaces();
+    select s.* into v_space from public.embedding_spaces as s where s.id = space_id and s.state <> 'retiring';
+    if v_space.id is null then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'The space was retired.', jsonb_build_object('space_id', space_id)
+        );
+    end if;
+    -- what somebody is purging is passed over; it need not be waited for
+    v_ids := array(
+        select v.id
+        from public.file_versions as v
+        inner join public.nodes as n on n.id = v.file_id
+        left join public.file_versions as h on h.id = n.head_version_id
+        where (after is null or v.id > after)
+            and n.purged_at is null
+            and (h.id is null or v.no >= h.no)
+            and case v_space.kind
+                when 'text' then exists (select 1 from public.chunks as c where c.version_id = v.id)
+                else exists (
+                    select 1
+                    from public.ingest_jobs as o inner join public.embedding_spaces as s on s.id = o.space_id
+                    where o.version_id = v.id and s.kind = v_space.kind
+                )
+            end
+            and not exists (
+                select 1 from public.ingest_jobs as j
+                where j.version_id = v.id
+                    and j.space_id = queue_backfill.space_id
+                    and (
+                        j.state in ('queued', 'running')
+                        or (j.state = 'done' and (
+                            v_space.kind <> 'text' or h.id is distinct from v.id or not exists (
+                                select 1 from public.chunks as c
+                                where c.version_id = v.id and not exists (
+                                    select 1 from private.chunk_vectors as e
+                                    where e.space_id = v_space.id and e.chunk_id = c.id
+                                )
+                            )
+                        ))
+                    )
+            )
+        order by v.id
+        limit max_files
+        for key share of v, n skip locked
+    );
+    insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
+    select v.file_id, v.id, private.space_stage(v_space.kind), v_space.id, 2
+    from public.file_versions as v
+    where v.id = any(v_ids)
+    order by v.id
+    on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
+    set
+        state = 'queued', priority = 2, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        error_code = null, error_message = null, run_after = now(),
+        started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
+    get diagnostics v_count = row_count;
+    perform pg_notify('narwhal_jobs', '');
+    return jsonb_build_object('queued', v_count, 'last', v_ids[cardinality(v_ids)]);
+end;
+$$;
+
+COMMENT ON FUNCTION private.queue_backfill(space_id smallint, after uuid, max_files integer) IS 'Queues a space''s stage for files that lack it, also where it failed or was cancelled: {queued, last}. Call again with
+last until it is null. Versions that are not the head are left out, unless they are newer. Raises CONFLICT_STATE.';
+
 CREATE FUNCTION private.queue_key_rotations(link public.share_links) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -6888,9 +7456,11 @@ begin
                 state = 'dead', lease_losses = j.lease_losses + 1, lease_token = null, finished_at = now(),
                 error_code = 'worker_lost', error_message = 'Its workers ended again and again.'
             where j.id = v_job.id;
-            perform private.set_version_status(
-                v_job.version_id, 'failed', 'worker_lost', 'Its workers ended again and again.'
-            );
+            if private.is_required(v_job.space_id) then
+                perform private.set_version_status(
+                    v_job.version_id, 'failed', 'worker_lost', 'Its workers ended again and again.'
+                );
+            end if;
         else
             update public.ingest_jobs as j
             set state = 'queued', lease_losses = j.lease_losses + 1, lease_token = null, run_after = now()
@@ -7640,6 +8210,23 @@ $$;
 
 COMMENT ON FUNCTION private.reconcile_waiting_files(fix boolean) IS 'Files that wait for the bytes of an upload that has ended; removed.';
 
+CREATE FUNCTION private.record_evaluation(space text, collection text, ndcg real, recall real, mrr real, query_count integer, has_passed boolean DEFAULT true, details jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into private.space_evaluations (
+        space_id, collection, ndcg, recall, mrr, query_count, has_passed, details
+    )
+    values (
+        (private.space_named(space)).id, record_evaluation.collection, record_evaluation.ndcg,
+        record_evaluation.recall, record_evaluation.mrr, record_evaluation.query_count,
+        coalesce(record_evaluation.has_passed, true), coalesce(record_evaluation.details, '{}')
+    );
+$$;
+
+COMMENT ON FUNCTION private.record_evaluation(space text, collection text, ndcg real, recall real, mrr real, query_count integer, has_passed boolean, details jsonb) IS 'Keeps what an evaluation found for a space. has_passed: false when it lost against the stored baseline. Raises
+NOT_FOUND.';
+
 CREATE FUNCTION private.record_query(request private.search_request, hits jsonb, is_cached boolean) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -7715,6 +8302,29 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.record_view(node uuid) IS 'Behind public.record_view.';
+
+CREATE FUNCTION private.refuse_gaps(space public.embedding_spaces) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_gaps jsonb := private.space_gaps(space, private.active_space_id((space).kind));
+begin
+    if v_gaps ->> 'missing_chunks' <> '0' then
+        perform private.raise_error(
+            'CONFLICT_STATE',
+            format(
+                'The space "%s" lacks %s chunks of %s files.',
+                (space).name, v_gaps ->> 'missing_chunks', v_gaps ->> 'missing_files'
+            ),
+            v_gaps || jsonb_build_object('space', (space).name),
+            format('Fill it first: narwhal spaces backfill %s', (space).name)
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.refuse_gaps(space public.embedding_spaces) IS 'Raises CONFLICT_STATE (missing_files, missing_chunks) when a space lacks something that the active one has.';
 
 CREATE FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -8644,6 +9254,40 @@ $$;
 
 COMMENT ON FUNCTION private.resume_work(node_id uuid) IS 'Queues again the ingestion that the trash stopped below a node.';
 
+CREATE FUNCTION private.retire_space(name text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces := private.space_named(name);
+begin
+    perform private.claim_spaces();
+    v_space := private.space_named(name);
+    if v_space.state = 'active' then
+        perform private.raise_error(
+            'CONFLICT_STATE', format('The space "%s" is active.', name), jsonb_build_object('state', v_space.state),
+            'Activate another one first, or roll back.'
+        );
+    end if;
+    if v_space.state <> 'retiring' then
+        update public.embedding_spaces as s
+        set state = 'retiring', retired_at = now()
+        where s.id = v_space.id
+        returning s.* into v_space;
+        perform private.write_audit('retire_space', null, null, jsonb_build_object('space_id', v_space.id));
+    end if;
+    return to_jsonb(v_space) || jsonb_build_object(
+        'wait_s', greatest(0, extract(
+            epoch from v_space.retired_at
+            + make_interval(secs => (private.setting('spaces.retire_grace_s'))::float8) - clock_timestamp()
+        ))
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.retire_space(name text) IS 'Takes a space out of use for good: nothing is written to it any more and no search can name it. Its vectors go with
+empty_space, after wait_s seconds. Raises NOT_FOUND, CONFLICT_STATE for the active one, LOCKED.';
+
 CREATE FUNCTION private.retry_ingest(file_id uuid, from_stage text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -8740,7 +9384,10 @@ begin
             v_count := v_count + 1;
         end loop;
     end if;
-    if v_count > 0 then
+    if exists (
+        select 1 from public.ingest_jobs as j
+        where j.version_id = retry_version.version_id and j.state = 'queued' and private.is_required(j.space_id)
+    ) then
         perform private.set_version_status(version_id, 'processing');
     end if;
     return v_count;
@@ -8792,6 +9439,45 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.revoke_share_link(id uuid, hard boolean) IS 'Behind public.revoke_share_link.';
+
+CREATE FUNCTION private.rollback_space(kind text DEFAULT 'text'::text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_flip private.space_flips;
+    v_before public.embedding_spaces;
+    v_active public.embedding_spaces;
+begin
+    perform private.claim_spaces();
+    select s.* into v_active
+    from public.embedding_spaces as s
+    where s.kind = rollback_space.kind and s.state = 'active';
+    select f.* into v_flip
+    from private.space_flips as f
+    where f.kind = rollback_space.kind and f.rolled_back_at is null
+    order by f.id desc
+    limit 1;
+    select s.* into v_before from public.embedding_spaces as s where s.id = v_flip.from_space_id;
+    if v_before.id is null or v_before.state = 'retiring' then
+        perform private.raise_error(
+            'CONFLICT_STATE', format('There is no earlier %s space to go back to.', kind),
+            jsonb_build_object('active', v_active.name, 'before', v_before.name),
+            'Activate one instead: narwhal spaces activate NAME'
+        );
+    end if;
+    perform private.flip_space(v_active.id, v_before.id);
+    update private.space_flips as f set rolled_back_at = now() where f.id = v_flip.id;
+    perform private.write_audit(
+        'rollback_space', null, jsonb_build_object('space_id', v_active.id), jsonb_build_object('space_id', v_before.id)
+    );
+    return jsonb_build_object('space', v_before.name, 'previous', v_active.name, 'changed', true)
+        || private.space_gaps(v_before, v_active.id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.rollback_space(kind text) IS 'Undoes the last activation: {space, previous, changed, missing_files, missing_chunks}. The space that was active before
+it is searched again, at once and without a gate; the other stays written. Raises CONFLICT_STATE when there is none.';
 
 CREATE FUNCTION private.run_task(name text) RETURNS jsonb
     LANGUAGE plpgsql
@@ -9306,6 +9992,7 @@ begin
     inner join public.chunks as c on c.version_id = j.version_id
     inner join private.text_vectors as t
         on t.owner_id = n.owner_id and t.space_id = j.space_id and t.text_hash = c.text_hash
+    inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
     where j.version_id = serve_version.version_id and j.stage = 'embed_text' and j.state = 'done'
     on conflict do nothing;
 end;
@@ -9502,6 +10189,54 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.settle_account(owner_id uuid) IS 'Makes an owner''s sums and the ledger those of the real blobs and tickets. The caller holds the lock on the owner.';
+
+CREATE FUNCTION private.settle_space(space_id smallint, max_files integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_version record;
+    v_count integer := 0;
+begin
+    update public.ingest_jobs as j
+    set priority = 0
+    where j.id = any(array(
+        select q.id from public.ingest_jobs as q
+        where q.space_id = settle_space.space_id and q.state = 'queued' and q.priority > 0
+        limit max_files
+        for update skip locked
+    ));
+    for v_version in
+        select v.id, v.status, exists (
+            select 1 from public.ingest_jobs as j
+            where j.version_id = v.id and j.state <> 'done' and private.is_required(j.space_id)
+        ) as is_waiting
+        from public.ingest_jobs as o
+        inner join public.file_versions as v on v.id = o.version_id
+        inner join public.nodes as n on n.id = v.file_id
+        where o.space_id = settle_space.space_id
+            and (
+                (o.state = 'done' and v.status in ('processing', 'failed'))
+                or (o.state in ('queued', 'running') and v.status = 'ready')
+            )
+        limit max_files
+        for no key update of n skip locked
+    loop
+        if v_version.is_waiting and v_version.status = 'ready' then
+            perform private.set_version_status(v_version.id, 'processing');
+            v_count := v_count + 1;
+        elsif not v_version.is_waiting and v_version.status <> 'ready' then
+            perform private.hold_spaces();
+            perform private.advance_version(v_version.id);
+            v_count := v_count + 1;
+        end if;
+    end loop;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.settle_space(space_id smallint, max_files integer) IS 'After a flip, in a transaction of its own: files that waited only for the space before are ready, files that the new
+one still lacks are processing and come first; how many were changed. Call again until it is 0.';
 
 CREATE FUNCTION private.share_json(share public.shares) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -9763,6 +10498,102 @@ CREATE FUNCTION private.snippet(content text, query text, language text) RETURNS
 $$;
 
 COMMENT ON FUNCTION private.snippet(content text, query text, language text) IS 'The words of a chunk around what the query asks for, plain text.';
+
+CREATE FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint DEFAULT NULL::smallint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object('missing_files', count(distinct g.file_id), 'missing_chunks', count(*))
+    from (
+        select c.file_id
+        from public.nodes as n
+        inner join public.chunks as c on c.version_id = n.head_version_id
+        where (space_gaps.space).kind = 'text'
+            and n.purged_at is null
+            and not exists (
+                select 1 from private.chunk_vectors as e
+                where e.space_id = (space_gaps.space).id and e.chunk_id = c.id
+            )
+            and (
+                beside is null
+                or exists (
+                    select 1 from private.chunk_vectors as b where b.space_id = space_gaps.beside and b.chunk_id = c.id
+                )
+            )
+        union all
+        select n.id
+        from public.nodes as n
+        inner join public.pages as p on p.version_id = n.head_version_id
+        where (space_gaps.space).kind <> 'text'
+            and n.purged_at is null
+            and not exists (
+                select 1 from public.ingest_jobs as j
+                where j.version_id = n.head_version_id and j.space_id = (space_gaps.space).id and j.state = 'done'
+            )
+            and exists (
+                select 1
+                from public.ingest_jobs as j inner join public.embedding_spaces as s on s.id = j.space_id
+                where j.version_id = n.head_version_id
+                    and s.kind = (space_gaps.space).kind
+                    and (beside is null or (j.space_id = space_gaps.beside and j.state = 'done'))
+            )
+    ) as g;
+$$;
+
+COMMENT ON FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint) IS 'What a space lacks of the head versions: {missing_files, missing_chunks} (pages, for other kinds than text). beside:
+only what is in service in that space. Files in the trash count: they may be restored.';
+
+CREATE FUNCTION private.space_named(name text) RETURNS public.embedding_spaces
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces;
+begin
+    select s.* into v_space from public.embedding_spaces as s where s.name = space_named.name;
+    if v_space.id is null then
+        perform private.raise_error(
+            'NOT_FOUND', format('There is no space "%s".', name),
+            jsonb_build_object('space', name, 'spaces', (
+                select coalesce(jsonb_agg(s.name order by s.name), '[]') from public.embedding_spaces as s
+            )),
+            'See them all: narwhal spaces list'
+        );
+    end if;
+    return v_space;
+end;
+$$;
+
+COMMENT ON FUNCTION private.space_named(name text) IS 'A space in any state. Raises NOT_FOUND (spaces: their names).';
+
+CREATE FUNCTION private.space_stage(kind text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE kind WHEN 'text'::text THEN 'embed_text'::text ELSE 'embed_pages'::text END;
+
+COMMENT ON FUNCTION private.space_stage(kind text) IS 'The stage of ingestion that fills spaces of a kind.';
+
+CREATE FUNCTION private.space_tables(space_id smallint) RETURNS SETOF regclass
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- all that refers to a space but its history; a partitioned table by the partition of that space
+    select coalesce(p.inhrelid, k.conrelid)::regclass
+    from pg_catalog.pg_constraint as k
+    inner join pg_catalog.pg_class as c on c.oid = k.conrelid
+    left join lateral (
+        select i.inhrelid
+        from pg_catalog.pg_inherits as i inner join pg_catalog.pg_class as l on l.oid = i.inhrelid
+        where i.inhparent = c.oid
+            and pg_get_expr(l.relpartbound, l.oid) = format('FOR VALUES IN (''%s'')', space_tables.space_id)
+    ) as p on true
+    where k.contype = 'f'
+        and k.confrelid = 'public.embedding_spaces'::regclass
+        and not c.relispartition
+        and (c.relkind = 'r' or p.inhrelid is not null)
+        and k.conrelid not in ('private.space_flips'::regclass, 'private.space_evaluations'::regclass);
+$$;
+
+COMMENT ON FUNCTION private.space_tables(space_id smallint) IS 'The tables and partitions that hold what belongs to a space.';
 
 CREATE FUNCTION private.split_name(name text, OUT stem text, OUT extension text) RETURNS record
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -12421,7 +13252,7 @@ CREATE FUNCTION public.embedding_space(space text DEFAULT 'active'::text, kind t
     AS $$
 begin
     perform private.require_reader();
-    return to_jsonb(private.find_space(space, kind)) - 'id' - 'created_at';
+    return to_jsonb(private.find_space(space, kind)) - '{id,created_at,retired_at}'::text[];
 end;
 $$;
 
@@ -13277,6 +14108,61 @@ nobody waits for it.';
 
 COMMENT ON COLUMN private.search_rates.slot IS 'Seconds since 1970 / 5.';
 
+CREATE TABLE private.space_evaluations (
+    id bigint NOT NULL,
+    space_id smallint NOT NULL,
+    collection text NOT NULL,
+    ndcg real NOT NULL,
+    recall real,
+    mrr real,
+    query_count integer NOT NULL,
+    has_passed boolean DEFAULT true NOT NULL,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT space_evaluations_collection_check CHECK ((collection <> ''::text)),
+    CONSTRAINT space_evaluations_mrr_check CHECK (((mrr >= (0)::double precision) AND (mrr <= (1)::double precision))),
+    CONSTRAINT space_evaluations_ndcg_check CHECK (((ndcg >= (0)::double precision) AND (ndcg <= (1)::double precision))),
+    CONSTRAINT space_evaluations_query_count_check CHECK ((query_count > 0)),
+    CONSTRAINT space_evaluations_recall_check CHECK (((recall >= (0)::double precision) AND (recall <= (1)::double precision)))
+);
+
+COMMENT ON TABLE private.space_evaluations IS 'What evaluations found, per space and collection; the latest of each counts when a space is activated.';
+
+COMMENT ON COLUMN private.space_evaluations.ndcg IS 'nDCG@10 through hybrid search.';
+
+COMMENT ON COLUMN private.space_evaluations.recall IS 'recall@100.';
+
+COMMENT ON COLUMN private.space_evaluations.has_passed IS 'False when it lost against the stored baseline.';
+
+ALTER TABLE private.space_evaluations ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.space_evaluations_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE private.space_flips (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    from_space_id smallint,
+    to_space_id smallint NOT NULL,
+    flipped_at timestamp with time zone DEFAULT now() NOT NULL,
+    rolled_back_at timestamp with time zone
+);
+
+COMMENT ON TABLE private.space_flips IS 'Which space was activated after which: what a rollback goes back along.';
+
+ALTER TABLE private.space_flips ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.space_flips_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE private.tasks (
     name text NOT NULL,
     every interval NOT NULL,
@@ -13655,6 +14541,12 @@ ALTER TABLE ONLY private.search_rates
 ALTER TABLE ONLY private.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (key);
 
+ALTER TABLE ONLY private.space_evaluations
+    ADD CONSTRAINT space_evaluations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY private.space_flips
+    ADD CONSTRAINT space_flips_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY private.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (name);
 
@@ -13678,6 +14570,9 @@ ALTER TABLE ONLY public.chunks
 
 ALTER TABLE ONLY public.comments
     ADD CONSTRAINT comments_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.embedding_spaces
+    ADD CONSTRAINT embedding_spaces_active_key EXCLUDE USING btree (kind WITH =) WHERE ((state = 'active'::text)) DEFERRABLE;
 
 ALTER TABLE ONLY public.embedding_spaces
     ADD CONSTRAINT embedding_spaces_name_key UNIQUE (name);
@@ -13808,6 +14703,12 @@ CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING bt
 
 CREATE INDEX quota_ledger_owner_id_idx ON private.quota_ledger USING btree (owner_id) INCLUDE (used, reserved);
 
+CREATE INDEX space_evaluations_space_id_idx ON private.space_evaluations USING btree (space_id, collection, created_at);
+
+CREATE INDEX space_flips_from_space_id_idx ON private.space_flips USING btree (from_space_id);
+
+CREATE INDEX space_flips_to_space_id_idx ON private.space_flips USING btree (to_space_id);
+
 CREATE INDEX text_vectors_space_id_idx ON private.text_vectors USING btree (space_id);
 
 CREATE INDEX audit_logs_action_idx ON public.audit_logs USING btree (action, id);
@@ -13834,8 +14735,6 @@ CREATE INDEX comments_parent_id_idx ON public.comments USING btree (parent_id);
 
 CREATE INDEX comments_resolved_by_idx ON public.comments USING btree (resolved_by);
 
-CREATE UNIQUE INDEX embedding_spaces_active_key ON public.embedding_spaces USING btree (kind) WHERE (state = 'active'::text);
-
 CREATE INDEX file_versions_blob_id_idx ON public.file_versions USING btree (blob_id);
 
 CREATE INDEX file_versions_created_by_idx ON public.file_versions USING btree (created_by);
@@ -13852,7 +14751,7 @@ CREATE INDEX ingest_jobs_ended_idx ON public.ingest_jobs USING btree (state) WHE
 
 CREATE INDEX ingest_jobs_file_id_idx ON public.ingest_jobs USING btree (file_id);
 
-CREATE INDEX ingest_jobs_queued_idx ON public.ingest_jobs USING btree (run_after, created_at) WHERE (state = 'queued'::text);
+CREATE INDEX ingest_jobs_queued_idx ON public.ingest_jobs USING btree (priority, run_after, created_at) WHERE (state = 'queued'::text);
 
 CREATE INDEX ingest_jobs_running_idx ON public.ingest_jobs USING btree (lease_expires_at) WHERE (state = 'running'::text);
 
@@ -14230,6 +15129,15 @@ ALTER TABLE ONLY private.owner_terms
 ALTER TABLE ONLY private.purge_queue
     ADD CONSTRAINT purge_queue_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.space_evaluations
+    ADD CONSTRAINT space_evaluations_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.space_flips
+    ADD CONSTRAINT space_flips_from_space_id_fkey FOREIGN KEY (from_space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.space_flips
+    ADD CONSTRAINT space_flips_to_space_id_fkey FOREIGN KEY (to_space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
@@ -14443,6 +15351,10 @@ ALTER TABLE private.search_rates ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.settings ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.space_evaluations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.space_flips ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.tasks ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.text_vectors ENABLE ROW LEVEL SECURITY;
@@ -14596,6 +15508,10 @@ REVOKE ALL ON FUNCTION private.abort_uploads(node_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.abort_uploads_of(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.activate_space(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.active_space_id(kind text) FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.comments TO authenticated;
 GRANT SELECT ON TABLE public.comments TO service_role;
 
@@ -14610,6 +15526,8 @@ GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_m
 REVOKE ALL ON FUNCTION private.add_name_keys(file_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) FROM PUBLIC;
 
@@ -14632,6 +15550,8 @@ REVOKE ALL ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, 
 REVOKE ALL ON FUNCTION private.audit_keep_from() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.average_length(owner_id uuid, more_chunks bigint, more_length bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.backfill_rate(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
 
@@ -14714,6 +15634,8 @@ REVOKE ALL ON FUNCTION private.check_search_rate() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_share_level(level text, own_level text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_team_name(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
@@ -14729,6 +15651,8 @@ GRANT ALL ON FUNCTION private.claim_key_rotations(max_objects integer) TO narwha
 REVOKE ALL ON FUNCTION private.claim_object_deletions(max_objects integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_object_deletions(max_objects integer) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.claim_spaces() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.clean_tags(field text, tags text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.clear_query_history() FROM PUBLIC;
@@ -14743,6 +15667,8 @@ GRANT SELECT ON TABLE public.uploads TO authenticated;
 GRANT SELECT ON TABLE public.uploads TO service_role;
 
 REVOKE ALL ON FUNCTION private.close_upload(upload public.uploads, state text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.complete_backfill(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) FROM PUBLIC;
 
@@ -14824,9 +15750,16 @@ REVOKE ALL ON FUNCTION private.delete_workspace(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO anon;
 GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO authenticated;
 
+GRANT SELECT ON TABLE public.embedding_spaces TO authenticated;
+GRANT SELECT ON TABLE public.embedding_spaces TO service_role;
+
+REVOKE ALL ON FUNCTION private.describe_space(space public.embedding_spaces) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.drop_space(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.edit_comment(id uuid, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO anon;
@@ -14837,6 +15770,8 @@ GRANT ALL ON FUNCTION private.effective_access(node uuid) TO anon;
 GRANT ALL ON FUNCTION private.effective_access(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.empty_space(space_id smallint, max_rows integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.empty_trash(owner_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.empty_trash(owner_id uuid) TO anon;
@@ -14850,6 +15785,8 @@ REVOKE ALL ON FUNCTION private.error_status(error text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.error_status(error text) TO anon;
 GRANT ALL ON FUNCTION private.error_status(error text) TO authenticated;
 GRANT ALL ON FUNCTION private.error_status(error text) TO service_role;
+
+REVOKE ALL ON FUNCTION private.estimate_backfill(space_id smallint, chunks_per_minute real, price_per_hour real, workers integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.expire_link_grants() FROM PUBLIC;
 
@@ -14882,9 +15819,6 @@ REVOKE ALL ON FUNCTION private.find_node(node_id uuid, level text, include_trash
 
 REVOKE ALL ON FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE public.embedding_spaces TO authenticated;
-GRANT SELECT ON TABLE public.embedding_spaces TO service_role;
-
 REVOKE ALL ON FUNCTION private.find_space(space text, kind text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.find_space(space text, kind text) TO anon;
 GRANT ALL ON FUNCTION private.find_space(space text, kind text) TO authenticated;
@@ -14912,6 +15846,8 @@ REVOKE ALL ON FUNCTION private.finish_key_rotation(bucket text, key text) FROM P
 
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.flip_space(from_id smallint, to_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fold(content text) FROM PUBLIC;
 
@@ -14970,6 +15906,8 @@ GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progr
 
 REVOKE ALL ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.hold_spaces() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.holds_any(folder_id uuid, ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.holds_ticket(key text) FROM PUBLIC;
@@ -15007,6 +15945,8 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO authenticated;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO service_role;
 
+REVOKE ALL ON FUNCTION private.is_required(space_id smallint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_technique(technique text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_trashed(node_id uuid) FROM PUBLIC;
@@ -15023,6 +15963,8 @@ REVOKE ALL ON FUNCTION private.json_texts(value jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.keep_hits(request private.search_request, scope private.search_scope, hits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.latest_evaluations(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
@@ -15052,6 +15994,8 @@ REVOKE ALL ON FUNCTION private.list_shares(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_shares(node uuid) TO anon;
 GRANT ALL ON FUNCTION private.list_shares(node uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.list_spaces() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) TO anon;
 GRANT ALL ON FUNCTION private.list_states(list text, ordered_by text, page_size integer, cursor text) TO authenticated;
@@ -15075,6 +16019,8 @@ GRANT ALL ON FUNCTION private.list_workspace_members(workspace_id uuid) TO authe
 REVOKE ALL ON FUNCTION private.list_workspaces() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_workspaces() TO anon;
 GRANT ALL ON FUNCTION private.list_workspaces() TO authenticated;
+
+REVOKE ALL ON FUNCTION private.lock_backfill(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_file(file_id uuid) FROM PUBLIC;
 
@@ -15107,6 +16053,8 @@ REVOKE ALL ON FUNCTION private.lock_tree(owner_ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.lock_work(user_ids uuid[], node_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lone_workspace_ids(user_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.lost_evaluations(space_id smallint, active_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) TO authenticated;
@@ -15274,6 +16222,8 @@ REVOKE ALL ON FUNCTION private.query_terms(query text, languages text[]) FROM PU
 
 REVOKE ALL ON FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.queue_backfill(space_id smallint, after uuid, max_files integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.queue_key_rotations(link public.share_links) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.raise_batch(items jsonb) FROM PUBLIC;
@@ -15345,6 +16295,8 @@ REVOKE ALL ON FUNCTION private.reconcile_vectors(fix boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile_waiting_files(fix boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.record_evaluation(space text, collection text, ndcg real, recall real, mrr real, query_count integer, has_passed boolean, details jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.record_query(request private.search_request, hits jsonb, is_cached boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.record_usage(max_owners integer) FROM PUBLIC;
@@ -15352,6 +16304,8 @@ REVOKE ALL ON FUNCTION private.record_usage(max_owners integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.record_view(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.record_view(node uuid) TO anon;
 GRANT ALL ON FUNCTION private.record_view(node uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.refuse_gaps(space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) FROM PUBLIC;
 
@@ -15456,6 +16410,8 @@ REVOKE ALL ON FUNCTION private.restored_over(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.resume_work(node_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.retire_space(name text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) TO anon;
 GRANT ALL ON FUNCTION private.retry_ingest(file_id uuid, from_stage text) TO authenticated;
@@ -15467,6 +16423,8 @@ REVOKE ALL ON FUNCTION private.retry_version(version_id uuid, from_stage text) F
 REVOKE ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO anon;
 GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.rollback_space(kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.run_task(name text) FROM PUBLIC;
 
@@ -15518,6 +16476,8 @@ REVOKE ALL ON FUNCTION private.settle_access(user_ids uuid[], upload_ids uuid[])
 
 REVOKE ALL ON FUNCTION private.settle_account(owner_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.settle_space(space_id smallint, max_files integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.share_json(share public.shares) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) FROM PUBLIC;
@@ -15539,6 +16499,14 @@ REVOKE ALL ON FUNCTION private.shares_something(user_id uuid, other_id uuid) FRO
 REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.space_named(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.space_stage(kind text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.space_tables(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.split_name(name text, OUT stem text, OUT extension text) FROM PUBLIC;
 
