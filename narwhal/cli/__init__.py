@@ -24,6 +24,7 @@ from narwhal.cli import (
     versions,
     worker,
 )
+from narwhal.cli import eval as evaluation
 from narwhal.output import report, say
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ for module in (
     search,
     worker,
     jobs,
+    evaluation,
     audit,
     settings,
     reconcile,

@@ -92,7 +92,7 @@ def run_extract(stage: Stage) -> None:
         stage.job,
         language=detect_language(sample),
         is_paged=document.paged,
-        pages=[_page_row(page) for page in document.pages],
+        pages=[page_row(page) for page in document.pages],
     )
 
 
@@ -110,7 +110,7 @@ def run_chunk(stage: Stage) -> None:
         count_tokens=lambda text: max((e.count_tokens(text) for e in encoders), default=0),
         max_tokens=min((int(space["max_tokens"]) for space in stored["spaces"]), default=2**31),
     )
-    stage.queue.finish_chunk(stage.job, [_chunk_row(piece) for piece in chunks])
+    stage.queue.finish_chunk(stage.job, [chunk_row(piece) for piece in chunks])
 
 
 def run_embed_text(stage: Stage) -> None:
@@ -118,7 +118,7 @@ def run_embed_text(stage: Stage) -> None:
     space = stage.job.space
     if space is None:
         raise ValueError("embed_text needs a space")
-    encoder = _encoder(space)
+    encoder = space_encoder(space)
     while True:
         stage.check()
         batch = stage.queue.texts(stage.job, EMBED_BATCH)
@@ -157,7 +157,8 @@ def _blob(stage: Stage) -> Iterator[Blob]:
         stage.blobs.release(job.key)
 
 
-def _encoder(space: dict[str, Any]) -> TextEncoder:
+def space_encoder(space: dict[str, Any]) -> TextEncoder:
+    """Load the encoder of a space; raises NarwhalError when the model here has other weights."""
     encoder = load_text_encoder(space["model"])
     if (encoder.revision, encoder.dimension) != (space["revision"], space["dimension"]):
         raise NarwhalError(
@@ -176,7 +177,8 @@ def _limits(settings: dict[str, Any]) -> Limits:
     )
 
 
-def _page_row(page: Page) -> dict[str, Any]:
+def page_row(page: Page) -> dict[str, Any]:
+    """Lay a page out as `finish_extract` takes it."""
     return {
         "page": page.number,
         "text": page.text,
@@ -207,7 +209,8 @@ def _page(row: dict[str, Any]) -> Page:
     )
 
 
-def _chunk_row(piece: Chunk) -> dict[str, Any]:
+def chunk_row(piece: Chunk) -> dict[str, Any]:
+    """Lay a chunk out as `finish_chunk` takes it."""
     return {
         "idx": piece.idx,
         "page": piece.page,

@@ -20,12 +20,9 @@ from typing import Any
 
 from supabase import Client
 
-from scripts.eval.manifest import WITHOUT_TEXT, fold, manifest
+from narwhal.evaluation.manifest import fold, format_of, has_text, manifest
 from scripts.eval.stack import running, sign_up, upload, wait
 
-FORMATS = {
-    "pdf", "docx", "pptx", "xlsx", "html", "htm", "md", "txt", "csv", "tsv", "eml",
-}  # fmt: skip
 TOP = 5
 
 
@@ -50,7 +47,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=int, default=1200, help="longest wait for ingestion")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    entries = [entry for entry in manifest(options.folder) if _counts(entry)]
+    entries = [entry for entry in manifest(options.folder) if has_text(entry)]
     with running(options.workers) as home:
         client = sign_up(home)
         started = time.monotonic()
@@ -59,15 +56,6 @@ def main() -> None:
         seconds = time.monotonic() - started
         tallies = _judge(client, entries, files, nodes, options.mode)
     _report(tallies, seconds, as_json=options.json)
-
-
-def _counts(entry: dict[str, Any]) -> bool:
-    return _format(entry) in FORMATS and not WITHOUT_TEXT & set(entry["tags"])
-
-
-def _format(entry: dict[str, Any]) -> str:
-    extension = str(entry["path"]).rsplit(".", 1)[-1].lower()
-    return {"htm": "html", "tsv": "csv"}.get(extension, extension)
 
 
 def _judge(
@@ -79,7 +67,7 @@ def _judge(
 ) -> dict[str, Tally]:
     tallies: dict[str, Tally] = defaultdict(Tally)
     for entry in entries:
-        tally, file_id = tallies[_format(entry)], files[entry["path"]]
+        tally, file_id = tallies[format_of(entry)], files[entry["path"]]
         tally.files += 1
         chunks = _chunks(client, file_id)
         for phrase in entry["phrases"]:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scripts.eval.manifest import manifest
+from narwhal.evaluation.manifest import manifest
 from scripts.eval.stack import SETTLED, running, sign_up, state_of, upload, wait
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from narwhal.encoders import load_text_encoder
+from narwhal.evaluation.manifest import WITHOUT_TEXT, fold, manifest, path_of
 from narwhal.ingest.chunking import chunk
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.limits import Limits, read_in_sandbox
-from scripts.eval.manifest import WITHOUT_TEXT, fold, manifest, path_of
 
 
 @dataclass

@@ -13,8 +13,8 @@ from typing import Any
 
 from supabase import Client, ClientOptions, create_client
 
+from narwhal.evaluation.manifest import path_of
 from narwhal.local.state import StackState, read_state
-from scripts.eval.manifest import path_of
 
 PASSWORD = "correct horse battery staple"  # of an account that lives as long as the run
 SETTLED = {"ready", "failed", "skipped", "rejected"}

@@ -10,6 +10,7 @@ from typing import Any
 
 # tags of files of which no phrase can be expected from a text layer
 WITHOUT_TEXT = frozenset({"no-text", "no-text-layer", "encrypted", "scanned"})
+FORMATS = frozenset({"pdf", "docx", "pptx", "xlsx", "html", "md", "txt", "csv", "eml"})
 # invisible in print, so no part of a phrase: soft hyphen, zero-width, bidi marks, tatweel
 INVISIBLE = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0640]")
 
@@ -18,6 +19,17 @@ def manifest(folder: Path) -> list[dict[str, Any]]:
     """Read a folder's manifest.jsonl."""
     lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def format_of(entry: dict[str, Any]) -> str:
+    """Name the format of one line by its extension."""
+    extension = str(entry["path"]).rsplit(".", 1)[-1].lower()
+    return {"htm": "html", "tsv": "csv"}.get(extension, extension)
+
+
+def has_text(entry: dict[str, Any]) -> bool:
+    """Whether the file of one line has a text layer in a format that is read."""
+    return format_of(entry) in FORMATS and not WITHOUT_TEXT & set(entry["tags"])
 
 
 def path_of(folder: Path, entry: dict[str, Any]) -> Path:
