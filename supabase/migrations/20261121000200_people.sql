@@ -137,6 +137,30 @@ $$;
 comment on function private.require_user() is 'The id of the signed-in, active caller. Raises NOT_AUTHENTICATED.';
 grant execute on function private.require_user() to anon, authenticated, service_role;
 
+create function private.hold_account(user_id uuid) returns void
+language sql volatile
+security definer -- Auth's table
+set search_path = ''
+as $$
+    select 1 from auth.users as u where u.id = hold_account.user_id for key share;
+$$;
+comment on function private.hold_account(uuid) is
+'Keeps an account until the transaction ends. Whoever writes does so first, for each account that they will refer to:
+a foreign key would wait for a deletion of the account while it holds nodes that the deletion waits for.';
+
+create function private.require_actor() returns uuid
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+begin
+    perform private.hold_account(auth.uid());
+    return private.require_user();
+end;
+$$;
+comment on function private.require_actor() is
+'The id of the signed-in, active caller, who stays until the transaction ends. Raises NOT_AUTHENTICATED.';
+
 create function private.pre_request() returns void
 language plpgsql stable
 security definer -- runs before every API request, as whatever role it has

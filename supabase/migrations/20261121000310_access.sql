@@ -269,7 +269,7 @@ comment on function private.require_permission(text) is
 'Passes callers whose role has the permission, and holders of a good link. Raises NOT_AUTHENTICATED, FORBIDDEN.';
 
 create function private.require_writer() returns uuid
-language plpgsql stable
+language plpgsql volatile
 security definer -- reads the role's rows
 set search_path = ''
 as $$
@@ -281,7 +281,7 @@ begin
             'FORBIDDEN', 'A link only lets you look.', '{"level": "view"}', 'Sign in to change something.'
         );
     end if;
-    v_user_id := private.require_user();
+    v_user_id := private.require_actor();
     if not private.has_permission('edit_documents') then
         perform private.raise_error(
             'FORBIDDEN', 'Your role cannot change anything.',
@@ -294,7 +294,7 @@ begin
 end;
 $$;
 comment on function private.require_writer() is
-'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
+'The id of a caller who may write at all, and who stays until the transaction ends. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
 (viewer) and for anonymous holders of a link.';
 
 create function private.find_node(

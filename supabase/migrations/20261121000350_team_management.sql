@@ -44,7 +44,7 @@ comment on function private.users_named(uuid, text, uuid) is
 client: it would tell who has an account.';
 
 create function private.parse_person(person jsonb, field text, out user_id uuid, out email text) returns record
-language plpgsql stable
+language plpgsql volatile
 security definer -- looks up whether there is such an account, by id only
 set search_path = ''
 as $$
@@ -66,6 +66,7 @@ begin
     exception when invalid_text_representation then
         perform private.raise_invalid(field || '.user_id', 'This is not the id of a user.');
     end;
+    perform private.hold_account(user_id);
     if not exists (select 1 from public.user_profiles as p where p.id = parse_person.user_id) then
         perform private.raise_error('NOT_FOUND', 'No such person.', jsonb_build_object('user_id', user_id));
     end if;
@@ -471,7 +472,7 @@ declare
     v_upload_ids uuid[];
     v_links integer;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select m.* into v_member from public.group_members as m where m.id = remove_group_member.id;
     if not private.is_me(v_member.user_id, v_member.email) then -- leaving is always possible
         perform private.require_writer();
@@ -870,7 +871,7 @@ declare
     v_upload_ids uuid[];
     v_is_me boolean;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select m.* into v_member from public.workspace_members as m where m.id = remove_workspace_member.id;
     v_is_me := private.is_me(v_member.user_id, v_member.email);
     if not v_is_me then -- leaving is always possible

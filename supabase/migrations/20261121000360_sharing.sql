@@ -87,7 +87,7 @@ comment on function private.share_json(public.shares) is 'A share as clients get
 create function private.parse_grantee(
     grantee jsonb, node public.nodes, out user_id uuid, out email text, out group_id uuid
 ) returns record
-language plpgsql stable
+language plpgsql volatile
 security definer -- compares with the caller's own address
 set search_path = ''
 as $$
@@ -222,7 +222,7 @@ declare
     v_upload_ids uuid[];
     v_links integer;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select s.* into v_share from public.shares as s where s.id = unshare_node.share_id;
     if not private.is_me(v_share.grantee_id, v_share.grantee_email) then -- leaving is always possible
         perform private.require_writer();

@@ -268,7 +268,7 @@ declare
     v_expires_at timestamptz := now() + interval '15 minutes';
 begin
     if auth.uid() is not null then
-        perform private.require_user();
+        perform private.require_actor();
     end if;
     -- guesses come one at a time, so that no more are tried than counted; the link before its secret, as it is deleted
     select l.* into v_link

@@ -229,7 +229,7 @@ as $$
 declare
     v_upload public.uploads;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select u.* into v_upload from public.uploads as u where u.id = upload_id and u.created_by = auth.uid();
     if v_upload.id is null then
         perform private.raise_error('NOT_FOUND', 'No such upload.', jsonb_build_object('id', upload_id));
@@ -543,7 +543,8 @@ declare
     v_owner public.owners;
     v_blob private.blobs;
 begin
-    -- node, owner, ticket: the order in which everything locks
+    -- account, node, owner, ticket: the order in which everything locks
+    perform private.hold_account(u.created_by) from public.uploads as u where u.key = object_key;
     perform from public.nodes as n
     where n.id = (select u.file_id from public.uploads as u where u.key = object_key)
     for no key update;

@@ -51,6 +51,7 @@ declare
     v_count integer;
     v_version_id uuid;
 begin
+    perform private.require_writer();
     perform from public.nodes as n where n.id = cancel_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
     update public.ingest_jobs as j
@@ -133,6 +134,7 @@ declare
     v_version public.file_versions;
     v_count integer;
 begin
+    perform private.require_writer();
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
     if from_stage is not null and from_stage not in ('detect', 'extract', 'chunk', 'embed_text') then

@@ -96,7 +96,7 @@ security definer -- clients only read the state
 set search_path = ''
 as $$
 declare
-    v_user_id uuid := private.require_user();
+    v_user_id uuid := private.require_actor();
     v_state public.node_user_state;
 begin
     if is_favourite is null then
@@ -241,6 +241,7 @@ security definer -- clients only read counters and state
 set search_path = ''
 as $$
 begin
+    perform private.hold_account(auth.uid());
     -- it may be on its way out: wait for that, then look
     perform from public.nodes as n where n.id = node for key share;
     perform private.require_level(node, 'view');
@@ -271,6 +272,7 @@ declare
     v_version public.file_versions;
     v_blob private.blobs;
 begin
+    perform private.hold_account(auth.uid());
     -- it may be on its way out: wait for that, then look
     perform from public.nodes as n where n.id = begin_download.file_id for key share;
     v_file := private.require_level(file_id, 'view');
@@ -668,6 +670,7 @@ declare
     v_answered public.comments;
     v_comment public.comments;
 begin
+    perform private.require_writer();
     -- it may be on its way out: wait for that, then look
     perform from public.nodes as n where n.id = node for key share;
     perform private.require_level(node, 'comment');

@@ -338,7 +338,7 @@ security definer -- clients only read and delete notifications
 set search_path = ''
 as $$
 declare
-    v_user_id uuid := private.require_user();
+    v_user_id uuid := private.require_actor();
     v_marked integer;
 begin
     with unread as (
