@@ -68,7 +68,7 @@ CREATE FUNCTION private.abort_upload(upload_id uuid) RETURNS void
 declare
     v_upload public.uploads;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select u.* into v_upload from public.uploads as u where u.id = upload_id and u.created_by = auth.uid();
     if v_upload.id is null then
         perform private.raise_error('NOT_FOUND', 'No such upload.', jsonb_build_object('id', upload_id));
@@ -244,6 +244,7 @@ declare
     v_answered public.comments;
     v_comment public.comments;
 begin
+    perform private.require_writer();
     -- it may be on its way out: wait for that, then look
     perform from public.nodes as n where n.id = node for key share;
     perform private.require_level(node, 'comment');
@@ -720,6 +721,7 @@ declare
     v_version public.file_versions;
     v_blob private.blobs;
 begin
+    perform private.hold_account(auth.uid());
     -- it may be on its way out: wait for that, then look
     perform from public.nodes as n where n.id = begin_download.file_id for key share;
     v_file := private.require_level(file_id, 'view');
@@ -999,6 +1001,7 @@ declare
     v_count integer;
     v_version_id uuid;
 begin
+    perform private.require_writer();
     perform from public.nodes as n where n.id = cancel_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
     update public.ingest_jobs as j
@@ -2102,7 +2105,8 @@ declare
     v_owner public.owners;
     v_blob private.blobs;
 begin
-    -- node, owner, ticket: the order in which everything locks
+    -- account, node, owner, ticket: the order in which everything locks
+    perform private.hold_account(u.created_by) from public.uploads as u where u.key = object_key;
     perform from public.nodes as n
     where n.id = (select u.file_id from public.uploads as u where u.key = object_key)
     for no key update;
@@ -4389,6 +4393,16 @@ $$;
 
 COMMENT ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) IS 'What a search answers: {hits, degraded, space, search_id, pending_files, index_lag}.';
 
+CREATE FUNCTION private.hold_account(user_id uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select 1 from auth.users as u where u.id = hold_account.user_id for key share;
+$$;
+
+COMMENT ON FUNCTION private.hold_account(user_id uuid) IS 'Keeps an account until the transaction ends. Whoever writes does so first, for each account that they will refer to:
+a foreign key would wait for a deletion of the account while it holds nodes that the deletion waits for.';
+
 CREATE FUNCTION private.hold_spaces() RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -5763,7 +5777,7 @@ CREATE FUNCTION private.mark_notifications_read(ids uuid[]) RETURNS jsonb
     SET search_path TO ''
     AS $$
 declare
-    v_user_id uuid := private.require_user();
+    v_user_id uuid := private.require_actor();
     v_marked integer;
 begin
     with unread as (
@@ -6202,7 +6216,7 @@ declare
     v_expires_at timestamptz := now() + interval '15 minutes';
 begin
     if auth.uid() is not null then
-        perform private.require_user();
+        perform private.require_actor();
     end if;
     -- guesses come one at a time, so that no more are tried than counted; the link before its secret, as it is deleted
     select l.* into v_link
@@ -6429,7 +6443,7 @@ $_$;
 COMMENT ON FUNCTION private.packing(source text) IS 'The statement that packs vectors of a source, with the columns of chunk_vectors, into new blocks.';
 
 CREATE FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) RETURNS record
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 begin
@@ -6458,7 +6472,7 @@ COMMENT ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT 
 is not in or an id that nobody has.';
 
 CREATE FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) RETURNS record
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
 begin
@@ -6479,6 +6493,7 @@ begin
     exception when invalid_text_representation then
         perform private.raise_invalid(field || '.user_id', 'This is not the id of a user.');
     end;
+    perform private.hold_account(user_id);
     if not exists (select 1 from public.user_profiles as p where p.id = parse_person.user_id) then
         perform private.raise_error('NOT_FOUND', 'No such person.', jsonb_build_object('user_id', user_id));
     end if;
@@ -8294,6 +8309,7 @@ CREATE FUNCTION private.record_view(node uuid) RETURNS public.node_user_state
     SET search_path TO ''
     AS $$
 begin
+    perform private.hold_account(auth.uid());
     -- it may be on its way out: wait for that, then look
     perform from public.nodes as n where n.id = node for key share;
     perform private.require_level(node, 'view');
@@ -8386,7 +8402,7 @@ declare
     v_upload_ids uuid[];
     v_links integer;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select m.* into v_member from public.group_members as m where m.id = remove_group_member.id;
     if not private.is_me(v_member.user_id, v_member.email) then -- leaving is always possible
         perform private.require_writer();
@@ -8438,7 +8454,7 @@ declare
     v_upload_ids uuid[];
     v_is_me boolean;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select m.* into v_member from public.workspace_members as m where m.id = remove_workspace_member.id;
     v_is_me := private.is_me(v_member.user_id, v_member.email);
     if not v_is_me then -- leaving is always possible
@@ -8570,6 +8586,18 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.request_header(name text, max_length integer) IS 'A header of the request, cut to a length; null when there is none, or no request.';
+
+CREATE FUNCTION private.require_actor() RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    perform private.hold_account(auth.uid());
+    return private.require_user();
+end;
+$$;
+
+COMMENT ON FUNCTION private.require_actor() IS 'The id of the signed-in, active caller, who stays until the transaction ends. Raises NOT_AUTHENTICATED.';
 
 CREATE FUNCTION private.require_administrator() RETURNS uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -9010,7 +9038,7 @@ $$;
 COMMENT ON FUNCTION private.require_workspace(workspace_id uuid, level text) IS 'The workspace, locked, when the caller has at least this level in it. Raises NOT_FOUND or FORBIDDEN.';
 
 CREATE FUNCTION private.require_writer() RETURNS uuid
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
@@ -9021,7 +9049,7 @@ begin
             'FORBIDDEN', 'A link only lets you look.', '{"level": "view"}', 'Sign in to change something.'
         );
     end if;
-    v_user_id := private.require_user();
+    v_user_id := private.require_actor();
     if not private.has_permission('edit_documents') then
         perform private.raise_error(
             'FORBIDDEN', 'Your role cannot change anything.',
@@ -9034,7 +9062,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
+COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all, and who stays until the transaction ends. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
 (viewer) and for anonymous holders of a link.';
 
 CREATE FUNCTION private.resolve_comment(id uuid, is_resolved boolean) RETURNS public.comments
@@ -9296,6 +9324,7 @@ declare
     v_version public.file_versions;
     v_count integer;
 begin
+    perform private.require_writer();
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
     if from_stage is not null and from_stage not in ('detect', 'extract', 'chunk', 'embed_text') then
@@ -10005,7 +10034,7 @@ CREATE FUNCTION private.set_favourite(node uuid, is_favourite boolean) RETURNS p
     SET search_path TO ''
     AS $$
 declare
-    v_user_id uuid := private.require_user();
+    v_user_id uuid := private.require_actor();
     v_state public.node_user_state;
 begin
     if is_favourite is null then
@@ -12703,7 +12732,7 @@ declare
     v_upload_ids uuid[];
     v_links integer;
 begin
-    perform private.require_user();
+    perform private.require_actor();
     select s.* into v_share from public.shares as s where s.id = unshare_node.share_id;
     if not private.is_me(v_share.grantee_id, v_share.grantee_email) then -- leaving is always possible
         perform private.require_writer();
@@ -15906,6 +15935,8 @@ GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progr
 
 REVOKE ALL ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.hold_account(user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.hold_spaces() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.holds_any(folder_id uuid, ids uuid[]) FROM PUBLIC;
@@ -16337,6 +16368,8 @@ REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.repack_vectors(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.request_header(name text, max_length integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.require_actor() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.require_administrator() FROM PUBLIC;
 
