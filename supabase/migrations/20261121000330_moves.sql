@@ -488,6 +488,7 @@ begin
     perform private.renew_weights(o.id)
     from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
     perform private.forget_texts(array[from_owner_id], v_texts);
+    perform private.transfer_pictures(v_file_ids, from_owner_id, to_owner_id);
 end;
 $$;
 comment on function private.transfer_index(uuid, uuid, uuid) is

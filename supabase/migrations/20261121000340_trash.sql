@@ -717,6 +717,7 @@ declare
     v_owner_ids uuid[];
     v_owner_id uuid;
     v_texts bytea[];
+    v_pictures bytea[];
 begin
     -- one at a time, so that no two wait for one another's children
     if not pg_try_advisory_xact_lock(hashtextextended('purge', 0)) then
@@ -753,10 +754,14 @@ begin
         perform private.lock_statistics(v_owner_id);
     end loop;
     v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_ids));
+    v_pictures := array(
+        select distinct p.picture_hash from private.page_pictures as p where p.file_id = any(v_ids)
+    );
     delete from private.chunk_terms as t where t.file_id = any(v_ids);
     delete from private.chunk_vectors as e where e.file_id = any(v_ids);
     delete from public.nodes as n where n.id = any(v_ids);
     perform private.forget_texts(v_owner_ids, v_texts);
+    perform private.forget_pictures(v_owner_ids, v_pictures);
     -- of a deleted workspace this was the last that was left
     delete from public.owners as o
     where o.id = any(v_owner_ids)

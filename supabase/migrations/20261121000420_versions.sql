@@ -138,6 +138,7 @@ begin
     ) as s
     where t.id = target_version_id
         and exists (select 1 from public.chunks as c where c.version_id = target_version_id);
+    perform private.copy_pictures(source_version_id, target_version_id);
     perform pg_notify('narwhal_jobs', '');
 end;
 $$;
@@ -329,6 +330,7 @@ as $$
 declare
     v_owner_id uuid;
     v_texts bytea[];
+    v_pictures bytea[];
 begin
     select n.owner_id into v_owner_id from public.nodes as n where n.id = (version).file_id;
     -- a worker that reads it has lost its lease from here on
@@ -337,9 +339,11 @@ begin
     where j.version_id = (version).id and j.state in ('queued', 'running');
     perform private.lock_statistics(v_owner_id);
     v_texts := array(select distinct c.text_hash from public.chunks as c where c.version_id = (version).id);
+    v_pictures := array(select p.picture_hash from private.page_pictures as p where p.version_id = (version).id);
     delete from public.uploads as u where u.version_id = (version).id;
     delete from public.file_versions as v where v.id = (version).id;
     perform private.forget_texts(array[v_owner_id], v_texts);
+    perform private.forget_pictures(array[v_owner_id], v_pictures);
 end;
 $$;
 comment on function private.delete_version(public.file_versions) is

@@ -81,7 +81,7 @@ create table public.ingest_jobs (
     id uuid primary key default gen_random_uuid(),
     file_id uuid not null references public.nodes on delete cascade,
     version_id uuid not null references public.file_versions on delete cascade,
-    stage text not null check (stage in ('detect', 'extract', 'chunk', 'embed_text')),
+    stage text not null check (stage in ('detect', 'extract', 'chunk', 'embed_text', 'embed_pages')),
     space_id smallint references public.embedding_spaces on delete cascade,
     state text not null default 'queued' check (
         state in ('queued', 'running', 'done', 'failed', 'dead', 'cancelled')
@@ -607,6 +607,7 @@ begin
         -- of an earlier run, when there was text
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'embed_text';
     end if;
+    perform private.enqueue_pictures(v_job.version_id);
     perform private.forget_texts(array[n.owner_id], v_old_texts) from public.nodes as n where n.id = v_job.file_id;
     perform private.advance_version(v_job.version_id);
 end;

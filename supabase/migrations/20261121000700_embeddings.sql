@@ -79,6 +79,10 @@ begin
         create_space.kind, create_space.state, create_space.max_tokens
     )
     returning id into v_id;
+    if kind <> 'text' then
+        perform private.create_picture_tables(s) from public.embedding_spaces as s where s.id = v_id;
+        return v_id;
+    end if;
     v_table := private.vector_table(v_id);
     execute format('create table private.%I partition of private.chunk_vectors for values in (%s)', v_table, v_id);
     execute format('comment on table private.%I is %L', v_table, format('Vectors of the space %s.', name));

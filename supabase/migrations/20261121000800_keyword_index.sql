@@ -346,18 +346,20 @@ begin
     inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
     where j.version_id = serve_version.version_id and j.stage = 'embed_text' and j.state = 'done'
     on conflict do nothing;
+    perform private.serve_pictures(version_id);
 end;
 $$;
 comment on function private.serve_version(uuid) is
 'Puts a version''s chunks into the keyword index, and its vectors of every finished space into the serving table.';
 
 create function private.unserve_version(version_id uuid) returns void
-language sql volatile
+language plpgsql volatile
 security invoker
 set search_path = ''
 as $$
+begin
     -- statistics before terms, as whoever renews the weights of all files
-    select private.lock_statistics(n.owner_id)
+    perform private.lock_statistics(n.owner_id)
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = unserve_version.version_id;
     delete from private.chunk_terms as t
@@ -366,6 +368,8 @@ as $$
     delete from private.chunk_vectors as e
     using public.chunks as c
     where c.version_id = unserve_version.version_id and e.chunk_id = c.id;
+    perform private.unserve_pictures(version_id);
+end;
 $$;
 comment on function private.unserve_version(uuid) is 'Takes a version out of both legs of search.';
 
@@ -378,6 +382,7 @@ declare
     v_version public.file_versions;
     v_head public.file_versions;
     v_is_complete boolean;
+    v_is_empty boolean;
 begin
     select v.* into v_version from public.file_versions as v where v.id = advance_version.version_id;
     select h.* into v_head
@@ -399,12 +404,11 @@ begin
         perform private.serve_version(v_version.id);
     end if;
     if v_is_complete then
+        v_is_empty := not exists (select 1 from public.chunks as c where c.version_id = v_version.id)
+            and not exists (select 1 from private.page_vectors as t where t.file_id = v_version.file_id);
         perform private.set_version_status(
             v_version.id, 'ready',
-            case when not exists (select 1 from public.chunks as c where c.version_id = v_version.id) then 'no_text' end,
-            case when not exists (select 1 from public.chunks as c where c.version_id = v_version.id)
-                then 'There is no text in this file.'
-            end
+            case when v_is_empty then 'no_text' end, case when v_is_empty then 'There is no text in this file.' end
         );
     end if;
 end;

@@ -799,7 +799,10 @@ return array[
     'terms_without_chunk',
     'statistics_differences', -- before what serves: weights are computed from them
     'versions_not_served',
-    'texts_without_chunk'
+    'texts_without_chunk',
+    'page_vectors_without_page',
+    'pages_not_served',
+    'pictures_without_page'
 ];
 comment on function private.reconcile_kinds() is
 'What reconcile looks for, in the order in which repairs lead to others.';
@@ -826,6 +829,9 @@ begin
         when 'statistics_differences' then private.reconcile_statistics(fix)
         when 'versions_not_served' then private.reconcile_unserved(fix)
         when 'texts_without_chunk' then private.reconcile_texts(fix)
+        when 'page_vectors_without_page' then private.reconcile_page_vectors(fix)
+        when 'pages_not_served' then private.reconcile_unserved_pages(fix)
+        when 'pictures_without_page' then private.reconcile_pictures(fix)
     end;
 end;
 $$;

@@ -34,6 +34,9 @@ def make_world(db: Database, drive: Drive) -> World:
         "create policy everybody_signed_in on storage.objects for select to authenticated"
         " using (bucket_id = 'other')"
     )
+    for module in MODULES:
+        if hasattr(module, "prepare"):
+            module.prepare(db)
     owner, peer, stranger, closed = (db.create_user() for _ in range(4))
     made = World(owner, peer, stranger, closed)
     made.before = {

@@ -1,8 +1,8 @@
 """What clients can reach, by capability: how to fill its tables, and one call of each function.
 
 Each module of this package has `CALLS` (name of a public function, and what tells calls of the
-same function apart, to its arguments), and where its tables need rows `fill(drive, world)`. It may
-also name exceptions:
+same function apart, to its arguments), and where its tables need rows `fill(drive, world)`; what is
+there before anybody is, `prepare(db)` makes. It may also name exceptions:
 
 COMMON    tables that are the same for everybody who is signed in
 PERSONAL  tables whose rows stay a person's own even when a folder is shared
