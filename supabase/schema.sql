@@ -8,6 +8,15 @@ CREATE SCHEMA public;
 
 COMMENT ON SCHEMA public IS 'standard public schema';
 
+CREATE TYPE private.page_plan AS (
+	plan text,
+	pages integer,
+	codebook_id integer,
+	centroids integer
+);
+
+COMMENT ON TYPE private.page_plan IS 'How pages are searched: exact or two_stage, how many pages there are (counted up to 501), by which codebook.';
+
 CREATE TYPE private.search_options AS (
 	fusion text,
 	keyword_weight real,
@@ -146,6 +155,52 @@ $$;
 
 COMMENT ON FUNCTION private.abort_uploads_of(user_id uuid) IS 'Ends the open tickets of one user, whose account is closed. One that opens at the same moment opens nothing any more,
 and ends with the next sweep.';
+
+CREATE FUNCTION private.activate_codebook(codebook_id integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_codebook private.page_codebooks;
+    v_missing bigint;
+begin
+    select b.* into v_codebook from private.page_codebooks as b where b.id = activate_codebook.codebook_id for update;
+    select count(*) into v_missing
+    from private.picture_vectors as x
+    where x.space_id = v_codebook.space_id
+        and not exists (
+            select 1 from private.picture_signatures as s
+            where s.codebook_id = v_codebook.id and s.vector_id = x.id
+        );
+    if v_codebook.id is null or v_missing > 0 then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This codebook does not know all pictures yet.',
+            jsonb_build_object('missing', v_missing), 'Train it to the end.'
+        );
+    end if;
+    -- what somebody is changing keeps its old signature, and is then looked at in full
+    with free as (
+        select t.file_id, t.page, t.space_id
+        from private.page_vectors as t
+        where t.space_id = v_codebook.space_id
+        for update skip locked
+    )
+    update private.page_vectors as t
+    set codebook_id = v_codebook.id, signature = s.signature
+    from free as f
+    inner join private.page_vectors as p on p.file_id = f.file_id and p.page = f.page and p.space_id = f.space_id
+    inner join private.picture_signatures as s on s.codebook_id = v_codebook.id and s.vector_id = p.vector_id
+    where t.file_id = f.file_id and t.page = f.page and t.space_id = f.space_id;
+    delete from private.page_codebooks as b where b.space_id = v_codebook.space_id and b.state = 'active';
+    update private.page_codebooks as b
+    set
+        state = 'active',
+        picture_count = (select count(*) from private.picture_vectors as x where x.space_id = v_codebook.space_id)
+    where b.id = v_codebook.id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.activate_codebook(codebook_id integer) IS 'Search goes by this codebook from the commit on. Raises CONFLICT_STATE {missing} while pictures have no signature.';
 
 CREATE FUNCTION private.activate_space(name text) RETURNS jsonb
     LANGUAGE plpgsql
@@ -522,6 +577,7 @@ declare
     v_version public.file_versions;
     v_head public.file_versions;
     v_is_complete boolean;
+    v_is_empty boolean;
 begin
     select v.* into v_version from public.file_versions as v where v.id = advance_version.version_id;
     select h.* into v_head
@@ -543,12 +599,11 @@ begin
         perform private.serve_version(v_version.id);
     end if;
     if v_is_complete then
+        v_is_empty := not exists (select 1 from public.chunks as c where c.version_id = v_version.id)
+            and not exists (select 1 from private.page_vectors as t where t.file_id = v_version.file_id);
         perform private.set_version_status(
             v_version.id, 'ready',
-            case when not exists (select 1 from public.chunks as c where c.version_id = v_version.id) then 'no_text' end,
-            case when not exists (select 1 from public.chunks as c where c.version_id = v_version.id)
-                then 'There is no text in this file.'
-            end
+            case when v_is_empty then 'no_text' end, case when v_is_empty then 'There is no text in this file.' end
         );
     end if;
 end;
@@ -711,6 +766,27 @@ $$;
 
 COMMENT ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) IS 'What went wrong with one id of a batch, for raise_batch: {id, error, message} and the error''s own details. Takes
 sqlstate, sqlerrm and pg_exception_detail of the exception; raises again what is not of the catalogue.';
+
+CREATE FUNCTION private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_id integer;
+begin
+    delete from private.page_codebooks as b where b.space_id = begin_codebook.space_id and b.state = 'building';
+    insert into private.page_codebooks (space_id, centroid_count)
+    values (begin_codebook.space_id, cardinality(centroids))
+    returning id into v_id;
+    insert into private.page_centroids (codebook_id, number, centroid)
+    select v_id, c.number, extensions.l2_normalize(c.centroid)
+    from unnest(centroids) with ordinality as c (centroid, number);
+    return v_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) IS 'Starts a codebook beside the active one; whoever trains it stores the signatures of all pictures, then activates it.
+One that was being built before is dropped.';
 
 CREATE FUNCTION private.begin_download(file_id uuid, version_id uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1544,6 +1620,34 @@ $$;
 
 COMMENT ON FUNCTION private.check_name(name text) IS 'The name itself, as given. Raises INVALID_ARGUMENT (field name).';
 
+CREATE FUNCTION private.check_page_options(options jsonb, known text[]) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_unknown text;
+begin
+    if jsonb_typeof(options) <> 'object' then
+        perform private.raise_invalid('options', 'options must be an object.');
+    end if;
+    select min(o.key) into v_unknown from jsonb_object_keys(options) as o (key) where o.key <> all(known);
+    if v_unknown is not null then
+        perform private.raise_invalid(
+            'options.' || v_unknown, format('There is no option "%s".', v_unknown),
+            jsonb_build_object('expected', to_jsonb(known))
+        );
+    end if;
+    if coalesce(jsonb_typeof(options -> 'heat'), 'null') not in ('boolean', 'null') then
+        perform private.raise_invalid('options.heat', 'heat must be true or false.');
+    end if;
+    if coalesce(jsonb_typeof(options -> 'threshold'), 'null') not in ('number', 'null') then
+        perform private.raise_invalid('options.threshold', 'threshold must be a number.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_page_options(options jsonb, known text[]) IS 'Raises INVALID_ARGUMENT naming the option.';
+
 CREATE FUNCTION private.check_page_size(page_size integer) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -2239,6 +2343,7 @@ begin
     ) as s
     where t.id = target_version_id
         and exists (select 1 from public.chunks as c where c.version_id = target_version_id);
+    perform private.copy_pictures(source_version_id, target_version_id);
     perform pg_notify('narwhal_jobs', '');
 end;
 $$;
@@ -2334,6 +2439,39 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) IS 'Behind public.copy_nodes.';
+
+CREATE FUNCTION private.copy_pictures(source_version_id uuid, target_version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_source_owner_id uuid;
+    v_owner_id uuid;
+begin
+    select n.owner_id into v_source_owner_id
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = source_version_id;
+    select n.owner_id into v_owner_id
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = target_version_id;
+    insert into private.page_pictures (version_id, page, file_id, picture_hash)
+    select t.id, p.page, t.file_id, p.picture_hash
+    from private.page_pictures as p cross join public.file_versions as t
+    where p.version_id = source_version_id and t.id = target_version_id;
+    if v_source_owner_id <> v_owner_id then
+        perform private.hand_pictures(array[source_version_id], v_source_owner_id, v_owner_id);
+    end if;
+    -- a space that came since, or whose vectors are gone, is computed; no other
+    perform private.enqueue_pictures(target_version_id);
+    update public.ingest_jobs as j
+    set state = 'done', progress = 1, started_at = now(), finished_at = now()
+    where j.version_id = target_version_id
+        and j.stage = 'embed_pages'
+        and not exists (select 1 from private.missing_pages(j));
+end;
+$$;
+
+COMMENT ON FUNCTION private.copy_pictures(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pictures of another one with the same bytes, and their vectors. What has none yet is queued.';
 
 CREATE FUNCTION private.copy_subtree(node public.nodes, target public.nodes, owner_id uuid, name text, before uuid[]) RETURNS uuid
     LANGUAGE plpgsql
@@ -2711,6 +2849,69 @@ $_$;
 COMMENT ON FUNCTION private.create_live_policies() IS 'Creates those of our policies on realtime.messages that are missing; how many. Call it, as the role of the migrations,
 when a project gets Realtime after them. Locks that table until the transaction ends.';
 
+CREATE TABLE public.embedding_spaces (
+    id smallint NOT NULL,
+    name text NOT NULL,
+    model text NOT NULL,
+    revision text NOT NULL,
+    dimension integer NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL,
+    max_tokens integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    retired_at timestamp with time zone,
+    CONSTRAINT embedding_spaces_dimension_check CHECK (((dimension >= 1) AND (dimension <= 4000))),
+    CONSTRAINT embedding_spaces_kind_check CHECK ((kind = ANY (ARRAY['text'::text, 'page'::text, 'image'::text]))),
+    CONSTRAINT embedding_spaces_max_tokens_check CHECK ((max_tokens > 0)),
+    CONSTRAINT embedding_spaces_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)),
+    CONSTRAINT embedding_spaces_state_check CHECK ((state = ANY (ARRAY['building'::text, 'shadow'::text, 'active'::text, 'retiring'::text])))
+);
+
+COMMENT ON TABLE public.embedding_spaces IS 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
+
+COMMENT ON COLUMN public.embedding_spaces.revision IS 'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
+
+COMMENT ON COLUMN public.embedding_spaces.state IS 'building: written, not yet complete; shadow: complete once, and still written; active: written, and what is searched
+unless a search names another; retiring: neither, its vectors go.';
+
+COMMENT ON COLUMN public.embedding_spaces.max_tokens IS 'Longest text that the model reads whole; while it is active no chunk is made longer.';
+
+COMMENT ON COLUMN public.embedding_spaces.retired_at IS 'When it was retired; null before.';
+
+CREATE FUNCTION private.create_picture_tables(space public.embedding_spaces) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_pictures text := 'picture_vectors_' || (space).id;
+    v_pages text := 'page_vectors_' || (space).id;
+begin
+    execute format(
+        'create table private.%I partition of private.picture_vectors for values in (%s)', v_pictures, (space).id
+    );
+    execute format('comment on table private.%I is %L', v_pictures, format('Pictures in the space %s.', (space).name));
+    execute format('alter table private.%I enable row level security', v_pictures);
+    execute format(
+        'alter table private.%I add check (private.have_dimension(vectors, %s))', v_pictures, (space).dimension
+    );
+    execute format(
+        'create table private.%I partition of private.page_vectors for values in (%s)', v_pages, (space).id
+    );
+    execute format('comment on table private.%I is %L', v_pages, format('Pages served in the space %s.', (space).name));
+    execute format('alter table private.%I enable row level security', v_pages);
+    -- covering: a scan of one owner's range scores without touching the table
+    execute format(
+        'create index on private.%I (owner_id, file_id) include (page, %s)', v_pages, case
+            when (space).kind = 'page' then 'vector_id, codebook_id, signature'
+            when (space).dimension <= 1200 then 'embedding'
+            else 'vector_id'
+        end
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.create_picture_tables(space public.embedding_spaces) IS 'Makes the partitions of a space of pages or images.';
+
 CREATE FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2760,6 +2961,10 @@ begin
         create_space.kind, create_space.state, create_space.max_tokens
     )
     returning id into v_id;
+    if kind <> 'text' then
+        perform private.create_picture_tables(s) from public.embedding_spaces as s where s.id = v_id;
+        return v_id;
+    end if;
     v_table := private.vector_table(v_id);
     execute format('create table private.%I partition of private.chunk_vectors for values in (%s)', v_table, v_id);
     execute format('comment on table private.%I is %L', v_table, format('Vectors of the space %s.', name));
@@ -2956,6 +3161,7 @@ CREATE FUNCTION private.delete_version(version public.file_versions) RETURNS voi
 declare
     v_owner_id uuid;
     v_texts bytea[];
+    v_pictures bytea[];
 begin
     select n.owner_id into v_owner_id from public.nodes as n where n.id = (version).file_id;
     -- a worker that reads it has lost its lease from here on
@@ -2964,9 +3170,11 @@ begin
     where j.version_id = (version).id and j.state in ('queued', 'running');
     perform private.lock_statistics(v_owner_id);
     v_texts := array(select distinct c.text_hash from public.chunks as c where c.version_id = (version).id);
+    v_pictures := array(select p.picture_hash from private.page_pictures as p where p.version_id = (version).id);
     delete from public.uploads as u where u.version_id = (version).id;
     delete from public.file_versions as v where v.id = (version).id;
     perform private.forget_texts(array[v_owner_id], v_texts);
+    perform private.forget_pictures(array[v_owner_id], v_pictures);
 end;
 $$;
 
@@ -2992,35 +3200,6 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.delete_workspace(id uuid) IS 'Behind public.delete_workspace.';
-
-CREATE TABLE public.embedding_spaces (
-    id smallint NOT NULL,
-    name text NOT NULL,
-    model text NOT NULL,
-    revision text NOT NULL,
-    dimension integer NOT NULL,
-    kind text NOT NULL,
-    state text NOT NULL,
-    max_tokens integer NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    retired_at timestamp with time zone,
-    CONSTRAINT embedding_spaces_dimension_check CHECK (((dimension >= 1) AND (dimension <= 4000))),
-    CONSTRAINT embedding_spaces_kind_check CHECK ((kind = ANY (ARRAY['text'::text, 'page'::text, 'image'::text]))),
-    CONSTRAINT embedding_spaces_max_tokens_check CHECK ((max_tokens > 0)),
-    CONSTRAINT embedding_spaces_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)),
-    CONSTRAINT embedding_spaces_state_check CHECK ((state = ANY (ARRAY['building'::text, 'shadow'::text, 'active'::text, 'retiring'::text])))
-);
-
-COMMENT ON TABLE public.embedding_spaces IS 'Models whose vectors are kept side by side; vectors of different spaces are never compared.';
-
-COMMENT ON COLUMN public.embedding_spaces.revision IS 'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
-
-COMMENT ON COLUMN public.embedding_spaces.state IS 'building: written, not yet complete; shadow: complete once, and still written; active: written, and what is searched
-unless a search names another; retiring: neither, its vectors go.';
-
-COMMENT ON COLUMN public.embedding_spaces.max_tokens IS 'Longest text that the model reads whole; while it is active no chunk is made longer.';
-
-COMMENT ON COLUMN public.embedding_spaces.retired_at IS 'When it was retired; null before.';
 
 CREATE FUNCTION private.describe_space(space public.embedding_spaces) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -3295,6 +3474,18 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) IS 'Queues a stage of a version, anew if it ran before.';
+
+CREATE FUNCTION private.enqueue_pictures(version_id uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    select private.enqueue(v.id, 'embed_pages', s.id)
+    from public.file_versions as v
+    inner join public.embedding_spaces as s on s.state <> 'retiring' and private.is_pictured(s.kind, v.mime)
+    where v.id = enqueue_pictures.version_id;
+$$;
+
+COMMENT ON FUNCTION private.enqueue_pictures(version_id uuid) IS 'Queues embed_pages of a version for each space that its pages or its image belong to.';
 
 CREATE FUNCTION private.epoch(scope_ids uuid[]) RETURNS bigint
     LANGUAGE sql STABLE
@@ -3656,6 +3847,39 @@ $_$;
 
 COMMENT ON FUNCTION private.filter_conditions(filters jsonb) IS 'The filters of list_folder as conditions on nodes n, every value quoted; only those that are asked for cost anything.';
 
+CREATE FUNCTION private.find_images(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_images integer, threshold real) RETURNS TABLE(file_id uuid, page integer, version_id uuid, score real)
+    LANGUAGE plpgsql STABLE ROWS 100
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $_$
+declare
+    v_statement text := $statement$
+        select p.file_id, p.page, t.version_id, (-p.product)::real
+        from (
+            select p.file_id, p.page, p.embedding operator(extensions.<#>) $7 as product
+            from (%s) as p
+            offset 0
+        ) as p
+        inner join private.%I as t on t.file_id = p.file_id and t.page = p.page
+        where $8 is null or -p.product >= $8
+        order by p.product, p.file_id, p.page
+        limit %s
+    $statement$;
+begin
+    return query execute format(
+        v_statement, private.page_places(space_id, scope, 't.file_id, t.page, t.embedding'),
+        'page_vectors_' || space_id, max_images
+    ) using (scope).owner_ids, (scope).shared_owner_ids, (scope).file_ids, (scope).hidden_file_ids, scope,
+        (scope).shared_file_ids, embedding, threshold;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.find_images(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_images integer, threshold real) IS 'The nearest images by cosine, exact.';
+
 CREATE FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean DEFAULT false) RETURNS public.nodes
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -3686,6 +3910,62 @@ $$;
 
 COMMENT ON FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean) IS 'The node, when the caller has at least this level on it, whatever their role: for RPCs that only read. Raises
 NOT_AUTHENTICATED, NOT_FOUND or FORBIDDEN.';
+
+CREATE FUNCTION private.find_pages(space_id smallint, tokens extensions.halfvec[], scope private.search_scope, max_pages integer, candidates integer) RETURNS TABLE(file_id uuid, page integer, version_id uuid, vector_id bigint, score real)
+    LANGUAGE plpgsql STABLE ROWS 100
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $_$
+declare
+    v_plan private.page_plan := private.plan_pages(space_id, scope);
+    -- pages that have no signature by this codebook are always looked at; "offset 0": each product computed once
+    v_candidates text := $statement$
+        select c.file_id, c.page, c.vector_id
+        from (
+            select p.file_id, p.page, p.vector_id, case
+                when p.codebook_id = $8 then p.signature operator(extensions.<#>) $7
+                else '-infinity'
+            end as product
+            from (%s) as p
+            offset 0
+        ) as c
+        order by c.product, c.file_id, c.page
+        limit %s
+    $statement$;
+    v_statement text := $statement$
+        select p.file_id, p.page, t.version_id, p.vector_id, m.score::real
+        from (%s) as p
+        inner join private.%I as x on x.id = p.vector_id
+        inner join private.%I as t on t.file_id = p.file_id and t.page = p.page
+        cross join lateral (select %s as score from (select unnest(x.vectors) as v) as u) as m
+        where m.score is not null -- a picture without any patch is like nothing
+        order by m.score desc, p.file_id, p.page
+        limit %s
+    $statement$;
+    v_places text := private.page_places(
+        space_id, scope, 't.file_id, t.page, t.vector_id, t.codebook_id, t.signature'
+    );
+    v_query extensions.sparsevec;
+begin
+    if v_plan.plan = 'two_stage' then
+        v_query := private.page_query(tokens, v_plan.codebook_id);
+    end if;
+    if v_query is not null then
+        v_places := format(v_candidates, v_places, find_pages.candidates);
+    end if;
+    return query execute format(
+        v_statement, v_places, 'picture_vectors_' || space_id, 'page_vectors_' || space_id, private.max_sim(tokens),
+        max_pages
+    ) using (scope).owner_ids, (scope).shared_owner_ids, (scope).file_ids, (scope).hidden_file_ids, scope,
+        (scope).shared_file_ids, v_query, v_plan.codebook_id;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.find_pages(space_id smallint, tokens extensions.halfvec[], scope private.search_scope, max_pages integer, candidates integer) IS 'The pages with the highest MaxSim, as plan_pages says.';
 
 CREATE FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) RETURNS public.nodes
     LANGUAGE sql STABLE
@@ -3793,6 +4073,7 @@ begin
         -- of an earlier run, when there was text
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'embed_text';
     end if;
+    perform private.enqueue_pictures(v_job.version_id);
     perform private.forget_texts(array[n.owner_id], v_old_texts) from public.nodes as n where n.id = v_job.file_id;
     perform private.advance_version(v_job.version_id);
 end;
@@ -3837,6 +4118,25 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.finish_detect(job_id uuid, lease_token uuid, sha256 text, mime text, format text, skip_reason text) IS 'Stores what the bytes are. No format: the version is kept and skipped. Otherwise queues extract.';
+
+CREATE FUNCTION private.finish_embed_pages(job_id uuid, lease_token uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    -- from here on nobody forgets pictures of this owner
+    perform private.lock_statistics(n.owner_id) from public.nodes as n where n.id = v_job.file_id;
+    if exists (select 1 from private.missing_pages(v_job)) then
+        perform private.raise_error('CONFLICT_STATE', 'Some pages have no vectors yet.');
+    end if;
+    perform private.finish_job(job_id);
+    perform private.advance_version(v_job.version_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_embed_pages(job_id uuid, lease_token uuid) IS 'Ends the stage when every page has its vectors, and puts them in service.';
 
 CREATE FUNCTION private.finish_embed_text(job_id uuid, lease_token uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4080,6 +4380,23 @@ $$;
 
 COMMENT ON FUNCTION private.forget_names(max_words integer) IS 'Removes what is left of words that no name of their owner has any more; how many it looked at, of one owner.';
 
+CREATE FUNCTION private.forget_pictures(owner_ids uuid[], hashes bytea[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    delete from private.picture_vectors as x
+    where x.owner_id = any(owner_ids)
+        and x.picture_hash = any(hashes)
+        and not exists (
+            select 1
+            from private.page_pictures as p inner join public.nodes as n on n.id = p.file_id
+            where p.picture_hash = x.picture_hash and n.owner_id = x.owner_id
+        );
+$$;
+
+COMMENT ON FUNCTION private.forget_pictures(owner_ids uuid[], hashes bytea[]) IS 'Drops the stored vectors of these pictures that no page of these owners has any more. The caller holds the locks on
+their statistics.';
+
 CREATE FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -4298,6 +4615,33 @@ $$;
 
 COMMENT ON FUNCTION private.group_member_json(member public.group_members) IS 'A row of group_members as clients get it.';
 
+CREATE FUNCTION private.hand_pictures(version_ids uuid[], from_owner_id uuid, to_owner_id uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    with made as (
+        insert into private.picture_vectors (space_id, owner_id, picture_hash, vectors, grid_columns, grid_rows, positions)
+        select x.space_id, to_owner_id, x.picture_hash, x.vectors, x.grid_columns, x.grid_rows, x.positions
+        from private.picture_vectors as x
+        inner join public.embedding_spaces as s on s.id = x.space_id and s.state <> 'retiring'
+        where x.owner_id = from_owner_id
+            and x.picture_hash in (
+                select p.picture_hash from private.page_pictures as p where p.version_id = any(version_ids)
+            )
+        order by x.picture_hash -- as whoever stores vectors
+        on conflict do nothing
+        returning id, space_id, picture_hash
+    )
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
+    select g.codebook_id, m.id, m.space_id, g.signature
+    from made as m
+    inner join private.picture_vectors as x
+        on x.owner_id = from_owner_id and x.picture_hash = m.picture_hash and x.space_id = m.space_id
+    inner join private.picture_signatures as g on g.vector_id = x.id;
+$$;
+
+COMMENT ON FUNCTION private.hand_pictures(version_ids uuid[], from_owner_id uuid, to_owner_id uuid) IS 'Gives another owner the vectors of the pictures of these versions, which this one keeps.';
+
 CREATE FUNCTION private.has_chunk_filters(scope private.search_scope) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -4358,6 +4702,16 @@ CREATE FUNCTION private.hash_token(token text) RETURNS bytea
     RETURN sha256(convert_to(token, 'UTF8'::name));
 
 COMMENT ON FUNCTION private.hash_token(token text) IS 'How tokens and grants are stored.';
+
+CREATE FUNCTION private.have_dimension(vectors extensions.halfvec[], dimension integer) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select coalesce(bool_and(extensions.vector_dims(u.v) = have_dimension.dimension), true)
+    from unnest(vectors) as u (v);
+$$;
+
+COMMENT ON FUNCTION private.have_dimension(vectors extensions.halfvec[], dimension integer) IS 'Whether each of these has this length.';
 
 CREATE FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real DEFAULT NULL::real, pages_done integer DEFAULT NULL::integer, pages_total integer DEFAULT NULL::integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4524,6 +4878,45 @@ $$;
 
 COMMENT ON FUNCTION private.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) IS 'Behind public.hybrid_search.';
 
+CREATE FUNCTION private.image_query(embedding jsonb, space public.embedding_spaces) RETURNS extensions.halfvec
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_sum extensions.halfvec;
+    v_vector jsonb;
+    v_one extensions.halfvec;
+begin
+    if jsonb_typeof(embedding) is distinct from 'array' then
+        perform private.raise_invalid(
+            'embedding', format('The space %s takes %s numbers.', (space).name, (space).dimension),
+            jsonb_build_object('expected', (space).dimension, 'got', null)
+        );
+    end if;
+    if jsonb_typeof(embedding -> 0) is distinct from 'array' then
+        return extensions.l2_normalize(private.query_vector(embedding, space));
+    end if;
+    if jsonb_array_length(embedding) > 8 then
+        perform private.raise_invalid(
+            'embedding', 'A question is made of 1 to 8 vectors.', jsonb_build_object('expected', (space).dimension)
+        );
+    end if;
+    for v_vector in select e.value from jsonb_array_elements(embedding) as e loop
+        v_one := extensions.l2_normalize(private.query_vector(v_vector, space));
+        if v_one is null then
+            perform private.raise_invalid(
+                'embedding', 'The embedding must consist of finite numbers.',
+                jsonb_build_object('expected', (space).dimension)
+            );
+        end if;
+        v_sum := case when v_sum is null then v_one else v_sum operator(extensions.+) v_one end;
+    end loop;
+    return extensions.l2_normalize(v_sum);
+end;
+$$;
+
+COMMENT ON FUNCTION private.image_query(embedding jsonb, space public.embedding_spaces) IS 'One vector, or several as the direction of their sum. Raises INVALID_ARGUMENT (field embedding, expected dimension).';
+
 CREATE FUNCTION private.index_chunks(version_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -4662,6 +5055,12 @@ CREATE FUNCTION private.is_person(person_id uuid, person_email text, user_id uui
 
 COMMENT ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) IS 'Whether a row that names somebody, by id or else by address, means this user.';
 
+CREATE FUNCTION private.is_pictured(kind text, mime text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE kind WHEN 'page'::text THEN ((mime = 'application/pdf'::text) OR (mime ~~ 'image/%'::text)) WHEN 'image'::text THEN (mime ~~ 'image/%'::text) ELSE NULL::boolean END;
+
+COMMENT ON FUNCTION private.is_pictured(kind text, mime text) IS 'Whether files of a type have pictures for the spaces of a kind: pages of PDF, and images.';
+
 CREATE FUNCTION private.is_read_only() RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -4701,6 +5100,39 @@ CREATE FUNCTION private.is_trashed(node_id uuid) RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION private.is_trashed(node_id uuid) IS 'Whether a node is in the trash, or purged.';
+
+CREATE FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    return (
+        select jsonb_build_object(
+            'total', (
+                select count(*)
+                from public.embedding_spaces as s
+                cross join lateral private.pictured_pages(v_job.version_id, s.kind)
+                where s.id = v_job.space_id
+            ),
+            'missing', count(*),
+            'pages', coalesce(
+                jsonb_agg(
+                    jsonb_build_object(
+                        'page', m.page, 'width', m.width, 'height', m.height, 'hash', encode(m.picture_hash, 'hex')
+                    ) order by m.page
+                ) filter (where m.position <= max_pages),
+                '[]'
+            )
+        )
+        from (select p.*, row_number() over (order by p.page) as position from private.missing_pages(v_job) as p) as m
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) IS 'Pages of the job''s version that have no vectors in its space yet: {total, missing, pages: [{page, width, height,
+hash}]}, at most max_pages of them; hash is null until a picture of the page was named.';
 
 CREATE FUNCTION private.job_pages(job_id uuid, lease_token uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5803,6 +6235,79 @@ $$;
 
 COMMENT ON FUNCTION private.mark_notifications_read(ids uuid[]) IS 'Behind public.mark_notifications_read.';
 
+CREATE FUNCTION private.max_sim(tokens extensions.halfvec[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    -- one aggregate a vector over one pass: four times as fast as grouping by vector
+    select '-(' || string_agg(
+        format(
+            'min(u.v operator(extensions.<#>) %L::extensions.halfvec(%s))', q.v::text, extensions.vector_dims(q.v)
+        ), ' + ' order by q.position
+    ) || ')'
+    from unnest(max_sim.tokens) with ordinality as q (v, position);
+$$;
+
+COMMENT ON FUNCTION private.max_sim(tokens extensions.halfvec[]) IS 'MaxSim of a question over vectors u (v), as the text of one SQL expression.';
+
+CREATE TABLE public.ingest_jobs (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    file_id uuid NOT NULL,
+    version_id uuid NOT NULL,
+    stage text NOT NULL,
+    space_id smallint,
+    state text DEFAULT 'queued'::text NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    progress real DEFAULT 0 NOT NULL,
+    pages_done integer DEFAULT 0 NOT NULL,
+    pages_total integer,
+    attempts integer DEFAULT 0 NOT NULL,
+    lease_losses integer DEFAULT 0 NOT NULL,
+    error_code text,
+    error_message text,
+    run_after timestamp with time zone DEFAULT now() NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    worker text,
+    lease_token uuid,
+    lease_expires_at timestamp with time zone,
+    CONSTRAINT ingest_jobs_progress_check CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision))),
+    CONSTRAINT ingest_jobs_stage_check CHECK ((stage = ANY (ARRAY['detect'::text, 'extract'::text, 'chunk'::text, 'embed_text'::text, 'embed_pages'::text]))),
+    CONSTRAINT ingest_jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'done'::text, 'failed'::text, 'dead'::text, 'cancelled'::text])))
+);
+
+COMMENT ON TABLE public.ingest_jobs IS 'One row per version, stage and space; written only by the queue''s functions.';
+
+COMMENT ON COLUMN public.ingest_jobs.state IS 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
+
+COMMENT ON COLUMN public.ingest_jobs.priority IS 'Lower first: 0 what a file needs to be ready, 1 spaces that are not active, 2 back-fills.';
+
+COMMENT ON COLUMN public.ingest_jobs.progress IS '0 to 1 of this stage.';
+
+COMMENT ON COLUMN public.ingest_jobs.attempts IS 'Errors that the work itself raised; three make the job dead.';
+
+COMMENT ON COLUMN public.ingest_jobs.lease_losses IS 'Workers lost while they had it; not the job''s fault, ten make it dead.';
+
+CREATE FUNCTION private.missing_pages(job public.ingest_jobs) RETURNS TABLE(page integer, width real, height real, picture_hash bytea)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select p.page, p.width, p.height, r.picture_hash
+    from public.embedding_spaces as s
+    inner join public.nodes as n on n.id = (job).file_id
+    cross join lateral private.pictured_pages((job).version_id, s.kind) as p
+    left join private.page_pictures as r on r.version_id = (job).version_id and r.page = p.page
+    where s.id = (job).space_id
+        and not exists (
+            select 1
+            from private.picture_vectors as x
+            where x.owner_id = n.owner_id and x.picture_hash = r.picture_hash and x.space_id = s.id
+        );
+$$;
+
+COMMENT ON FUNCTION private.missing_pages(job public.ingest_jobs) IS 'Pages of a job that have no vectors in its space yet.';
+
 CREATE FUNCTION private.move_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -6263,45 +6768,6 @@ $$;
 
 COMMENT ON FUNCTION private.open_share_link(token text, password text) IS 'Behind public.open_share_link.';
 
-CREATE TABLE public.ingest_jobs (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    file_id uuid NOT NULL,
-    version_id uuid NOT NULL,
-    stage text NOT NULL,
-    space_id smallint,
-    state text DEFAULT 'queued'::text NOT NULL,
-    priority smallint DEFAULT 0 NOT NULL,
-    progress real DEFAULT 0 NOT NULL,
-    pages_done integer DEFAULT 0 NOT NULL,
-    pages_total integer,
-    attempts integer DEFAULT 0 NOT NULL,
-    lease_losses integer DEFAULT 0 NOT NULL,
-    error_code text,
-    error_message text,
-    run_after timestamp with time zone DEFAULT now() NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    started_at timestamp with time zone,
-    finished_at timestamp with time zone,
-    worker text,
-    lease_token uuid,
-    lease_expires_at timestamp with time zone,
-    CONSTRAINT ingest_jobs_progress_check CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision))),
-    CONSTRAINT ingest_jobs_stage_check CHECK ((stage = ANY (ARRAY['detect'::text, 'extract'::text, 'chunk'::text, 'embed_text'::text]))),
-    CONSTRAINT ingest_jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'done'::text, 'failed'::text, 'dead'::text, 'cancelled'::text])))
-);
-
-COMMENT ON TABLE public.ingest_jobs IS 'One row per version, stage and space; written only by the queue''s functions.';
-
-COMMENT ON COLUMN public.ingest_jobs.state IS 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
-
-COMMENT ON COLUMN public.ingest_jobs.priority IS 'Lower first: 0 what a file needs to be ready, 1 spaces that are not active, 2 back-fills.';
-
-COMMENT ON COLUMN public.ingest_jobs.progress IS '0 to 1 of this stage.';
-
-COMMENT ON COLUMN public.ingest_jobs.attempts IS 'Errors that the work itself raised; three make the job dead.';
-
-COMMENT ON COLUMN public.ingest_jobs.lease_losses IS 'Workers lost while they had it; not the job''s fault, ten make it dead.';
-
 CREATE FUNCTION private.own_job(job_id uuid, lease_token uuid) RETURNS public.ingest_jobs
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -6441,6 +6907,203 @@ CREATE FUNCTION private.packing(source text) RETURNS text
 $_$;
 
 COMMENT ON FUNCTION private.packing(source text) IS 'The statement that packs vectors of a source, with the columns of chunk_vectors, into new blocks.';
+
+CREATE FUNCTION private.page_clause(scope private.search_scope) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    select concat(
+        case when (scope).file_ids is not null then ' and t.file_id = any($3)' end,
+        case when cardinality((scope).hidden_file_ids) > 0 then ' and not t.file_id = any($4)' end,
+        case when (scope).page_from is not null then ' and t.page >= ($5).page_from' end,
+        case when (scope).page_to is not null then ' and t.page <= ($5).page_to' end,
+        case when (scope).languages is not null then
+            ' and exists (select 1 from public.file_versions as v'
+            || ' where v.id = t.version_id and v.language = any(($5).languages))'
+        end
+    );
+$_$;
+
+COMMENT ON FUNCTION private.page_clause(scope private.search_scope) IS 'The conditions of a scope on a page t in service, as constant SQL text. Parameters: $3 file_ids, $4 hidden_file_ids,
+$5 the scope.';
+
+CREATE FUNCTION private.page_heat(vector_id bigint, space_id smallint, tokens extensions.halfvec[]) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_agg(
+        jsonb_build_object(
+            'vector', b.token,
+            'score', b.similarity::real,
+            'box', jsonb_build_array(
+                round((b.patch % b.grid_columns)::numeric / b.grid_columns, 4),
+                round((b.patch / b.grid_columns)::numeric / b.grid_rows, 4),
+                round((b.patch % b.grid_columns + 1)::numeric / b.grid_columns, 4),
+                round((b.patch / b.grid_columns + 1)::numeric / b.grid_rows, 4)
+            )
+        ) order by b.token
+    )
+    from (
+        select distinct on (q.token)
+            q.token, x.grid_columns::integer, x.grid_rows::integer, s.similarity,
+            coalesce(x.positions[u.position], u.position - 1)::integer as patch
+        from private.picture_vectors as x
+        cross join lateral unnest(x.vectors) with ordinality as u (v, position)
+        cross join unnest(tokens) with ordinality as q (v, token)
+        cross join lateral (select -(u.v operator(extensions.<#>) q.v) as similarity) as s
+        where x.id = page_heat.vector_id and x.space_id = page_heat.space_id and x.grid_columns is not null
+        order by q.token, s.similarity desc, u.position
+    ) as b;
+$$;
+
+COMMENT ON FUNCTION private.page_heat(vector_id bigint, space_id smallint, tokens extensions.halfvec[]) IS 'Where each vector of a question is found best on a page: [{vector (from 1), score, box [x0, y0, x1, y1], 0..1 from the
+top left}]; null when the picture''s vectors stand for no place.';
+
+CREATE FUNCTION private.page_hit(node public.nodes, version_id uuid, page integer, score real, parts jsonb, heat jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'file_id', (node).id, 'version_id', page_hit.version_id,
+        'is_head', page_hit.version_id is not distinct from (node).head_version_id,
+        'name', (node).name, 'path', private.path_name(node), 'page', page_hit.page,
+        'width', p.width, 'height', p.height, 'mime', (node).mime,
+        'thumbnail_bucket', r.bucket, 'thumbnail_key', r.key,
+        'score', page_hit.score, 'parts', parts, 'heat', heat
+    )
+    from (select 1) as one
+    left join public.pages as p on p.version_id = page_hit.version_id and p.page = page_hit.page
+    left join lateral (
+        select b.bucket, b.key
+        from public.renditions as r inner join private.blobs as b on b.id = r.blob_id
+        where r.version_id = page_hit.version_id and (r.page = page_hit.page or r.kind = 'thumbnail')
+        order by r.kind = 'page' desc, r.width
+        limit 1
+    ) as r on true;
+$$;
+
+COMMENT ON FUNCTION private.page_hit(node public.nodes, version_id uuid, page integer, score real, parts jsonb, heat jsonb) IS 'A page as clients see it.';
+
+CREATE FUNCTION private.page_places(space_id smallint, scope private.search_scope, columns text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    -- the partition by name: through its parent the condition on space_id would rule out an index-only scan
+    select coalesce(string_agg(
+        format('select %s from %s %s', columns, format(s.source, 'page_vectors_' || page_places.space_id),
+            private.page_clause(scope)),
+        ' union all '
+    ), format('select %s from private.%I as t where false', columns, 'page_vectors_' || page_places.space_id))
+    from (
+        select 'private.%I as t where t.owner_id = any($1)' as source
+        where cardinality((scope).owner_ids) > 0
+        union all
+        select 'unnest($6, $2) as f (file_id, owner_id) '
+            || 'inner join private.%I as t on t.owner_id = f.owner_id and t.file_id = f.file_id where true'
+        where cardinality((scope).shared_file_ids) > 0
+    ) as s;
+$_$;
+
+COMMENT ON FUNCTION private.page_places(space_id smallint, scope private.search_scope, columns text) IS 'The pages in service that a scope holds, as SQL text: own ones by owner, shared ones by owner and file. Parameters as
+page_clause, and $1 owner_ids, $2 shared_owner_ids, $6 shared_file_ids.';
+
+CREATE FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id integer) RETURNS extensions.sparsevec
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- what a page gains for each centroid that it is near: by how much that is nearer than the best one left out
+    select ('{' || string_agg(g.number || ':' || g.gain, ',' order by g.number) || '}/' || g.centroid_count)
+        ::extensions.sparsevec
+    from (
+        select b.centroid_count, n.number, sum(n.gain)::real as gain
+        from private.page_codebooks as b
+        cross join unnest(page_query.tokens) as q (v)
+        cross join lateral (
+            select c.number, c.similarity - min(c.similarity) over () as gain
+            from (
+                select c.number, -(c.centroid operator(extensions.<#>) q.v) as similarity
+                from private.page_centroids as c
+                where c.codebook_id = b.id
+                order by similarity desc, c.number
+                limit 5
+            ) as c
+        ) as n
+        where b.id = page_query.codebook_id and n.gain > 0
+        group by b.centroid_count, n.number
+    ) as g
+    group by g.centroid_count;
+$$;
+
+COMMENT ON FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id integer) IS 'The question''s side of signatures: which centroids it is near, and how much each is worth.';
+
+CREATE FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) RETURNS extensions.halfvec[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_vector jsonb;
+    v_token extensions.halfvec;
+    v_tokens extensions.halfvec[] := '{}';
+begin
+    -- bounded: each vector becomes a part of the statement
+    if jsonb_typeof(vectors) is distinct from 'array' or jsonb_array_length(vectors) not between 1 and 64 then
+        perform private.raise_invalid(
+            'vectors',
+            'A question has 1 to 64 vectors.',
+            jsonb_build_object(
+                'expected', (space).dimension, 'max_vectors', 64,
+                'got', case when jsonb_typeof(vectors) = 'array' then jsonb_array_length(vectors) end
+            )
+        );
+    end if;
+    for v_vector in select e.value from jsonb_array_elements(vectors) as e loop
+        -- PostgREST hands vectors inside arrays over as strings
+        if jsonb_typeof(v_vector) = 'string' then
+            begin
+                v_vector := (v_vector #>> '{}')::jsonb;
+            exception when data_exception then
+                v_vector := null;
+            end;
+        end if;
+        if jsonb_typeof(v_vector) is distinct from 'array' or jsonb_array_length(v_vector) <> (space).dimension then
+            perform private.raise_invalid(
+                'vectors',
+                format('Each vector of the space %s has %s numbers.', (space).name, (space).dimension),
+                jsonb_build_object(
+                    'expected', (space).dimension,
+                    'got', case when jsonb_typeof(v_vector) = 'array' then jsonb_array_length(v_vector) end
+                )
+            );
+        end if;
+        begin
+            if exists (select 1 from jsonb_array_elements(v_vector) as n where jsonb_typeof(n) <> 'number') then
+                perform private.raise_invalid(
+                    'vectors', 'Vectors must consist of finite numbers.',
+                    jsonb_build_object('expected', (space).dimension)
+                );
+            end if;
+            v_token := extensions.l2_normalize(v_vector::text::extensions.halfvec);
+        exception when data_exception then
+            perform private.raise_invalid(
+                'vectors', 'A vector has numbers that are too large.', jsonb_build_object('expected', (space).dimension)
+            );
+        end;
+        -- padding asks for nothing
+        if extensions.l2_norm(v_token) > 0 then
+            v_tokens := v_tokens || v_token;
+        end if;
+    end loop;
+    if cardinality(v_tokens) = 0 then
+        perform private.raise_invalid(
+            'vectors', 'The vectors are all zero.', jsonb_build_object('expected', (space).dimension)
+        );
+    end if;
+    return v_tokens;
+end;
+$$;
+
+COMMENT ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) IS 'A JSON array of vectors as the vectors of a question, unit length, padding left out. Raises INVALID_ARGUMENT (field
+vectors, expected dimension).';
 
 CREATE FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6651,6 +7314,21 @@ $$;
 COMMENT ON FUNCTION private.person_json(user_id uuid, email text) IS 'Somebody as they were named: {email} or {user: {id, full_name, avatar_url}}. An address stays an address, so that
 nobody learns who has it.';
 
+CREATE FUNCTION private.pictured_pages(version_id uuid, kind text) RETURNS TABLE(page integer, width real, height real)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select p.page, p.width, p.height
+    from public.pages as p
+    where p.version_id = pictured_pages.version_id and pictured_pages.kind = 'page'
+    union all
+    select 1, null, null
+    where pictured_pages.kind = 'image'
+        or not exists (select 1 from public.pages as p where p.version_id = pictured_pages.version_id);
+$$;
+
+COMMENT ON FUNCTION private.pictured_pages(version_id uuid, kind text) IS 'The pages that a space of this kind has pictures of: every page, or the one image.';
+
 CREATE FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -6743,6 +7421,32 @@ $$;
 
 COMMENT ON FUNCTION private.plan_of(owner_id uuid) IS 'The plan of a personal owner; a null row when there is none.';
 
+CREATE FUNCTION private.plan_pages(space_id smallint, scope private.search_scope) RETURNS private.page_plan
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+declare
+    v_plan private.page_plan;
+begin
+    execute format('select count(*) from (%s limit 501) as p', private.page_places(space_id, scope, '1'))
+    into v_plan.pages
+    using (scope).owner_ids, (scope).shared_owner_ids, (scope).file_ids, (scope).hidden_file_ids, scope,
+        (scope).shared_file_ids;
+    select b.id, b.centroid_count into v_plan.codebook_id, v_plan.centroids
+    from private.page_codebooks as b
+    where b.space_id = plan_pages.space_id and b.state = 'active';
+    v_plan.plan := case when v_plan.pages <= 500 or v_plan.codebook_id is null then 'exact' else 'two_stage' end;
+    return v_plan;
+end;
+$$;
+
+COMMENT ON FUNCTION private.plan_pages(space_id smallint, scope private.search_scope) IS 'Exact up to 500 pages, and while there is no codebook.';
+
 CREATE FUNCTION private.pre_request() RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -6818,6 +7522,7 @@ declare
     v_owner_ids uuid[];
     v_owner_id uuid;
     v_texts bytea[];
+    v_pictures bytea[];
 begin
     -- one at a time, so that no two wait for one another's children
     if not pg_try_advisory_xact_lock(hashtextextended('purge', 0)) then
@@ -6854,10 +7559,14 @@ begin
         perform private.lock_statistics(v_owner_id);
     end loop;
     v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_ids));
+    v_pictures := array(
+        select distinct p.picture_hash from private.page_pictures as p where p.file_id = any(v_ids)
+    );
     delete from private.chunk_terms as t where t.file_id = any(v_ids);
     delete from private.chunk_vectors as e where e.file_id = any(v_ids);
     delete from public.nodes as n where n.id = any(v_ids);
     perform private.forget_texts(v_owner_ids, v_texts);
+    perform private.forget_pictures(v_owner_ids, v_pictures);
     -- of a deleted workspace this was the last that was left
     delete from public.owners as o
     where o.id = any(v_owner_ids)
@@ -7534,6 +8243,9 @@ begin
         when 'statistics_differences' then private.reconcile_statistics(fix)
         when 'versions_not_served' then private.reconcile_unserved(fix)
         when 'texts_without_chunk' then private.reconcile_texts(fix)
+        when 'page_vectors_without_page' then private.reconcile_page_vectors(fix)
+        when 'pages_not_served' then private.reconcile_unserved_pages(fix)
+        when 'pictures_without_page' then private.reconcile_pictures(fix)
     end;
 end;
 $$;
@@ -7542,7 +8254,7 @@ COMMENT ON FUNCTION private.reconcile_kind(kind text, fix boolean) IS 'Looks for
 
 CREATE FUNCTION private.reconcile_kinds() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY['path_differences'::text, 'ledger_differences'::text, 'expired_tickets'::text, 'files_without_upload'::text, 'purge_leftovers'::text, 'versions_without_object'::text, 'blobs_without_version'::text, 'release_differences'::text, 'objects_without_version'::text, 'profile_differences'::text, 'vectors_without_chunk'::text, 'terms_without_chunk'::text, 'statistics_differences'::text, 'versions_not_served'::text, 'texts_without_chunk'::text];
+    RETURN ARRAY['path_differences'::text, 'ledger_differences'::text, 'expired_tickets'::text, 'files_without_upload'::text, 'purge_leftovers'::text, 'versions_without_object'::text, 'blobs_without_version'::text, 'release_differences'::text, 'objects_without_version'::text, 'profile_differences'::text, 'vectors_without_chunk'::text, 'terms_without_chunk'::text, 'statistics_differences'::text, 'versions_not_served'::text, 'texts_without_chunk'::text, 'page_vectors_without_page'::text, 'pages_not_served'::text, 'pictures_without_page'::text];
 
 COMMENT ON FUNCTION private.reconcile_kinds() IS 'What reconcile looks for, in the order in which repairs lead to others.';
 
@@ -7656,6 +8368,51 @@ $$;
 COMMENT ON FUNCTION private.reconcile_lost_objects(fix boolean) IS 'Versions and pictures whose bytes are not in Storage: their quota returns; versions are marked failed (missing_object)
 and keep their text, pictures go.';
 
+CREATE FUNCTION private.reconcile_page_vectors(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select t.file_id || ' ' || t.page || ' ' || t.space_id
+        from private.page_vectors as t
+        where not exists (
+            select 1
+            from public.nodes as n
+            inner join private.page_pictures as p on p.version_id = n.head_version_id and p.page = t.page
+            inner join private.picture_vectors as x
+                on x.owner_id = n.owner_id and x.picture_hash = p.picture_hash and x.space_id = t.space_id
+            where n.id = t.file_id
+                and n.head_version_id = t.version_id
+                and n.owner_id = t.owner_id
+                and x.id = t.vector_id
+        )
+        order by 1
+    );
+    if fix then
+        with free as (
+            select t.file_id, t.page, t.space_id
+            from private.page_vectors as t
+            inner join unnest(v_found) as f (text)
+                on t.file_id = split_part(f.text, ' ', 1)::uuid
+                and t.page = split_part(f.text, ' ', 2)::integer
+                and t.space_id = split_part(f.text, ' ', 3)::smallint
+            for update of t skip locked
+        )
+        delete from private.page_vectors as t
+        using free as f
+        where t.file_id = f.file_id and t.page = f.page and t.space_id = f.space_id;
+        get diagnostics v_fixed = row_count;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_page_vectors(fix boolean) IS 'Pages in service that are not of a head version, or not with its owner''s vectors; taken out.';
+
 CREATE FUNCTION private.reconcile_paths(fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -7706,6 +8463,45 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.reconcile_paths(fix boolean) IS 'Nodes whose path is not their parents'' chain; repaired from the parents.';
+
+CREATE FUNCTION private.reconcile_pictures(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_owner_id uuid;
+    v_hashes bytea[];
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select distinct x.owner_id || ' ' || encode(x.picture_hash, 'hex')
+        from private.picture_vectors as x
+        where not exists (
+            select 1
+            from private.page_pictures as p inner join public.nodes as n on n.id = p.file_id
+            where p.picture_hash = x.picture_hash and n.owner_id = x.owner_id
+        )
+        order by 1
+    );
+    if fix then
+        for v_owner_id, v_hashes in
+            select split_part(f.text, ' ', 1)::uuid, array_agg(decode(split_part(f.text, ' ', 2), 'hex'))
+            from unnest(v_found) as f (text)
+            group by 1
+            order by 1
+        loop
+            -- whoever finishes pages that need a picture holds the statistics
+            continue when not private.lock_statistics_if_free(v_owner_id);
+            perform private.forget_pictures(array[v_owner_id], v_hashes);
+            v_fixed := v_fixed + cardinality(v_hashes);
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_pictures(fix boolean) IS 'Stored vectors of pictures that no page has; deleted.';
 
 CREATE FUNCTION private.reconcile_profiles(fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
@@ -8147,6 +8943,60 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.reconcile_unserved(fix boolean) IS 'Head versions with chunks that a leg of search does not find though it should; put in service again.';
+
+CREATE FUNCTION private.reconcile_unserved_pages(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found text[];
+    v_version record;
+    v_fixed integer := 0;
+begin
+    v_found := array(
+        select distinct j.version_id::text
+        from public.nodes as n
+        inner join public.ingest_jobs as j on j.version_id = n.head_version_id
+        inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
+        cross join lateral private.pictured_pages(j.version_id, s.kind) as w
+        left join private.page_codebooks as b on b.space_id = s.id and b.state = 'active'
+        where n.purged_at is null
+            and j.stage = 'embed_pages'
+            and j.state = 'done'
+            and not exists (
+                select 1 from private.page_vectors as t
+                where t.file_id = n.id
+                    and t.page = w.page
+                    and t.space_id = s.id
+                    and t.codebook_id is not distinct from b.id
+            )
+        order by 1
+    );
+    if fix then
+        for v_version in
+            select v.id, v.file_id, n.owner_id
+            from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+            where v.id = any(v_found::uuid[])
+            order by n.id
+        loop
+            continue when not private.lock_if_free(array[v_version.file_id], '{}')
+                or not private.lock_statistics_if_free(v_version.owner_id);
+            -- vectors that are lost for good are computed again
+            perform private.enqueue(v_version.id, 'embed_pages', j.space_id)
+            from public.ingest_jobs as j
+            where j.version_id = v_version.id
+                and j.stage = 'embed_pages'
+                and j.state = 'done'
+                and exists (select 1 from private.missing_pages(j));
+            perform private.serve_pictures(v_version.id);
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found, v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_unserved_pages(fix boolean) IS 'Head versions with pages that search does not find though it should, or by an old codebook; put in service again.';
 
 CREATE FUNCTION private.reconcile_vectors(fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
@@ -9327,8 +10177,12 @@ begin
     perform private.require_writer();
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
-    if from_stage is not null and from_stage not in ('detect', 'extract', 'chunk', 'embed_text') then
-        perform private.raise_invalid('from_stage', 'Stages are detect, extract, chunk and embed_text.');
+    if from_stage is not null and from_stage not in (
+        'detect', 'extract', 'chunk', 'embed_text', 'embed_pages'
+    ) then
+        perform private.raise_invalid(
+            'from_stage', 'Stages are detect, extract, chunk, embed_text and embed_pages.'
+        );
     end if;
     select v.* into v_version
     from public.file_versions as v
@@ -9603,6 +10457,53 @@ $_$;
 
 COMMENT ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) IS 'The nearest chunks by cosine, exact, at most max_hits of the caller''s own and of what is shared.';
 
+CREATE FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces;
+    v_vector extensions.halfvec;
+    v_scope private.search_scope;
+    v_hits jsonb;
+    v_freshness jsonb;
+begin
+    perform private.require_permission('query');
+    if top_k is null or top_k not between 1 and 100 then
+        perform private.raise_invalid('top_k', 'top_k must be between 1 and 100.');
+    end if;
+    perform private.check_filters(coalesce(filters, '{}'));
+    perform private.check_page_options(coalesce(options, '{}'), array['threshold']);
+    v_space := private.find_space(coalesce(space, 'active'), 'image');
+    v_vector := private.image_query(embedding, v_space);
+    v_scope := private.search_scope(coalesce(filters, '{}'));
+
+    -- one statement sees one moment: what is found and what is still pending belong together
+    select coalesce(jsonb_agg(h.hit order by h.score desc, h.file_id, h.page), '[]'), private.freshness(v_scope)
+    into v_hits, v_freshness
+    from (
+        select f.score, f.file_id, f.page, private.page_hit(
+            n, f.version_id, f.page, f.score, jsonb_build_object('cosine', f.score)
+        ) - 'heat' as hit
+        from private.find_images(
+            v_space.id, v_vector, v_scope, search_images.top_k, (options ->> 'threshold')::real
+        ) as f
+        inner join public.nodes as n on n.id = f.file_id
+        where private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
+    ) as h;
+
+    return jsonb_build_object('hits', v_hits, 'degraded', false, 'space', v_space.name) || v_freshness
+        || case when explain then jsonb_build_object('explain', jsonb_build_object(
+            'plan', 'exact',
+            'owners', cardinality(v_scope.owner_ids),
+            'shared_files', cardinality(v_scope.shared_file_ids),
+            'filtered_files', cardinality(v_scope.file_ids)
+        )) else '{}' end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) IS 'Behind public.search_images.';
+
 CREATE FUNCTION private.search_keyword(query text, scope private.search_scope, max_hits integer) RETURNS TABLE(chunk_id uuid, score real)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -9861,6 +10762,61 @@ $$;
 
 COMMENT ON FUNCTION private.search_options(options jsonb) IS 'Options with their defaults. Raises INVALID_ARGUMENT.';
 
+CREATE FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_space public.embedding_spaces;
+    v_tokens extensions.halfvec[];
+    v_scope private.search_scope;
+    v_hits jsonb;
+    v_freshness jsonb;
+begin
+    perform private.require_permission('query');
+    if top_k is null or top_k not between 1 and 100 then
+        perform private.raise_invalid('top_k', 'top_k must be between 1 and 100.');
+    end if;
+    if candidates is null or candidates not between 1 and 1000 then
+        perform private.raise_invalid('candidates', 'candidates must be between 1 and 1000.');
+    end if;
+    perform private.check_filters(coalesce(filters, '{}'));
+    perform private.check_page_options(coalesce(options, '{}'), array['heat']);
+    v_space := private.find_space(coalesce(space, 'active'), 'page');
+    v_tokens := private.page_tokens(vectors, v_space);
+    v_scope := private.search_scope(coalesce(filters, '{}'));
+
+    -- one statement sees one moment: what is found and what is still pending belong together
+    select coalesce(jsonb_agg(h.hit order by h.score desc, h.file_id, h.page), '[]'), private.freshness(v_scope)
+    into v_hits, v_freshness
+    from (
+        select f.score, f.file_id, f.page, private.page_hit(
+            n, f.version_id, f.page, f.score,
+            jsonb_build_object('max_sim', f.score, 'mean', f.score / cardinality(v_tokens)),
+            case when (options ->> 'heat')::boolean then private.page_heat(f.vector_id, v_space.id, v_tokens) end
+        ) as hit
+        from private.find_pages(
+            v_space.id, v_tokens, v_scope, search_pages.top_k, greatest(search_pages.candidates, search_pages.top_k)
+        ) as f
+        inner join public.nodes as n on n.id = f.file_id
+        where private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
+    ) as h;
+
+    return jsonb_build_object('hits', v_hits, 'degraded', false, 'space', v_space.name) || v_freshness
+        || case when explain then jsonb_build_object(
+            'explain', to_jsonb(private.plan_pages(v_space.id, v_scope)) - 'codebook_id' || jsonb_build_object(
+                'vectors', cardinality(v_tokens),
+                'candidates', candidates,
+                'owners', cardinality(v_scope.owner_ids),
+                'shared_files', cardinality(v_scope.shared_file_ids),
+                'filtered_files', cardinality(v_scope.file_ids)
+            )
+        ) else '{}' end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) IS 'Behind public.search_pages.';
+
 CREATE FUNCTION private.search_replay(search_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -9978,6 +10934,42 @@ $_$;
 
 COMMENT ON FUNCTION private.search_scope(filters jsonb) IS 'The scope of a search by the caller. Raises NOT_FOUND for a folder that is not visible.';
 
+CREATE FUNCTION private.serve_pictures(version_id uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into private.page_vectors (
+        space_id, owner_id, file_id, page, version_id, vector_id, codebook_id, signature, embedding
+    )
+    select
+        s.id, n.owner_id, n.id, p.page, p.version_id, x.id, b.id,
+        coalesce(
+            (
+                select g.signature from private.picture_signatures as g
+                where g.codebook_id = b.id and g.vector_id = x.id
+            ),
+            private.sign_picture(x.vectors, b.id)
+        ),
+        case s.kind when 'image' then x.vectors[1] end
+    from public.ingest_jobs as j
+    inner join public.embedding_spaces as s on s.id = j.space_id
+    inner join public.nodes as n on n.id = j.file_id
+    cross join lateral private.pictured_pages(j.version_id, s.kind) as w
+    inner join private.page_pictures as p on p.version_id = j.version_id and p.page = w.page
+    inner join private.picture_vectors as x
+        on x.owner_id = n.owner_id and x.picture_hash = p.picture_hash and x.space_id = s.id
+    left join private.page_codebooks as b on b.space_id = s.id and b.state = 'active'
+    where j.version_id = serve_pictures.version_id and j.stage = 'embed_pages' and j.state = 'done'
+    on conflict on constraint page_vectors_pkey do update
+    set
+        version_id = excluded.version_id, vector_id = excluded.vector_id, codebook_id = excluded.codebook_id,
+        signature = excluded.signature, embedding = excluded.embedding
+    where (page_vectors.version_id, page_vectors.vector_id, page_vectors.codebook_id)
+        is distinct from (excluded.version_id, excluded.vector_id, excluded.codebook_id);
+$$;
+
+COMMENT ON FUNCTION private.serve_pictures(version_id uuid) IS 'Puts the pages of a version into service in every space where they are finished.';
+
 CREATE FUNCTION private.serve_unread(version_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -10024,6 +11016,7 @@ begin
     inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
     where j.version_id = serve_version.version_id and j.stage = 'embed_text' and j.state = 'done'
     on conflict do nothing;
+    perform private.serve_pictures(version_id);
 end;
 $$;
 
@@ -10482,6 +11475,34 @@ $$;
 
 COMMENT ON FUNCTION private.shares_something(user_id uuid, other_id uuid) IS 'Whether two people meet anywhere: in a group or workspace, or in what one of them or a third shares with the other.';
 
+CREATE FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) RETURNS extensions.sparsevec
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select (
+        '{' || coalesce(string_agg(s.number || ':1', ',' order by s.number), '') || '}/' || b.centroid_count
+    )::extensions.sparsevec
+    from private.page_codebooks as b
+    left join lateral (
+        select n.number
+        from unnest(sign_picture.vectors) as u (v)
+        cross join lateral (
+            select c.number
+            from private.page_centroids as c
+            where c.codebook_id = b.id
+            order by c.centroid operator(extensions.<#>) u.v, c.number
+            limit 1
+        ) as n
+        group by n.number
+        order by count(*) desc, n.number
+        limit 250
+    ) as s on true
+    where b.id = sign_picture.codebook_id
+    group by b.id;
+$$;
+
+COMMENT ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) IS 'The signature of a picture by a codebook: the centroids that are nearest to its vectors.';
+
 CREATE FUNCTION private.similar_words(owner_id uuid, asked text) RETURNS TABLE(word text, likeness real)
     LANGUAGE sql STABLE ROWS 10
     SET search_path TO ''
@@ -10740,6 +11761,74 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.storage_usage(owner uuid) IS 'Behind public.storage_usage.';
+
+CREATE FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_owner_id uuid := (select n.owner_id from public.nodes as n where n.id = v_job.file_id);
+begin
+    insert into private.page_pictures (version_id, page, file_id, picture_hash)
+    select v_job.version_id, r.page, v_job.file_id, decode(r.hash, 'hex')
+    from jsonb_to_recordset(store_page_vectors.pictures) as r (page integer, hash text)
+    on conflict (version_id, page) do update set picture_hash = excluded.picture_hash;
+
+    with made as (
+        insert into private.picture_vectors (space_id, owner_id, picture_hash, vectors, grid_columns, grid_rows, positions)
+        select
+            v_job.space_id, v_owner_id, decode(r.hash, 'hex'),
+            coalesce(v.vectors, '{}'), (r.grid ->> 0)::smallint, (r.grid ->> 1)::smallint,
+            case when cardinality(v.positions) < jsonb_array_length(r.vectors) then coalesce(v.positions, '{}') end
+        from jsonb_to_recordset(store_page_vectors.pictures) as r (page integer, hash text, vectors jsonb, grid jsonb)
+        cross join lateral (
+            -- patches that are all zero are padding: they would be as near to any question as nothing is
+            select
+                array_agg(extensions.l2_normalize(e.vector) order by e.position) as vectors,
+                array_agg((e.position - 1)::smallint order by e.position) as positions
+            from (
+                select a.position, coalesce(a.element #>> '{}', a.element::text)::extensions.halfvec as vector
+                from jsonb_array_elements(r.vectors) with ordinality as a (element, position)
+            ) as e
+            where extensions.l2_norm(e.vector) > 0
+        ) as v
+        where jsonb_typeof(r.vectors) = 'array'
+        order by r.hash -- workers with the same pictures must not wait for one another in a circle
+        on conflict do nothing
+        returning id, space_id, vectors
+    )
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
+    select b.id, m.id, m.space_id, private.sign_picture(m.vectors, b.id)
+    from made as m inner join private.page_codebooks as b on b.space_id = m.space_id;
+
+    return (
+        select jsonb_build_object('missing', coalesce(jsonb_agg(m.page order by m.page), '[]'))
+        from private.missing_pages(v_job) as m
+        where m.page in (select (r.value ->> 'page')::integer from jsonb_array_elements(pictures) as r)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) IS 'Keeps pictures [{page, hash, vectors: [[numbers] or "[numbers]"], grid: [columns, rows]}] and returns {missing: pages
+of these that have no vectors yet}. Without vectors it only names the picture: whoever knows the hashes first embeds
+only what is missing. What is stored survives the worker.';
+
+CREATE FUNCTION private.store_signatures(codebook_id integer, ids bigint[], signatures extensions.sparsevec[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
+    select b.id, x.id, x.space_id, s.signature
+    from private.page_codebooks as b
+    cross join unnest(store_signatures.ids, store_signatures.signatures) as s (vector_id, signature)
+    -- what was purged meanwhile needs none
+    inner join private.picture_vectors as x on x.space_id = b.space_id and x.id = s.vector_id
+    where b.id = store_signatures.codebook_id
+    on conflict do nothing;
+$$;
+
+COMMENT ON FUNCTION private.store_signatures(codebook_id integer, ids bigint[], signatures extensions.sparsevec[]) IS 'Keeps the signatures of these pictures.';
 
 CREATE FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -12545,6 +13634,7 @@ begin
     perform private.renew_weights(o.id)
     from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
     perform private.forget_texts(array[from_owner_id], v_texts);
+    perform private.transfer_pictures(v_file_ids, from_owner_id, to_owner_id);
 end;
 $$;
 
@@ -12578,6 +13668,48 @@ $$;
 COMMENT ON FUNCTION private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) IS 'What else changes hands with the nodes at and below this one, whose owner_id is new already: quota, bytes, text,
 vectors, statistics. The caller holds the locks on the nodes and on both owners. Raises CONFLICT_STATE while an upload
 is open there, QUOTA_EXCEEDED, and what the new owner''s plan says.';
+
+CREATE FUNCTION private.transfer_pictures(file_ids uuid[], from_owner_id uuid, to_owner_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_hashes bytea[] := array(
+        select distinct p.picture_hash from private.page_pictures as p where p.file_id = any(file_ids)
+    );
+begin
+    -- pictures that nobody else has change hands as they are: they are large
+    update private.picture_vectors as x
+    set owner_id = to_owner_id
+    where x.owner_id = from_owner_id
+        and x.picture_hash = any(v_hashes)
+        and not exists (
+            select 1
+            from private.page_pictures as p inner join public.nodes as n on n.id = p.file_id
+            where p.picture_hash = x.picture_hash and n.owner_id = from_owner_id
+        )
+        and not exists (
+            select 1
+            from private.picture_vectors as t
+            where t.owner_id = to_owner_id and t.picture_hash = x.picture_hash and t.space_id = x.space_id
+        );
+    perform private.hand_pictures(
+        array(select v.id from public.file_versions as v where v.file_id = any(file_ids)), from_owner_id, to_owner_id
+    );
+    update private.page_vectors as t
+    set owner_id = to_owner_id, vector_id = x.id
+    from private.page_pictures as p
+    inner join private.picture_vectors as x on x.picture_hash = p.picture_hash
+    where t.file_id = any(file_ids)
+        and p.version_id = t.version_id
+        and p.page = t.page
+        and x.owner_id = to_owner_id
+        and x.space_id = t.space_id;
+    perform private.forget_pictures(array[from_owner_id], v_hashes);
+end;
+$$;
+
+COMMENT ON FUNCTION private.transfer_pictures(file_ids uuid[], from_owner_id uuid, to_owner_id uuid) IS 'Makes the pages of these files another owner''s, whose files they are already. Embeds nothing.';
 
 CREATE FUNCTION private.trash_nodes(ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -12703,12 +13835,24 @@ $_$;
 
 COMMENT ON FUNCTION private.typo_keys(word text) IS 'What a word has in common with those that are like it. A typo in a number makes another number.';
 
-CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
+CREATE FUNCTION private.unserve_pictures(version_id uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
     AS $$
+    delete from private.page_vectors as t
+    using public.file_versions as v
+    where v.id = unserve_pictures.version_id and t.file_id = v.file_id and t.version_id = v.id;
+$$;
+
+COMMENT ON FUNCTION private.unserve_pictures(version_id uuid) IS 'Takes the pages of a version out of service.';
+
+CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
     -- statistics before terms, as whoever renews the weights of all files
-    select private.lock_statistics(n.owner_id)
+    perform private.lock_statistics(n.owner_id)
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = unserve_version.version_id;
     delete from private.chunk_terms as t
@@ -12717,6 +13861,8 @@ CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
     delete from private.chunk_vectors as e
     using public.chunks as c
     where c.version_id = unserve_version.version_id and e.chunk_id = c.id;
+    perform private.unserve_pictures(version_id);
+end;
 $$;
 
 COMMENT ON FUNCTION private.unserve_version(version_id uuid) IS 'Takes a version out of both legs of search.';
@@ -12754,6 +13900,23 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.unshare_node(share_id uuid) IS 'Behind public.unshare_node.';
+
+CREATE FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) RETURNS TABLE(id bigint, vectors extensions.halfvec[])
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select x.id, x.vectors
+    from private.page_codebooks as b
+    inner join private.picture_vectors as x on x.space_id = b.space_id
+    where b.id = unsigned_pictures.codebook_id
+        and not exists (
+            select 1 from private.picture_signatures as s where s.codebook_id = b.id and s.vector_id = x.id
+        )
+    order by x.id
+    limit max_pictures;
+$$;
+
+COMMENT ON FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) IS 'Pictures that a codebook has no signature of yet; an interrupted training goes on from here.';
 
 CREATE FUNCTION private.unspaced_class() RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -13698,6 +14861,35 @@ URLs made before, by anybody, are dead within 60 seconds while Storage works; un
 revoked_at null, and the owner''s own URLs are to be made again. Revoking a soft-revoked link hard does the rest.
 Raises NOT_FOUND, FORBIDDEN.';
 
+CREATE FUNCTION public.search_images(embedding jsonb, top_k integer DEFAULT 10, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.search_images(embedding, top_k, filters, space, options, explain); $$;
+
+COMMENT ON FUNCTION public.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) IS 'Find images by what they show, in all that the caller can read: {hits, degraded, space, pending_files, index_lag}.
+
+embedding: the vector of a picture or of a text in that space, a JSON array; or an array of up to 8 of them, which are
+asked for together (a picture and words, say). top_k: 1 to 100. filters: as for hybrid_search. options: threshold (least
+cosine). explain: adds how it was answered. A hit: file_id, version_id, is_head, name, path, page, width, height, mime,
+thumbnail_bucket, thumbnail_key, score (cosine), parts {cosine}. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND
+for a folder that is not visible, NOT_AUTHENTICATED.';
+
+CREATE FUNCTION public.search_pages(vectors jsonb, pooled jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 200, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.search_pages(vectors, pooled, top_k, candidates, filters, space, options, explain); $$;
+
+COMMENT ON FUNCTION public.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) IS 'Find pages by what they look like (late interaction, MaxSim), with or without any text on them, in all that the caller
+can read: {hits, degraded, space, pending_files, index_lag}.
+
+vectors: 1 to 64 vectors of the question in that space, an array of JSON arrays (or of strings "[…]"); those of a text
+and of a picture may stand together. pooled: not needed, and ignored. candidates: how many pages the first stage keeps,
+1 to 1000; up to 500 readable pages are all compared. top_k: 1 to 100. filters: as for hybrid_search. options: heat
+(adds where each vector of the question is found best on the page). explain: adds how it was answered. A hit: file_id,
+version_id, is_head, name, path, page, width, height, mime, thumbnail_bucket, thumbnail_key, score (the sum of the
+largest cosines), parts {max_sim, mean}, heat [{vector, score, box [x0, y0, x1, y1]}]. Raises INVALID_ARGUMENT (field,
+expected), NOT_FOUND for a folder that is not visible, NOT_AUTHENTICATED.';
+
 CREATE FUNCTION public.search_replay(search_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -14074,6 +15266,113 @@ CREATE TABLE private.owner_terms (
 );
 
 COMMENT ON TABLE private.owner_terms IS 'Document frequency: how many of an owner''s chunks in service have a term.';
+
+CREATE TABLE private.page_centroids (
+    codebook_id integer NOT NULL,
+    number integer NOT NULL,
+    centroid extensions.halfvec NOT NULL,
+    CONSTRAINT page_centroids_number_check CHECK ((number > 0))
+);
+
+COMMENT ON TABLE private.page_centroids IS 'The centroids of codebooks, unit length, numbered from 1.';
+
+CREATE TABLE private.page_codebooks (
+    id integer NOT NULL,
+    space_id smallint NOT NULL,
+    state text DEFAULT 'building'::text NOT NULL,
+    centroid_count integer NOT NULL,
+    picture_count integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT page_codebooks_centroid_count_check CHECK ((centroid_count > 0)),
+    CONSTRAINT page_codebooks_state_check CHECK ((state = ANY (ARRAY['building'::text, 'active'::text])))
+);
+
+COMMENT ON TABLE private.page_codebooks IS 'Centroids of a page space, trained from a sample of its vectors; a newer one is built beside the active one.';
+
+COMMENT ON COLUMN private.page_codebooks.picture_count IS 'Pictures there were when it became active.';
+
+ALTER TABLE private.page_codebooks ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.page_codebooks_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE private.page_pictures (
+    version_id uuid NOT NULL,
+    page integer NOT NULL,
+    file_id uuid NOT NULL,
+    picture_hash bytea NOT NULL,
+    CONSTRAINT page_pictures_page_check CHECK ((page > 0))
+);
+
+COMMENT ON TABLE private.page_pictures IS 'Which picture stands on which page of a version: sha256 of what was embedded.';
+
+CREATE TABLE private.page_vectors (
+    space_id smallint NOT NULL,
+    owner_id uuid NOT NULL,
+    file_id uuid NOT NULL,
+    page integer NOT NULL,
+    version_id uuid NOT NULL,
+    vector_id bigint NOT NULL,
+    codebook_id integer,
+    signature extensions.sparsevec,
+    embedding extensions.halfvec
+)
+PARTITION BY LIST (space_id);
+
+COMMENT ON TABLE private.page_vectors IS 'The pages and images that search looks at: of head versions, one partition a space.';
+
+COMMENT ON COLUMN private.page_vectors.vector_id IS 'Its row of picture_vectors.';
+
+COMMENT ON COLUMN private.page_vectors.signature IS 'Near which centroids of the codebook its patches lie; null before there is a codebook.';
+
+COMMENT ON COLUMN private.page_vectors.embedding IS 'The vector itself where a picture has one: spaces of kind image.';
+
+CREATE TABLE private.picture_signatures (
+    codebook_id integer NOT NULL,
+    vector_id bigint NOT NULL,
+    space_id smallint NOT NULL,
+    signature extensions.sparsevec NOT NULL
+);
+
+COMMENT ON TABLE private.picture_signatures IS 'Near which centroids the vectors of a picture lie: dimension = centroid, value 1. At most the 250 with the most
+patches, which fit an index tuple.';
+
+CREATE TABLE private.picture_vectors (
+    space_id smallint NOT NULL,
+    owner_id uuid NOT NULL,
+    picture_hash bytea NOT NULL,
+    id bigint NOT NULL,
+    vectors extensions.halfvec[] NOT NULL,
+    grid_columns smallint,
+    grid_rows smallint,
+    positions smallint[],
+    CONSTRAINT picture_vectors_check CHECK (((grid_columns IS NULL) = (grid_rows IS NULL))),
+    CONSTRAINT picture_vectors_check1 CHECK ((cardinality(positions) = cardinality(vectors))),
+    CONSTRAINT picture_vectors_grid_columns_check CHECK ((grid_columns > 0)),
+    CONSTRAINT picture_vectors_grid_rows_check CHECK ((grid_rows > 0))
+)
+PARTITION BY LIST (space_id);
+ALTER TABLE ONLY private.picture_vectors ALTER COLUMN vectors SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE private.picture_vectors IS 'Every vector ever computed for an owner''s pictures, by content, unit length. Per owner, so that a hash tells nobody
+about others.';
+
+COMMENT ON COLUMN private.picture_vectors.grid_columns IS 'The picture was cut into grid_columns * grid_rows patches, in reading order; null when its vectors have no place.';
+
+COMMENT ON COLUMN private.picture_vectors.positions IS 'Which patch each vector stands for, from 0; null: all of them, in order.';
+
+ALTER TABLE private.picture_vectors ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.picture_vectors_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE private.purge_queue (
     node_id uuid NOT NULL,
@@ -14555,6 +15854,30 @@ ALTER TABLE ONLY private.owner_statistics
 ALTER TABLE ONLY private.owner_terms
     ADD CONSTRAINT owner_terms_pkey PRIMARY KEY (owner_id, term);
 
+ALTER TABLE ONLY private.page_centroids
+    ADD CONSTRAINT page_centroids_pkey PRIMARY KEY (codebook_id, number);
+
+ALTER TABLE ONLY private.page_codebooks
+    ADD CONSTRAINT page_codebooks_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY private.page_codebooks
+    ADD CONSTRAINT page_codebooks_space_id_state_key UNIQUE (space_id, state);
+
+ALTER TABLE ONLY private.page_pictures
+    ADD CONSTRAINT page_pictures_pkey PRIMARY KEY (version_id, page);
+
+ALTER TABLE ONLY private.page_vectors
+    ADD CONSTRAINT page_vectors_pkey PRIMARY KEY (file_id, page, space_id);
+
+ALTER TABLE ONLY private.picture_signatures
+    ADD CONSTRAINT picture_signatures_pkey PRIMARY KEY (codebook_id, vector_id);
+
+ALTER TABLE ONLY private.picture_vectors
+    ADD CONSTRAINT picture_vectors_id_space_id_key UNIQUE (id, space_id);
+
+ALTER TABLE ONLY private.picture_vectors
+    ADD CONSTRAINT picture_vectors_pkey PRIMARY KEY (owner_id, picture_hash, space_id);
+
 ALTER TABLE ONLY private.purge_queue
     ADD CONSTRAINT purge_queue_pkey PRIMARY KEY (node_id);
 
@@ -14729,6 +16052,12 @@ CREATE INDEX link_grants_user_id_idx ON private.link_grants USING btree (user_id
 CREATE INDEX name_words_owner_id_word_idx ON private.name_words USING btree (owner_id, word, file_id);
 
 CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING btree (run_after);
+
+CREATE INDEX page_pictures_file_id_idx ON private.page_pictures USING btree (file_id);
+
+CREATE INDEX page_pictures_picture_hash_idx ON private.page_pictures USING btree (picture_hash);
+
+CREATE INDEX picture_signatures_vector_id_space_id_idx ON private.picture_signatures USING btree (vector_id, space_id);
 
 CREATE INDEX quota_ledger_owner_id_idx ON private.quota_ledger USING btree (owner_id) INCLUDE (used, reserved);
 
@@ -15155,6 +16484,36 @@ ALTER TABLE ONLY private.owner_statistics
 ALTER TABLE ONLY private.owner_terms
     ADD CONSTRAINT owner_terms_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.page_centroids
+    ADD CONSTRAINT page_centroids_codebook_id_fkey FOREIGN KEY (codebook_id) REFERENCES private.page_codebooks(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.page_codebooks
+    ADD CONSTRAINT page_codebooks_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.page_pictures
+    ADD CONSTRAINT page_pictures_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.page_pictures
+    ADD CONSTRAINT page_pictures_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
+ALTER TABLE private.page_vectors
+    ADD CONSTRAINT page_vectors_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE private.page_vectors
+    ADD CONSTRAINT page_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.picture_signatures
+    ADD CONSTRAINT picture_signatures_codebook_id_fkey FOREIGN KEY (codebook_id) REFERENCES private.page_codebooks(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.picture_signatures
+    ADD CONSTRAINT picture_signatures_vector_id_space_id_fkey FOREIGN KEY (vector_id, space_id) REFERENCES private.picture_vectors(id, space_id) ON DELETE CASCADE;
+
+ALTER TABLE private.picture_vectors
+    ADD CONSTRAINT picture_vectors_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
+
+ALTER TABLE private.picture_vectors
+    ADD CONSTRAINT picture_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.purge_queue
     ADD CONSTRAINT purge_queue_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
@@ -15370,6 +16729,18 @@ ALTER TABLE private.owner_statistics ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.owner_terms ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.page_centroids ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.page_codebooks ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.page_pictures ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.page_vectors ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.picture_signatures ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.picture_vectors ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.purge_queue ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.quota_ledger ENABLE ROW LEVEL SECURITY;
@@ -15537,6 +16908,8 @@ REVOKE ALL ON FUNCTION private.abort_uploads(node_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.abort_uploads_of(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.activate_codebook(codebook_id integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.activate_space(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.active_space_id(kind text) FROM PUBLIC;
@@ -15583,6 +16956,8 @@ REVOKE ALL ON FUNCTION private.average_length(owner_id uuid, more_chunks bigint,
 REVOKE ALL ON FUNCTION private.backfill_rate(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO anon;
@@ -15651,6 +17026,8 @@ REVOKE ALL ON FUNCTION private.check_member_level(level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_page_options(options jsonb, known text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_page_size(page_size integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint) FROM PUBLIC;
@@ -15711,6 +17088,8 @@ REVOKE ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict t
 GRANT ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) TO anon;
 GRANT ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.copy_pictures(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.copy_subtree(node public.nodes, target public.nodes, owner_id uuid, name text, before uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
@@ -15741,6 +17120,11 @@ GRANT ALL ON FUNCTION private.create_group(name text) TO anon;
 GRANT ALL ON FUNCTION private.create_group(name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.create_live_policies() FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.embedding_spaces TO authenticated;
+GRANT SELECT ON TABLE public.embedding_spaces TO service_role;
+
+REVOKE ALL ON FUNCTION private.create_picture_tables(space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO anon;
@@ -15779,9 +17163,6 @@ REVOKE ALL ON FUNCTION private.delete_workspace(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO anon;
 GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO authenticated;
 
-GRANT SELECT ON TABLE public.embedding_spaces TO authenticated;
-GRANT SELECT ON TABLE public.embedding_spaces TO service_role;
-
 REVOKE ALL ON FUNCTION private.describe_space(space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
@@ -15807,6 +17188,8 @@ GRANT ALL ON FUNCTION private.empty_trash(owner_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.empty_trash(owner_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.enqueue_pictures(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.epoch(scope_ids uuid[]) FROM PUBLIC;
 
@@ -15844,7 +17227,11 @@ GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.filter_conditions(filters jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.find_images(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_images integer, threshold real) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.find_node(node_id uuid, level text, include_trashed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.find_pages(space_id smallint, tokens extensions.halfvec[], scope private.search_scope, max_pages integer, candidates integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
 
@@ -15862,6 +17249,9 @@ GRANT ALL ON FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks
 
 REVOKE ALL ON FUNCTION private.finish_detect(job_id uuid, lease_token uuid, sha256 text, mime text, format text, skip_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_detect(job_id uuid, lease_token uuid, sha256 text, mime text, format text, skip_reason text) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.finish_embed_pages(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_embed_pages(job_id uuid, lease_token uuid) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.finish_embed_text(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_embed_text(job_id uuid, lease_token uuid) TO narwhal_worker;
@@ -15887,6 +17277,8 @@ REVOKE ALL ON FUNCTION private.fold_words(phrase text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.forget_names(max_words integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.forget_pictures(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
 
@@ -15917,6 +17309,8 @@ GRANT SELECT ON TABLE public.group_members TO service_role;
 
 REVOKE ALL ON FUNCTION private.group_member_json(member public.group_members) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.hand_pictures(version_ids uuid[], from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.has_chunk_filters(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.has_permission(permission text) FROM PUBLIC;
@@ -15929,6 +17323,8 @@ REVOKE ALL ON FUNCTION private.has_word(content text, language text, word text) 
 REVOKE ALL ON FUNCTION private.hash_password(password text, salt bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.hash_token(token text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.have_dimension(vectors extensions.halfvec[], dimension integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
@@ -15947,6 +17343,8 @@ GRANT ALL ON FUNCTION private.holds_ticket(key text) TO authenticated;
 REVOKE ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO anon;
 GRANT ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.image_query(embedding jsonb, space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.index_chunks(version_id uuid) FROM PUBLIC;
 
@@ -15969,6 +17367,8 @@ REVOKE ALL ON FUNCTION private.is_overdue(upload public.uploads) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_person(person_id uuid, person_email text, user_id uuid, user_email text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.is_pictured(kind text, mime text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_read_only() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
@@ -15982,6 +17382,9 @@ REVOKE ALL ON FUNCTION private.is_technique(technique text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_trashed(node_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_trashed(node_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) TO narwhal_worker;
@@ -16094,6 +17497,46 @@ REVOKE ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.max_sim(tokens extensions.halfvec[]) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.ingest_jobs TO service_role;
+
+GRANT SELECT(id) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(file_id) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(version_id) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(stage) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(space_id) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(state) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(progress) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(pages_done) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(pages_total) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(attempts) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(lease_losses) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(error_code) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(error_message) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(run_after) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(created_at) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(started_at) ON TABLE public.ingest_jobs TO authenticated;
+
+GRANT SELECT(finished_at) ON TABLE public.ingest_jobs TO authenticated;
+
+REVOKE ALL ON FUNCTION private.missing_pages(job public.ingest_jobs) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.move_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.move_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
@@ -16146,42 +17589,6 @@ REVOKE ALL ON FUNCTION private.open_share_link(token text, password text) FROM P
 GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO anon;
 GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO authenticated;
 
-GRANT SELECT ON TABLE public.ingest_jobs TO service_role;
-
-GRANT SELECT(id) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(file_id) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(version_id) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(stage) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(space_id) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(state) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(progress) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(pages_done) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(pages_total) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(attempts) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(lease_losses) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(error_code) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(error_message) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(run_after) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(created_at) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(started_at) ON TABLE public.ingest_jobs TO authenticated;
-
-GRANT SELECT(finished_at) ON TABLE public.ingest_jobs TO authenticated;
-
 REVOKE ALL ON FUNCTION private.own_job(job_id uuid, lease_token uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.own_link(link_id uuid, level text) FROM PUBLIC;
@@ -16193,6 +17600,18 @@ REVOKE ALL ON FUNCTION private.owner_ids_of(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.packing(source text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.page_clause(scope private.search_scope) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.page_heat(vector_id bigint, space_id smallint, tokens extensions.halfvec[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.page_hit(node public.nodes, version_id uuid, page integer, score real, parts jsonb, heat jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.page_places(space_id smallint, scope private.search_scope, columns text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) FROM PUBLIC;
 
@@ -16212,6 +17631,8 @@ GRANT ALL ON FUNCTION private.people(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.person_json(user_id uuid, email text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.pictured_pages(version_id uuid, kind text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) FROM PUBLIC;
@@ -16220,6 +17641,8 @@ GRANT SELECT ON TABLE public.plans TO authenticated;
 GRANT SELECT ON TABLE public.plans TO service_role;
 
 REVOKE ALL ON FUNCTION private.plan_of(owner_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.plan_pages(space_id smallint, scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.pre_request() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.pre_request() TO anon;
@@ -16300,7 +17723,11 @@ REVOKE ALL ON FUNCTION private.reconcile_ledger(fix boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile_lost_objects(fix boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.reconcile_page_vectors(fix boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.reconcile_paths(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_pictures(fix boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile_profiles(fix boolean) FROM PUBLIC;
 
@@ -16321,6 +17748,8 @@ REVOKE ALL ON FUNCTION private.reconcile_tickets(fix boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.reconcile_unneeded_blobs(fix boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile_unserved(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_unserved_pages(fix boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile_vectors(fix boolean) FROM PUBLIC;
 
@@ -16467,17 +17896,27 @@ REVOKE ALL ON FUNCTION private.scope_clause(scope private.search_scope) FROM PUB
 
 REVOKE ALL ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) TO anon;
+GRANT ALL ON FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.search_keyword(query text, scope private.search_scope, max_hits integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_names(query text, scope private.search_scope, max_hits integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_options(options jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) TO anon;
+GRANT ALL ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.search_replay(search_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.search_replay(search_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.search_replay(search_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.search_scope(filters jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.serve_pictures(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.serve_unread(version_id uuid) FROM PUBLIC;
 
@@ -16529,6 +17968,8 @@ REVOKE ALL ON FUNCTION private.shares_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.shares_something(user_id uuid, other_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
@@ -16554,6 +17995,11 @@ REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.storage_usage(owner uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO anon;
 GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.store_signatures(codebook_id integer, ids bigint[], signatures extensions.sparsevec[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
@@ -16693,6 +18139,8 @@ REVOKE ALL ON FUNCTION private.transfer_index(node_id uuid, from_owner_id uuid, 
 
 REVOKE ALL ON FUNCTION private.transfer_nodes(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.transfer_pictures(file_ids uuid[], from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.trash_nodes(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.trash_nodes(ids uuid[]) TO authenticated;
@@ -16705,11 +18153,15 @@ REVOKE ALL ON FUNCTION private.trash_trees(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.typo_keys(word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.unserve_pictures(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.unshare_node(share_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.unspaced_class() FROM PUBLIC;
 
@@ -16952,6 +18404,14 @@ GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO auth
 REVOKE ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO anon;
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) TO anon;
+GRANT ALL ON FUNCTION public.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) TO anon;
+GRANT ALL ON FUNCTION public.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.search_replay(search_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.search_replay(search_id uuid) TO anon;
