@@ -8,6 +8,22 @@ insert into private.settings (key, value, description) values
 ('search.cache_ttl_s', '3600', 'How long hits are kept for the same search of the same person, in seconds; 0: never.'),
 ('search.cache_mb', '64', 'Space for kept hits, in MiB; the oldest go first.');
 
+-- names are found by words that are not only the nodes' own
+create trigger _800_advance_inserted
+after insert on private.name_words
+referencing new table as inserted
+for each statement execute function private.tg__advance_owners();
+
+create trigger _800_advance_deleted
+after delete on private.name_words
+referencing old table as deleted
+for each statement execute function private.tg__advance_owners();
+
+create trigger _800_advance_updated
+after update on private.name_words
+referencing old table as deleted new table as inserted
+for each statement execute function private.tg__advance_owners();
+
 create unlogged table private.kept_hits (
     user_id uuid not null,
     key bytea not null,
@@ -108,6 +124,8 @@ as $$
 begin
     if private.is_read_only()
         or pg_column_size(hits) > 262144
+        -- in older snapshots two equal searches would make one of them fail
+        or current_setting('transaction_isolation') <> 'read committed'
         -- grants can end between two statements, too
         or (request).state <> private.readable_state((scope).owner_ids, (scope).roots, (request).scope_ids)
         -- two equal searches at once: one of them keeps, and neither waits
