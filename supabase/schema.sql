@@ -5214,6 +5214,8 @@ CREATE FUNCTION private.keep_hits(request private.search_request, scope private.
 begin
     if private.is_read_only()
         or pg_column_size(hits) > 262144
+        -- in older snapshots two equal searches would make one of them fail
+        or current_setting('transaction_isolation') <> 'read committed'
         -- grants can end between two statements, too
         or (request).state <> private.readable_state((scope).owner_ids, (scope).roots, (request).scope_ids)
         -- two equal searches at once: one of them keeps, and neither waits
@@ -16241,13 +16243,19 @@ CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON private.settings
 
 CREATE TRIGGER _800_advance_deleted AFTER DELETE ON private.chunk_vectors REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
 
+CREATE TRIGGER _800_advance_deleted AFTER DELETE ON private.name_words REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
 CREATE TRIGGER _800_advance_deleted AFTER DELETE ON private.owner_statistics REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
 
 CREATE TRIGGER _800_advance_inserted AFTER INSERT ON private.chunk_vectors REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
 
+CREATE TRIGGER _800_advance_inserted AFTER INSERT ON private.name_words REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
 CREATE TRIGGER _800_advance_inserted AFTER INSERT ON private.owner_statistics REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
 
 CREATE TRIGGER _800_advance_updated AFTER UPDATE ON private.chunk_vectors REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
+
+CREATE TRIGGER _800_advance_updated AFTER UPDATE ON private.name_words REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
 
 CREATE TRIGGER _800_advance_updated AFTER UPDATE ON private.owner_statistics REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_owners();
 
