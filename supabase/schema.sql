@@ -3994,7 +3994,7 @@ CREATE FUNCTION private.explain_json(request private.search_call, plan jsonb) RE
     AS $$
     select jsonb_build_object(
         'plan', 'exact',
-        'query', to_jsonb((request).parsed),
+        'conditions', to_jsonb((request).parsed) - 'words',
         'options', to_jsonb((request).options),
         'owners', cardinality(((request).scope).owner_ids),
         'shared_files', cardinality(((request).scope).shared_file_ids),
