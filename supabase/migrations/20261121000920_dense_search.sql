@@ -1,4 +1,13 @@
 -- The dense leg of search: cosine over what the caller may read.
+--
+-- Exact over the blocks of vectors, which costs what the caller can read and nothing else. An HNSW index over all
+-- vectors of a space pays only for whoever reads very much of them: the smaller the share, the more of what it finds is
+-- not theirs, until it finds nothing of theirs at all. So it is asked above search.exact_chunks chunks and
+-- search.index_share of all, without filters, and never believed when it finds too little.
+
+insert into private.settings (key, value, description) values
+('search.exact_chunks', '100000', 'Up to so many readable chunks vector search is exact, whatever indexes there are.'),
+('search.index_share', '0.5', 'Smallest share of all chunks that one must own for an HNSW index to be asked.');
 
 create function private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) returns text
 language sql immutable
@@ -50,6 +59,127 @@ comment on function private.nearest_statement(integer, text, boolean) is
 'A query for the nearest chunks among the blocks t of a source. Parameters: $2 the vector, $5 the scope, $6 the least
 cosine or null, $7 how many; the others are the source''s.';
 
+create function private.vector_index(space_id smallint) returns text
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select c.relname
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_class as c on c.oid = i.indexrelid
+    inner join pg_catalog.pg_am as m on m.oid = c.relam
+    where i.indrelid = to_regclass(format('private.%I', private.vector_table(space_id)))
+        and m.amname = 'hnsw'
+        and i.indisvalid
+    limit 1;
+$$;
+comment on function private.vector_index(smallint) is 'The HNSW index of a space that searches may use; null without.';
+
+create function private.vector_index_statement(space_id smallint) returns text
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select format(
+        'create index concurrently %I on private.%I using hnsw ((embedding::extensions.halfvec(%s)) '
+        || 'extensions.halfvec_ip_ops)',
+        private.vector_table(s.id) || '_hnsw', private.vector_table(s.id), s.dimension
+    )
+    from public.embedding_spaces as s
+    where s.id = vector_index_statement.space_id;
+$$;
+comment on function private.vector_index_statement(smallint) is
+'What builds the HNSW index of a space while it is searched and written; it runs outside of transactions, so no function
+can.';
+
+create type private.dense_plan as (plan text, reason text, readable_chunks bigint, all_chunks bigint);
+comment on type private.dense_plan is
+'exact or hnsw, why, and the counts that decided. What is shared is always searched exactly, and not counted.';
+
+create function private.plan_dense(space_id smallint, scope private.search_scope) returns private.dense_plan
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_plan private.dense_plan;
+begin
+    select coalesce(sum(s.chunk_count), 0) into v_plan.readable_chunks
+    from private.owner_statistics as s
+    where s.owner_id = any((scope).owner_ids);
+    -- an estimate is enough, and as it may be old, no less than what is known
+    select greatest(c.reltuples, v_plan.readable_chunks) into v_plan.all_chunks
+    from pg_catalog.pg_class as c
+    where c.oid = to_regclass(format('private.%I', private.vector_table(space_id)));
+    v_plan.reason := case
+        when (scope).file_ids is not null or private.has_chunk_filters(scope) then 'filters'
+        when v_plan.readable_chunks <= (private.setting('search.exact_chunks'))::bigint then 'few_chunks'
+        when v_plan.readable_chunks < (private.setting('search.index_share'))::float8 * v_plan.all_chunks
+            then 'small_share'
+        when private.vector_index(space_id) is null then 'no_index'
+        else 'large_share'
+    end;
+    v_plan.plan := case v_plan.reason when 'large_share' then 'hnsw' else 'exact' end;
+    return v_plan;
+end;
+$$;
+comment on function private.plan_dense(smallint, private.search_scope) is
+'How search_dense looks through what the caller owns. Reasons for exact: filters, few_chunks, small_share, no_index.';
+
+create function private.explain_dense(space_id smallint, scope private.search_scope) returns jsonb
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    -- not how many chunks there are of others
+    select jsonb_build_object(
+        'plan', p.plan, 'reason', p.reason, 'own_chunks', p.readable_chunks,
+        'shared_files', coalesce(cardinality((scope).shared_file_ids), 0)
+    )
+    from private.plan_dense(space_id, scope) as p;
+$$;
+comment on function private.explain_dense(smallint, private.search_scope) is
+'How search_dense would go about a scope, for people: {plan, reason, own_chunks, shared_files}.';
+
+create function private.search_hnsw(
+    space_id smallint, query extensions.halfvec, scope private.search_scope, max_hits integer,
+    out chunk_ids uuid[], out scores real[]
+) returns record
+language plpgsql stable
+security invoker
+set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
+set max_parallel_workers_per_gather = 0
+as $$
+begin
+    -- goes on, nearly in order, until enough of what it finds is the caller's, or so many vectors were looked at
+    perform set_config('hnsw.iterative_scan', 'relaxed_order', true);
+    perform set_config('hnsw.max_scan_tuples', '20000', true);
+    -- as far as it goes: with 200, queries apart from all clusters found 87 % of the ten nearest, with 1000 all
+    perform set_config('hnsw.ef_search', '1000', true);
+    execute format(
+        $statement$
+            with near as materialized (
+                select t.chunk_id, t.embedding::extensions.halfvec(%1$s) operator(extensions.<#>) $2 as product
+                from private.%2$I as t
+                where t.owner_id = any($1) %3$s
+                order by t.embedding::extensions.halfvec(%1$s) operator(extensions.<#>) $2
+                limit $5
+            )
+            select array_agg(n.chunk_id order by n.product, n.chunk_id),
+                array_agg((-n.product)::real order by n.product, n.chunk_id)
+            from near as n
+        $statement$,
+        extensions.vector_dims(query), private.vector_table(space_id), private.file_clause(scope)
+    )
+    into chunk_ids, scores
+    using (scope).owner_ids, query, (scope).file_ids, (scope).hidden_file_ids, max_hits;
+end;
+$$;
+comment on function private.search_hnsw(smallint, extensions.halfvec, private.search_scope, integer) is
+'The chunks of the caller''s own that an HNSW index finds, the nearest first; fewer than max_hits when it gave up.';
+
 create function private.search_dense(
     space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real
 )
@@ -68,8 +198,21 @@ declare
     v_has_chunk_filters boolean := private.has_chunk_filters(scope);
     v_clause text := private.file_clause(scope);
     v_table text := format('private.%I', private.block_table(space_id));
+    v_near record;
+    v_is_found boolean := false;
 begin
-    if cardinality((scope).owner_ids) > 0 then
+    if (private.plan_dense(space_id, scope)).plan = 'hnsw' then
+        -- twice as many, since the last ones are the least certain
+        v_near := private.search_hnsw(space_id, v_query, scope, 2 * max_hits);
+        v_is_found := coalesce(cardinality(v_near.chunk_ids), 0) = 2 * max_hits;
+        if v_is_found then
+            return query
+            select n.chunk_id, n.score
+            from unnest(v_near.chunk_ids, v_near.scores) with ordinality as n (chunk_id, score, place)
+            where n.place <= max_hits and (threshold is null or n.score >= threshold);
+        end if;
+    end if;
+    if cardinality((scope).owner_ids) > 0 and not v_is_found then
         return query execute private.nearest_statement(
             v_block_size, format('%s as t where t.owner_id = any($1) %s', v_table, v_clause), v_has_chunk_filters
         ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits;
@@ -94,7 +237,8 @@ begin
 end;
 $$;
 comment on function private.search_dense(smallint, extensions.halfvec, private.search_scope, integer, real) is
-'The nearest chunks by cosine, exact, at most max_hits of the caller''s own and of what is shared.';
+'The nearest chunks by cosine, at most max_hits of the caller''s own and of what is shared. Exact, unless plan_dense
+says hnsw.';
 
 create function private.query_vector(embedding jsonb, space public.embedding_spaces) returns extensions.halfvec
 language plpgsql immutable

@@ -146,8 +146,7 @@ begin
         'path', private.path_name(n),
         'is_head', (h.hit ->> 'version_id')::uuid is not distinct from n.head_version_id,
         'page', c.page,
-        'snippet', case when c.id is not null
-                then private.snippet(c.content, private.parse_query(v_search.query), c.language) -> 'text' end,
+        'snippet', private.snippet(c.content, v_search.query, c.language),
         'is_text_kept', c.id is not null
     ) order by h.place), '[]')
     into v_hits

@@ -91,7 +91,7 @@ where not exists (
 """
 
 # blocks that do not hold exactly the vectors in service
-_UNPACKED = """
+UNPACKED = """
 select 'block', coalesce(v.chunk_id, b.chunk_id)::text
 from private.chunk_vectors as v
 full join (
@@ -117,7 +117,7 @@ having count(*) > 1
 
 # and chunks of head versions that only one leg finds, although their ingestion has ended well
 UNSERVED = f"""
-{_UNPACKED}
+{UNPACKED}
 union all
 select 'chunk', c.id::text
 from public.nodes as n
