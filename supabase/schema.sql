@@ -8,6 +8,15 @@ CREATE SCHEMA public;
 
 COMMENT ON SCHEMA public IS 'standard public schema';
 
+CREATE TYPE private.dense_plan AS (
+	plan text,
+	reason text,
+	readable_chunks bigint,
+	all_chunks bigint
+);
+
+COMMENT ON TYPE private.dense_plan IS 'exact or hnsw, why, and the counts that decided. What is shared is always searched exactly, and not counted.';
+
 CREATE TYPE private.page_plan AS (
 	plan text,
 	pages integer,
@@ -3707,6 +3716,20 @@ $$;
 
 COMMENT ON FUNCTION private.expired_versions(owner_id uuid) IS 'Versions before the current one that are older than versions.keep_days, or not among the newest versions.keep_count.';
 
+CREATE FUNCTION private.explain_dense(space_id smallint, scope private.search_scope) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- not how many chunks there are of others
+    select jsonb_build_object(
+        'plan', p.plan, 'reason', p.reason, 'own_chunks', p.readable_chunks,
+        'shared_files', coalesce(cardinality((scope).shared_file_ids), 0)
+    )
+    from private.plan_dense(space_id, scope) as p;
+$$;
+
+COMMENT ON FUNCTION private.explain_dense(space_id smallint, scope private.search_scope) IS 'How search_dense would go about a scope, for people: {plan, reason, own_chunks, shared_files}.';
+
 CREATE FUNCTION private.extension_of(name text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN "substring"(lower(NORMALIZE(name, NFKC)), '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$'::text);
@@ -4865,7 +4888,8 @@ begin
 
     v_answer := private.close_request(v_request, v_scope, v_hits, v_freshness, v_is_current);
     return v_answer || case when explain then jsonb_build_object('explain', jsonb_build_object(
-        'plan', 'exact',
+        'plan', (private.plan_dense(v_space.id, v_scope)).plan,
+        'legs', jsonb_build_object('dense', private.explain_dense(v_space.id, v_scope)),
         'fusion', to_jsonb(v_options),
         'candidates', candidates,
         'owners', cardinality(v_scope.owner_ids),
@@ -7385,6 +7409,35 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) IS 'Brings back a node with what was trashed along with it, into a folder (a null row: the owner''s root) under a name.';
+
+CREATE FUNCTION private.plan_dense(space_id smallint, scope private.search_scope) RETURNS private.dense_plan
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_plan private.dense_plan;
+begin
+    select coalesce(sum(s.chunk_count), 0) into v_plan.readable_chunks
+    from private.owner_statistics as s
+    where s.owner_id = any((scope).owner_ids);
+    -- an estimate is enough, and as it may be old, no less than what is known
+    select greatest(c.reltuples, v_plan.readable_chunks) into v_plan.all_chunks
+    from pg_catalog.pg_class as c
+    where c.oid = to_regclass(format('private.%I', private.vector_table(space_id)));
+    v_plan.reason := case
+        when (scope).file_ids is not null or private.has_chunk_filters(scope) then 'filters'
+        when v_plan.readable_chunks <= (private.setting('search.exact_chunks'))::bigint then 'few_chunks'
+        when v_plan.readable_chunks < (private.setting('search.index_share'))::float8 * v_plan.all_chunks
+            then 'small_share'
+        when private.vector_index(space_id) is null then 'no_index'
+        else 'large_share'
+    end;
+    v_plan.plan := case v_plan.reason when 'large_share' then 'hnsw' else 'exact' end;
+    return v_plan;
+end;
+$$;
+
+COMMENT ON FUNCTION private.plan_dense(space_id smallint, scope private.search_scope) IS 'How search_dense looks through what the caller owns. Reasons for exact: filters, few_chunks, small_share, no_index.';
 
 CREATE TABLE public.plans (
     name text NOT NULL,
@@ -10431,8 +10484,21 @@ declare
     v_has_chunk_filters boolean := private.has_chunk_filters(scope);
     v_clause text := private.file_clause(scope);
     v_table text := format('private.%I', private.block_table(space_id));
+    v_near record;
+    v_is_found boolean := false;
 begin
-    if cardinality((scope).owner_ids) > 0 then
+    if (private.plan_dense(space_id, scope)).plan = 'hnsw' then
+        -- twice as many, since the last ones are the least certain
+        v_near := private.search_hnsw(space_id, v_query, scope, 2 * max_hits);
+        v_is_found := coalesce(cardinality(v_near.chunk_ids), 0) = 2 * max_hits;
+        if v_is_found then
+            return query
+            select n.chunk_id, n.score
+            from unnest(v_near.chunk_ids, v_near.scores) with ordinality as n (chunk_id, score, place)
+            where n.place <= max_hits and (threshold is null or n.score >= threshold);
+        end if;
+    end if;
+    if cardinality((scope).owner_ids) > 0 and not v_is_found then
         return query execute private.nearest_statement(
             v_block_size, format('%s as t where t.owner_id = any($1) %s', v_table, v_clause), v_has_chunk_filters
         ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits;
@@ -10457,7 +10523,43 @@ begin
 end;
 $_$;
 
-COMMENT ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) IS 'The nearest chunks by cosine, exact, at most max_hits of the caller''s own and of what is shared.';
+COMMENT ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) IS 'The nearest chunks by cosine, at most max_hits of the caller''s own and of what is shared. Exact, unless plan_dense
+says hnsw.';
+
+CREATE FUNCTION private.search_hnsw(space_id smallint, query extensions.halfvec, scope private.search_scope, max_hits integer, OUT chunk_ids uuid[], OUT scores real[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $_$
+begin
+    -- goes on, nearly in order, until enough of what it finds is the caller's, or so many vectors were looked at
+    perform set_config('hnsw.iterative_scan', 'relaxed_order', true);
+    perform set_config('hnsw.max_scan_tuples', '20000', true);
+    -- as far as it goes: with 200, queries apart from all clusters found 87 % of the ten nearest, with 1000 all
+    perform set_config('hnsw.ef_search', '1000', true);
+    execute format(
+        $statement$
+            with near as materialized (
+                select t.chunk_id, t.embedding::extensions.halfvec(%1$s) operator(extensions.<#>) $2 as product
+                from private.%2$I as t
+                where t.owner_id = any($1) %3$s
+                order by t.embedding::extensions.halfvec(%1$s) operator(extensions.<#>) $2
+                limit $5
+            )
+            select array_agg(n.chunk_id order by n.product, n.chunk_id),
+                array_agg((-n.product)::real order by n.product, n.chunk_id)
+            from near as n
+        $statement$,
+        extensions.vector_dims(query), private.vector_table(space_id), private.file_clause(scope)
+    )
+    into chunk_ids, scores
+    using (scope).owner_ids, query, (scope).file_ids, (scope).hidden_file_ids, max_hits;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.search_hnsw(space_id smallint, query extensions.halfvec, scope private.search_scope, max_hits integer, OUT chunk_ids uuid[], OUT scores real[]) IS 'The chunks of the caller''s own that an HNSW index finds, the nearest first; fewer than max_hits when it gave up.';
 
 CREATE FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -14039,6 +14141,38 @@ $$;
 COMMENT ON FUNCTION private.users_named(user_id uuid, email text, group_id uuid) IS 'The accounts that a row means which names somebody by id, else by address, or a group. Its answer never reaches a
 client: it would tell who has an account.';
 
+CREATE FUNCTION private.vector_index(space_id smallint) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select c.relname
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_class as c on c.oid = i.indexrelid
+    inner join pg_catalog.pg_am as m on m.oid = c.relam
+    where i.indrelid = to_regclass(format('private.%I', private.vector_table(space_id)))
+        and m.amname = 'hnsw'
+        and i.indisvalid
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.vector_index(space_id smallint) IS 'The HNSW index of a space that searches may use; null without.';
+
+CREATE FUNCTION private.vector_index_statement(space_id smallint) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select format(
+        'create index concurrently %I on private.%I using hnsw ((embedding::extensions.halfvec(%s)) '
+        || 'extensions.halfvec_ip_ops)',
+        private.vector_table(s.id) || '_hnsw', private.vector_table(s.id), s.dimension
+    )
+    from public.embedding_spaces as s
+    where s.id = vector_index_statement.space_id;
+$$;
+
+COMMENT ON FUNCTION private.vector_index_statement(space_id smallint) IS 'What builds the HNSW index of a space while it is searched and written; it runs outside of transactions, so no function
+can.';
+
 CREATE FUNCTION private.vector_table(space_id smallint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ('chunk_vectors_'::text || space_id);
@@ -17222,6 +17356,8 @@ REVOKE ALL ON FUNCTION private.expire_versions(max_versions integer) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION private.expired_versions(owner_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.explain_dense(space_id smallint, scope private.search_scope) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) FROM PUBLIC;
@@ -17645,6 +17781,8 @@ REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes
 
 REVOKE ALL ON FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.plan_dense(space_id smallint, scope private.search_scope) FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.plans TO authenticated;
 GRANT SELECT ON TABLE public.plans TO service_role;
 
@@ -17903,6 +18041,8 @@ REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.scope_clause(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.search_hnsw(space_id smallint, query extensions.halfvec, scope private.search_scope, max_hits integer, OUT chunk_ids uuid[], OUT scores real[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) TO anon;
@@ -18184,6 +18324,10 @@ REVOKE ALL ON FUNCTION private.user_has_permission(user_id uuid, permission text
 REVOKE ALL ON FUNCTION private.user_level(user_id uuid, node public.nodes) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.users_named(user_id uuid, email text, group_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.vector_index(space_id smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.vector_index_statement(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.vector_table(space_id smallint) FROM PUBLIC;
 
