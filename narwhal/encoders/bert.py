@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ from narwhal.encoders.pooling import POOLINGS, Pooling
 from narwhal.errors import NarwhalError
 
 Floats = NDArray[np.float32]
+
+# Families of one architecture; RoBERTa's leave out the positions before and of the padding token.
+FAMILIES = ("bert", "roberta", "xlm-roberta")
 
 # Padded tokens in one batch: its activations then stay in a core's cache, and a text waits for
 # few others.
@@ -73,21 +77,23 @@ class BertEncoder:
         self.dimension = int(self._words.shape[1])
 
     @classmethod
-    def from_folder(cls, folder: Path, *, name: str) -> Self:
+    def from_folder(cls, folder: Path, *, name: str, revision: str | None = None) -> Self:
         """Load the checkpoint in `folder` (config.json, tokenizer.json, model.safetensors, …).
 
-        Raises NarwhalError INVALID_ARGUMENT when a file is missing or the model is no BERT.
+        `revision` names the weights; without it they are named by their hash. Raises NarwhalError
+        INVALID_ARGUMENT when a file is missing or the model is no BERT.
         """
         try:
             config = _json(folder / "config.json")
-            weights = load_file(folder / "model.safetensors")
+            weights = _read_weights(folder)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except (OSError, ValueError, SafetensorError) as error:
             raise _unusable(name, f"it cannot be read ({error})") from error
         except Exception as error:  # tokenizers raises plain Exception
             raise _unusable(name, f"its tokenizer cannot be read ({error})") from error
-        if config.get("model_type") != "bert":
+        if config.get("model_type") not in FAMILIES:
             raise _unusable(name, f"it is a {config.get('model_type')!r}, not a BERT")
+        skipped = 0 if config["model_type"] == "bert" else int(config.get("pad_token_id", 1)) + 1
         if config.get("position_embedding_type", "absolute") != "absolute":
             raise _unusable(name, "its position embeddings are not absolute")
         activation = ACTIVATIONS.get(str(config.get("hidden_act", "gelu")))
@@ -95,16 +101,16 @@ class BertEncoder:
             raise _unusable(name, f"its activation {config['hidden_act']!r} is unknown")
         heads = int(config["num_attention_heads"])
         try:
-            embeddings, layers = _weights(weights, int(config["num_hidden_layers"]), heads)
+            embeddings, layers = _weights(weights, int(config["num_hidden_layers"]), heads, skipped)
         except KeyError as error:
             raise _unusable(name, f"its weights lack {error}") from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(
             name=name,
-            revision=_fingerprint(folder / "model.safetensors"),
+            revision=revision or _fingerprint(folder / "model.safetensors"),
             tokenizer=tokenizer,
-            max_tokens=_max_tokens(folder, config),
+            max_tokens=_max_tokens(folder, config, skipped),
             heads=heads,
             epsilon=float(config.get("layer_norm_eps", 1e-12)),
             embeddings=embeddings,
@@ -207,12 +213,12 @@ def _normalise(x: Floats, norm: tuple[Floats, Floats], epsilon: np.float32) -> N
 
 
 def _weights(
-    weights: dict[str, Floats], count: int, heads: int
+    weights: dict[str, Floats], count: int, heads: int, skipped: int
 ) -> tuple[tuple[Floats, Floats, tuple[Floats, Floats]], list[_Layer]]:
     """Arrange a checkpoint's tensors for multiplication from the left; KeyError for a lack."""
     # Some checkpoints keep the encoder below a `bert.` prefix.
     found = {
-        key.removeprefix("bert."): np.asarray(value, np.float32)
+        key.removeprefix("bert.").removeprefix("roberta."): np.asarray(value, np.float32)
         for key, value in weights.items()
         if not key.endswith("position_ids")
     }
@@ -226,7 +232,7 @@ def _weights(
     words = found["embeddings.word_embeddings.weight"]
     # A single text has one segment only, so its type embedding is a constant of the position.
     positions = (
-        found["embeddings.position_embeddings.weight"]
+        found["embeddings.position_embeddings.weight"][skipped:]
         + found["embeddings.token_type_embeddings.weight"][0]
     )
     scale = np.float32(1 / math.sqrt(words.shape[1] // heads))
@@ -279,8 +285,20 @@ def _pooling(folder: Path, name: str) -> Pooling:
     return POOLINGS[chosen[0]]
 
 
-def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
-    limit = int(config.get("max_position_embeddings", 512))
+def _read_weights(folder: Path) -> dict[str, Any]:
+    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    if safe.is_file() or not pickled.is_file():
+        return load_file(safe)
+    try:  # older checkpoints are published in torch's own format only
+        torch = importlib.import_module("torch")
+    except ModuleNotFoundError as error:
+        raise ValueError("pytorch_model.bin needs torch: pip install 'narwhal[ml]'") from error
+    stored = torch.load(pickled, map_location="cpu", weights_only=True)
+    return {key: value.float().numpy() for key, value in stored.items()}
+
+
+def _max_tokens(folder: Path, config: dict[str, Any], skipped: int) -> int:
+    limit = int(config.get("max_position_embeddings", 512)) - skipped
     path = folder / "sentence_bert_config.json"
     if path.is_file():
         limit = min(limit, int(_json(path).get("max_seq_length") or limit))

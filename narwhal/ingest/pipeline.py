@@ -97,9 +97,9 @@ def run_extract(stage: Stage) -> None:
 
 
 def run_chunk(stage: Stage) -> None:
-    """Cut the pages into chunks that fit every text space."""
+    """Cut the pages into chunks that fit the active text space."""
     stored = stage.queue.pages(stage.job)
-    encoders = [load_text_encoder(space["model"]) for space in stored["spaces"]]
+    encoders = [load_text_encoder(space["model"], space["revision"]) for space in stored["spaces"]]
     document = Document(
         pages=tuple(_page(row) for row in stored["pages"]), paged=bool(stored["is_paged"])
     )
@@ -159,7 +159,7 @@ def _blob(stage: Stage) -> Iterator[Blob]:
 
 def space_encoder(space: dict[str, Any]) -> TextEncoder:
     """Load the encoder of a space; raises NarwhalError when the model here has other weights."""
-    encoder = load_text_encoder(space["model"])
+    encoder = load_text_encoder(space["model"], space["revision"])
     if (encoder.revision, encoder.dimension) != (space["revision"], space["dimension"]):
         raise NarwhalError(
             f"The model {space['model']} here ({encoder.revision}, {encoder.dimension} numbers) is "

@@ -41,10 +41,11 @@ class QueryEncoder:
     """Embeds short texts in threads, so that a model never blocks the event loop."""
 
     def __init__(self) -> None:
-        self._encoders: dict[str, TextEncoder] = {}
-        self._failed: dict[str, float] = {}  # model -> when
+        self._encoders: dict[tuple[str, str | None], TextEncoder] = {}  # by model and revision
+        self._failed: dict[tuple[str, str | None], float] = {}  # when
         self._loading = threading.Lock()
-        self._cache: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+        # by all of a space: after it is retired its name may stand for another model
+        self._cache: OrderedDict[tuple[Space, str], list[float]] = OrderedDict()
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def embed(self, space: Space, texts: list[str]) -> list[list[float]]:
@@ -52,15 +53,15 @@ class QueryEncoder:
 
         Raises SERVICE_UNAVAILABLE when the model cannot be used here, or is not the space's.
         """
-        cache, name = self._cache, space.name
-        vectors = {text: cache[name, text] for text in texts if (name, text) in cache}
+        cache = self._cache
+        vectors = {text: cache[space, text] for text in texts if (space, text) in cache}
         missing = list(dict.fromkeys(text for text in texts if text not in vectors))
         if missing:
             fresh = await self._in_thread(space, missing)
             vectors.update(zip(missing, fresh, strict=True))
         for text, vector in vectors.items():
-            cache[name, text] = vector
-            cache.move_to_end((name, text))
+            cache[space, text] = vector
+            cache.move_to_end((space, text))
         while len(cache) > CACHE_SIZE:
             cache.popitem(last=False)
         return [vectors[text] for text in texts]
@@ -75,7 +76,7 @@ class QueryEncoder:
 
     async def _in_thread(self, space: Space, texts: list[str]) -> list[list[float]]:
         def work() -> list[list[float]]:
-            encoder = self._load(space.model)
+            encoder = self._load(space.model, space.revision)
             if (encoder.revision, encoder.dimension) != (space.revision, space.dimension):
                 raise unavailable(f"the model {space.model} here does not fit the space", "keyword")
             rows: list[list[float]] = encoder.encode(texts).tolist()
@@ -88,21 +89,22 @@ class QueryEncoder:
             self._limiter = anyio.CapacityLimiter(THREADS)
         return self._limiter
 
-    def _load(self, model: str) -> TextEncoder:
+    def _load(self, model: str, revision: str | None = None) -> TextEncoder:
         with self._loading:
-            if model in self._encoders:
-                return self._encoders[model]
-            if time.monotonic() - self._failed.get(model, -RETRY_S) < RETRY_S:
+            key = (model, revision)
+            if key in self._encoders:
+                return self._encoders[key]
+            if time.monotonic() - self._failed.get(key, -RETRY_S) < RETRY_S:
                 raise unavailable(f"the text encoder {model} is not available", "keyword")
             try:
                 from narwhal.encoders import load_text_encoder
 
-                encoder = load_text_encoder(model) if model else load_text_encoder()
+                encoder = load_text_encoder(model, revision) if model else load_text_encoder()
             except Exception as error:  # whatever a model's loader raises, keyword search works
                 log.warning("cannot load the text encoder %s: %s", model, error)
-                self._failed[model] = time.monotonic()
+                self._failed[key] = time.monotonic()
                 raise unavailable(
                     f"the text encoder {model} is not available", "keyword"
                 ) from error
-            self._encoders[model] = encoder
+            self._encoders[key] = encoder
             return encoder

@@ -195,6 +195,22 @@ comment on function private.space_gaps(public.embedding_spaces, smallint) is
 'What a space lacks of the head versions: {missing_files, missing_chunks} (pages, for other kinds than text). beside:
 only what is in service in that space. Files in the trash count: they may be restored.';
 
+create function private.space_jobs(space_id smallint) returns jsonb
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select jsonb_build_object(
+        'queued', count(*) filter (where j.state = 'queued'),
+        'running', count(*) filter (where j.state = 'running'),
+        'failed', count(*) filter (where j.state in ('failed', 'dead', 'cancelled')),
+        'done', count(*) filter (where j.state = 'done')
+    )
+    from public.ingest_jobs as j
+    where j.space_id = space_jobs.space_id;
+$$;
+comment on function private.space_jobs(smallint) is 'A space''s jobs by state: {queued, running, failed, done}.';
+
 create function private.describe_space(space public.embedding_spaces) returns jsonb
 language sql stable
 security invoker
@@ -208,15 +224,7 @@ as $$
             'bytes', coalesce(
                 pg_total_relation_size(to_regclass(format('private.%I', private.vector_table((space).id)))), 0
             ),
-            'jobs', (
-                select jsonb_build_object(
-                    'queued', count(*) filter (where j.state = 'queued'),
-                    'running', count(*) filter (where j.state = 'running'),
-                    'failed', count(*) filter (where j.state in ('failed', 'dead', 'cancelled')),
-                    'done', count(*) filter (where j.state = 'done')
-                )
-                from public.ingest_jobs as j where j.space_id = (space).id
-            ),
+            'jobs', private.space_jobs((space).id),
             'evaluations', private.latest_evaluations((space).id),
             'flips', (
                 select coalesce(jsonb_agg(jsonb_build_object(
@@ -562,6 +570,86 @@ $$;
 comment on function private.complete_backfill(smallint) is
 'After a back-fill: the space is shadow once it has all that is in service in the active one. Returns it.';
 
+-- Comparing ------------------------------------------------------------------------------------
+
+create function private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer)
+returns uuid[]
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+begin
+    return array(
+        select d.chunk_id
+        from private.search_dense(
+            space_id, embedding,
+            jsonb_populate_record(
+                null::private.search_scope,
+                jsonb_build_object(
+                    'owner_ids', jsonb_build_array(owner_id), 'roots', '[]'::jsonb, 'shared_owner_ids', '[]'::jsonb,
+                    'shared_file_ids', '[]'::jsonb, 'hidden_file_ids', '[]'::jsonb
+                )
+            ),
+            top_k, null
+        ) as d
+        order by d.score desc, d.chunk_id
+        limit top_k
+    );
+end;
+$$;
+comment on function private.nearest_chunks(smallint, uuid, extensions.halfvec, integer) is
+'An owner''s chunks nearest to a vector of a space, the nearest first.';
+
+create function private.compare_spaces(
+    space_id smallint, other_id smallint, max_samples integer default 100, top_k integer default 10
+) returns jsonb
+language plpgsql volatile -- another sample each time
+security invoker
+set search_path = ''
+as $$
+declare
+    v_answer jsonb;
+begin
+    if max_samples not between 1 and 10000 or top_k not between 1 and 100 then
+        perform private.raise_invalid('samples', 'Samples are 1 to 10000, and top_k is 1 to 100.');
+    end if;
+    with samples as materialized (
+        select e.chunk_id, e.owner_id, e.embedding, o.embedding as other_embedding
+        from private.chunk_vectors as e
+        inner join private.chunk_vectors as o on o.chunk_id = e.chunk_id and o.space_id = other_id
+        where e.space_id = compare_spaces.space_id
+        order by random()
+        limit max_samples
+    ), found as (
+        select
+            array_remove(private.nearest_chunks(compare_spaces.space_id, s.owner_id, s.embedding, top_k + 1), s.chunk_id)
+            as ids,
+            array_remove(private.nearest_chunks(other_id, s.owner_id, s.other_embedding, top_k + 1), s.chunk_id)
+            as other_ids
+        from samples as s
+    ), shared as (
+        select
+            cardinality(array(select unnest(f.ids[:top_k]) intersect select unnest(f.other_ids[:top_k])))::float8
+            / nullif(least(top_k, cardinality(f.ids), cardinality(f.other_ids)), 0) as part,
+            f.ids[1] = f.other_ids[1] as is_same_first
+        from found as f
+    )
+    select jsonb_build_object(
+        'samples', count(h.part),
+        'top_k', top_k,
+        'overlap', round(avg(h.part)::numeric, 4),
+        'least', round(min(h.part)::numeric, 4),
+        'same_first', round(avg(h.is_same_first::integer)::numeric, 4)
+    )
+    into v_answer
+    from shared as h;
+    return v_answer;
+end;
+$$;
+comment on function private.compare_spaces(smallint, smallint, integer, integer) is
+'How far two spaces agree, without any model: passages picked at random ask for the nearest others of their owner in
+both: {samples, top_k, overlap (mean share of the top_k that both find), least, same_first}.';
+
 -- Activating -----------------------------------------------------------------------------------
 
 create function private.refuse_gaps(space public.embedding_spaces) returns void
@@ -764,7 +852,7 @@ begin
     end if;
     if v_space.state <> 'retiring' then
         update public.embedding_spaces as s
-        set state = 'retiring', retired_at = now()
+        set state = 'retiring', retired_at = clock_timestamp()
         where s.id = v_space.id
         returning s.* into v_space;
         perform private.write_audit('retire_space', null, null, jsonb_build_object('space_id', v_space.id));

@@ -427,6 +427,39 @@ def test_files_that_waited_for_the_space_before_are_ready_after_a_flip(
     assert db.one(status) == "ready"
 
 
+# Compared ----------------------------------------------------------------------------------------
+
+
+def test_spaces_are_compared_by_the_neighbours_that_both_find(
+    db: Database, drive: Drive, owner: uuid.UUID
+) -> None:
+    fill(drive)
+    MODELS["same"] = embed
+    add(db, "same", 384)
+    queue_all(db, "same")
+    embed_all(drive)
+    compare = "select private.compare_spaces(%s::smallint, 1::smallint, 100, 5)"
+    same = db.one(compare, show(db, "same")["id"])
+    assert same == {"samples": 15, "top_k": 5, "overlap": 1, "least": 1, "same_first": 1}
+    other = db.one(compare, show(db)["id"])
+    assert other["samples"] == 15
+    assert 0 < other["overlap"] < 1
+    # control: what both find, counted here
+    first, second = (
+        {
+            chunk: [i for i in near if i != chunk][:5]
+            for chunk, near in db.all(
+                "select chunk_id, private.nearest_chunks(space_id, owner_id, embedding, 6)"
+                " from private.chunk_vectors where space_id = %s",
+                space,
+            )
+        }
+        for space in (1, show(db)["id"])
+    )
+    expected = sum(len(set(first[c]) & set(second[c])) / 5 for c in first) / 15
+    assert float(other["overlap"]) == pytest.approx(expected, abs=1e-4)
+
+
 # Gated -------------------------------------------------------------------------------------------
 
 
@@ -479,12 +512,27 @@ def retire(db: Database, name: str, at_once: int = 4) -> int:
     return count
 
 
+def _held(db: Database) -> int:
+    tables = "text_vectors", "chunk_vectors", "vector_blocks", "ingest_jobs"
+    space = show(db)["id"]
+    return sum(
+        db.one(
+            "select count(*) from"
+            f" {'public' if table == 'ingest_jobs' else 'private'}.{table} where space_id = %s",  # type: ignore[arg-type]
+            space,
+        )
+        for table in tables
+    )
+
+
 def test_a_retired_space_is_emptied_in_batches_and_no_search_finds_it(
     db: Database, drive: Drive, owner: uuid.UUID
 ) -> None:
     fill(drive)
     before = ask(drive, owner, "alpha")
-    assert retire(db, "next") == 15 + 15 + 3
+    assert _held(db) == 15 + 3 + 15 + 3
+    assert retire(db, "next") == 15 + 3 + 15 + 3
+    assert _held(db) == 0
     assert (show(db)["state"], show(db)["vectors"], show(db)["bytes"]) == ("retiring", 0, 0)
     assert ask(drive, owner, "alpha") == before
     with refused("INVALID_ARGUMENT", field="space", expected=["minilm-l6-v2"]):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from narwhal.encoders import TextEncoder, load_text_encoder
 from narwhal.encoders.activations import gelu
+from narwhal.encoders.bert import BertEncoder
 from narwhal.errors import NarwhalError
 
 GOLDEN = json.loads((Path(__file__).parent / "minilm_golden.json").read_text(encoding="utf-8"))
@@ -187,7 +189,7 @@ def test_any_bert_checkpoint_loads_from_its_folder(checkpoint: Path, mode: str, 
     "spoil",
     [
         lambda folder: (folder / "config.json").unlink(),
-        lambda folder: (folder / "config.json").write_text('{"model_type": "roberta"}'),
+        lambda folder: (folder / "config.json").write_text('{"model_type": "gpt2"}'),
         lambda folder: (folder / "model.safetensors").write_bytes(b"junk"),
         lambda folder: (folder / "tokenizer.json").write_text("{}"),
         lambda folder: save_file({"x": np.zeros(1)}, folder / "model.safetensors"),
@@ -206,3 +208,54 @@ def test_an_unknown_model_names_the_known_ones() -> None:
     with pytest.raises(NarwhalError) as error:
         load_text_encoder("no-such-model")
     assert error.value.details["allowed"] == ["all-MiniLM-L6-v2"]
+
+
+def _as_roberta(folder: Path) -> None:
+    """Turn the BERT of a folder into the RoBERTa that computes the same."""
+    weights = load_file(folder / "model.safetensors")
+    positions = weights.pop("bert.embeddings.position_embeddings.weight")
+    # RoBERTa counts from after the padding token: what is before is never read
+    unread = np.full((2, positions.shape[1]), 1e3, np.float32)
+    changed = {name.replace("bert.", "roberta.", 1): value for name, value in weights.items()}
+    changed["roberta.embeddings.position_embeddings.weight"] = np.vstack([unread, positions])
+    save_file(changed, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "xlm-roberta", "pad_token_id": 1, "max_position_embeddings": 18}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_roberta_reads_its_positions_from_after_the_padding(checkpoint: Path) -> None:
+    texts = ["seal tide", "storm bay harbour seal", "tide " * 30]
+    bert = BertEncoder.from_folder(checkpoint, name="bert")
+    _as_roberta(checkpoint)
+    roberta = BertEncoder.from_folder(checkpoint, name="roberta")
+    assert (roberta.max_tokens, roberta.dimension) == (bert.max_tokens, bert.dimension) == (16, 8)
+    assert np.array_equal(roberta.encode(texts), bert.encode(texts))
+
+
+def test_a_model_of_the_hub_is_read_from_its_cache_at_one_commit(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.mktemp("hub")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = cache / "models--some--model" / "snapshots" / commit
+    shutil.copytree(checkpoint, snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    encoder = load_text_encoder("some/model", commit)
+    # not the hash of the weights: the commit is what the space pins
+    assert (encoder.name, encoder.revision, encoder.dimension) == ("model", commit, 8)
+    expected = BertEncoder.from_folder(checkpoint, name="x").encode(["seal tide"])
+    assert np.array_equal(encoder.encode(["seal tide"]), expected)
+    with pytest.raises(NarwhalError) as error:  # a tag may be moved
+        load_text_encoder("some/model", "main")
+    assert error.value.error == "INVALID_ARGUMENT"
+
+
+def test_a_model_that_cannot_be_downloaded_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(NarwhalError) as error:
+        load_text_encoder("some/other", "f" * 40)
+    assert (error.value.error, error.value.status) == ("SERVICE_UNAVAILABLE", 503)

@@ -41,7 +41,7 @@ class CountingEncoder(QueryEncoder):
         super().__init__()
         self.asked: list[list[str]] = []
 
-    def _load(self, model: str) -> Any:
+    def _load(self, model: str, revision: str | None = None) -> Any:
         return self
 
     def encode(self, texts: list[str]) -> Any:
@@ -243,7 +243,7 @@ def test_a_space_switched_in_between_is_asked_for_again(connect: Connect) -> Non
 class BrokenEncoder(QueryEncoder):
     """A machine without the model."""
 
-    def _load(self, model: str) -> Any:
+    def _load(self, model: str, revision: str | None = None) -> Any:
         return QueryEncoder._load(self, "no-such-model")
 
 
@@ -328,7 +328,7 @@ def test_an_encoder_that_failed_to_load_is_not_tried_at_every_request(
 ) -> None:
     tried: list[str] = []
 
-    def load(model: str) -> Any:
+    def load(model: str, revision: str | None = None) -> Any:
         tried.append(model)
         raise NarwhalError("no weights")
 

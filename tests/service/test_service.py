@@ -24,7 +24,7 @@ TEXT = "The keeper of the lighthouse wrote the weather down. Invoice ZX-4471 was
 class NoEncoder(QueryEncoder):
     """A machine without any model."""
 
-    def _load(self, model: str) -> Any:
+    def _load(self, model: str, revision: str | None = None) -> Any:
         return QueryEncoder._load(self, "no-such-model")
 
 
