@@ -18,6 +18,7 @@ from narwhal.cli import (
     search,
     settings,
     sharing,
+    spaces,
     trash,
     tree,
     users,
@@ -57,6 +58,7 @@ for module in (
     evaluation,
     audit,
     settings,
+    spaces,
     reconcile,
 ):
     module.register(app)

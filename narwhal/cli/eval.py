@@ -124,6 +124,8 @@ def run(
             report=Reporter(),
         ).figures
     lost = losses(before, figures, tolerance) if before else []
+    if settings.database_url and not scratch:
+        _keep(url, figures, has_passed=not lost)
     if update_baseline:
         write_baseline(path, figures)
         say(f"stored {path}")
@@ -138,6 +140,17 @@ def _api(settings: Settings) -> Settings | None:
     """Ask through PostgREST when all is there that it takes."""
     needed = (settings.supabase_url, settings.anon_key, settings.service_role_key)
     return settings if all(needed) else None
+
+
+def _keep(url: str, figures: dict[str, Any], *, has_passed: bool) -> None:
+    """Keep the figures with their space: one that is worse than the active one is not activated."""
+    from narwhal.spaces import Spaces
+
+    spaces = Spaces(url)
+    try:
+        spaces.record_figures(figures, has_passed=has_passed)
+    finally:
+        spaces.close()
 
 
 def _end(lost: list[Loss], gate: bool) -> None:

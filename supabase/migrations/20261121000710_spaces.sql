@@ -104,7 +104,7 @@ set search_path = ''
 as $$
     select coalesce(jsonb_object_agg(e.collection, jsonb_build_object(
         'ndcg', e.ndcg, 'recall', e.recall, 'mrr', e.mrr, 'query_count', e.query_count, 'has_passed', e.has_passed,
-        'created_at', e.created_at
+        'details', e.details, 'created_at', e.created_at
     )), '{}')
     from (
         select distinct on (v.collection) v.*
@@ -115,7 +115,7 @@ as $$
 $$;
 comment on function private.latest_evaluations(smallint) is
 'The latest evaluation of a space of each collection: {collection: {ndcg, recall, mrr, query_count, has_passed,
-created_at}}.';
+details, created_at}}.';
 
 create function private.lost_evaluations(space_id smallint, active_id smallint) returns jsonb
 language sql stable
@@ -127,7 +127,10 @@ as $$
         'has_passed', e.value -> 'has_passed'
     ) order by e.key), '[]')
     from jsonb_each(private.latest_evaluations(lost_evaluations.space_id)) as e (key, value)
-    left join jsonb_each(private.latest_evaluations(lost_evaluations.active_id)) as a (key, value) on a.key = e.key
+    left join jsonb_each(private.latest_evaluations(lost_evaluations.active_id)) as a (key, value)
+        on a.key = e.key
+            -- a collection of the same name may have been changed
+            and a.value #> '{details,fingerprint}' is not distinct from e.value #> '{details,fingerprint}'
     where not (e.value ->> 'has_passed')::boolean
         or (e.value ->> 'ndcg')::float8
         < (a.value ->> 'ndcg')::float8 - (private.setting('spaces.gate_tolerance'))::float8;
@@ -569,6 +572,111 @@ end;
 $$;
 comment on function private.complete_backfill(smallint) is
 'After a back-fill: the space is shadow once it has all that is in service in the active one. Returns it.';
+
+-- Importing ------------------------------------------------------------------------------------
+
+create function private.import_vectors(space_id smallint, owner_id uuid, vectors jsonb) returns integer
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_count integer;
+begin
+    perform private.hold_spaces();
+    if not exists (
+        select 1 from public.embedding_spaces as s
+        where s.id = space_id and s.kind = 'text' and s.state = 'building'
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'Vectors are imported into a new text space only.',
+            jsonb_build_object('space_id', space_id)
+        );
+    end if;
+    with given as materialized (
+        select
+            r.chunk_id, r.text_hash,
+            extensions.l2_normalize(r.embedding::text::extensions.vector)::extensions.halfvec as embedding
+        from jsonb_to_recordset(vectors) as r (chunk_id text, embedding jsonb, text_hash text)
+    ), fitting as materialized (
+        select distinct on (n.owner_id, c.text_hash) n.owner_id, c.text_hash, g.embedding
+        from given as g
+        inner join public.chunks as c on c.id::text = g.chunk_id
+        inner join public.nodes as n on n.id = c.file_id and n.purged_at is null
+        where (import_vectors.owner_id is null or n.owner_id = import_vectors.owner_id)
+            and (g.text_hash is null or g.text_hash = encode(c.text_hash, 'hex'))
+        order by n.owner_id, c.text_hash
+    ), stored as (
+        insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
+        select f.owner_id, import_vectors.space_id, f.text_hash, f.embedding
+        from fitting as f
+        order by f.text_hash -- as whoever stores vectors
+        on conflict do nothing
+    )
+    select count(*) into v_count
+    from given as g
+    inner join public.chunks as c on c.id::text = g.chunk_id
+    inner join fitting as f on f.text_hash = c.text_hash
+    inner join public.nodes as n on n.id = c.file_id and n.owner_id = f.owner_id;
+    return v_count;
+end;
+$$;
+comment on function private.import_vectors(smallint, uuid, jsonb) is
+'Stores vectors [{chunk_id, embedding, text_hash}] that were computed elsewhere, of one owner or of all (null), at unit
+length; how many fitted a chunk whose text is still that. Raises CONFLICT_STATE but for a text space that is building.';
+
+create function private.serve_imported(space_id smallint, after uuid default null, max_files integer default 200)
+returns uuid
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_ids uuid[];
+begin
+    perform private.hold_spaces();
+    v_ids := array(
+        select v.id
+        from public.file_versions as v
+        inner join public.nodes as n on n.id = v.file_id and n.head_version_id = v.id
+        where (after is null or v.id > after)
+            and n.purged_at is null
+            and exists (select 1 from public.chunks as c where c.version_id = v.id)
+            and not exists (
+                select 1 from public.chunks as c
+                where c.version_id = v.id and not exists (
+                    select 1 from private.text_vectors as t
+                    where t.owner_id = n.owner_id
+                        and t.space_id = serve_imported.space_id
+                        and t.text_hash = c.text_hash
+                )
+            )
+        order by v.id
+        limit max_files
+        for no key update of n skip locked
+    );
+    insert into public.ingest_jobs (
+        file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
+    )
+    select v.file_id, v.id, 'embed_text', serve_imported.space_id, 2, 'done', 1, now(), now()
+    from public.file_versions as v
+    where v.id = any(v_ids)
+    on conflict do nothing;
+    insert into private.chunk_vectors (space_id, owner_id, file_id, chunk_id, embedding)
+    select t.space_id, n.owner_id, n.id, c.id, t.embedding
+    from public.file_versions as v
+    inner join public.nodes as n on n.id = v.file_id
+    inner join public.chunks as c on c.version_id = v.id
+    inner join private.text_vectors as t
+        on t.owner_id = n.owner_id and t.space_id = serve_imported.space_id and t.text_hash = c.text_hash
+    where v.id = any(v_ids)
+    on conflict do nothing;
+    return v_ids[cardinality(v_ids)];
+end;
+$$;
+comment on function private.serve_imported(smallint, uuid, integer) is
+'Puts files in service in a space for which vectors were imported, where none is missing; returns the last version that
+was looked at: call again with it until it is null.';
 
 -- Comparing ------------------------------------------------------------------------------------
 
