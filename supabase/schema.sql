@@ -2186,6 +2186,53 @@ $$;
 
 COMMENT ON FUNCTION private.close_upload(upload public.uploads, state text) IS 'Ends an open ticket and returns its reservation. The caller holds the lock on the owner.';
 
+CREATE FUNCTION private.compare_spaces(space_id smallint, other_id smallint, max_samples integer DEFAULT 100, top_k integer DEFAULT 10) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_answer jsonb;
+begin
+    if max_samples not between 1 and 10000 or top_k not between 1 and 100 then
+        perform private.raise_invalid('samples', 'Samples are 1 to 10000, and top_k is 1 to 100.');
+    end if;
+    with samples as materialized (
+        select e.chunk_id, e.owner_id, e.embedding, o.embedding as other_embedding
+        from private.chunk_vectors as e
+        inner join private.chunk_vectors as o on o.chunk_id = e.chunk_id and o.space_id = other_id
+        where e.space_id = compare_spaces.space_id
+        order by random()
+        limit max_samples
+    ), found as (
+        select
+            array_remove(private.nearest_chunks(compare_spaces.space_id, s.owner_id, s.embedding, top_k + 1), s.chunk_id)
+            as ids,
+            array_remove(private.nearest_chunks(other_id, s.owner_id, s.other_embedding, top_k + 1), s.chunk_id)
+            as other_ids
+        from samples as s
+    ), shared as (
+        select
+            cardinality(array(select unnest(f.ids[:top_k]) intersect select unnest(f.other_ids[:top_k])))::float8
+            / nullif(least(top_k, cardinality(f.ids), cardinality(f.other_ids)), 0) as part,
+            f.ids[1] = f.other_ids[1] as is_same_first
+        from found as f
+    )
+    select jsonb_build_object(
+        'samples', count(h.part),
+        'top_k', top_k,
+        'overlap', round(avg(h.part)::numeric, 4),
+        'least', round(min(h.part)::numeric, 4),
+        'same_first', round(avg(h.is_same_first::integer)::numeric, 4)
+    )
+    into v_answer
+    from shared as h;
+    return v_answer;
+end;
+$$;
+
+COMMENT ON FUNCTION private.compare_spaces(space_id smallint, other_id smallint, max_samples integer, top_k integer) IS 'How far two spaces agree, without any model: passages picked at random ask for the nearest others of their owner in
+both: {samples, top_k, overlap (mean share of the top_k that both find), least, same_first}.';
+
 CREATE FUNCTION private.complete_backfill(space_id smallint) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -3222,15 +3269,7 @@ CREATE FUNCTION private.describe_space(space public.embedding_spaces) RETURNS js
             'bytes', coalesce(
                 pg_total_relation_size(to_regclass(format('private.%I', private.vector_table((space).id)))), 0
             ),
-            'jobs', (
-                select jsonb_build_object(
-                    'queued', count(*) filter (where j.state = 'queued'),
-                    'running', count(*) filter (where j.state = 'running'),
-                    'failed', count(*) filter (where j.state in ('failed', 'dead', 'cancelled')),
-                    'done', count(*) filter (where j.state = 'done')
-                )
-                from public.ingest_jobs as j where j.space_id = (space).id
-            ),
+            'jobs', private.space_jobs((space).id),
             'evaluations', private.latest_evaluations((space).id),
             'flips', (
                 select coalesce(jsonb_agg(jsonb_build_object(
@@ -4941,6 +4980,55 @@ $$;
 
 COMMENT ON FUNCTION private.image_query(embedding jsonb, space public.embedding_spaces) IS 'One vector, or several as the direction of their sum. Raises INVALID_ARGUMENT (field embedding, expected dimension).';
 
+CREATE FUNCTION private.import_vectors(space_id smallint, owner_id uuid, vectors jsonb) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_count integer;
+begin
+    perform private.hold_spaces();
+    if not exists (
+        select 1 from public.embedding_spaces as s
+        where s.id = space_id and s.kind = 'text' and s.state = 'building'
+    ) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'Vectors are imported into a new text space only.',
+            jsonb_build_object('space_id', space_id)
+        );
+    end if;
+    with given as materialized (
+        select
+            r.chunk_id, r.text_hash,
+            extensions.l2_normalize(r.embedding::text::extensions.vector)::extensions.halfvec as embedding
+        from jsonb_to_recordset(vectors) as r (chunk_id text, embedding jsonb, text_hash text)
+    ), fitting as materialized (
+        select distinct on (n.owner_id, c.text_hash) n.owner_id, c.text_hash, g.embedding
+        from given as g
+        inner join public.chunks as c on c.id::text = g.chunk_id
+        inner join public.nodes as n on n.id = c.file_id and n.purged_at is null
+        where (import_vectors.owner_id is null or n.owner_id = import_vectors.owner_id)
+            and (g.text_hash is null or g.text_hash = encode(c.text_hash, 'hex'))
+        order by n.owner_id, c.text_hash
+    ), stored as (
+        insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
+        select f.owner_id, import_vectors.space_id, f.text_hash, f.embedding
+        from fitting as f
+        order by f.text_hash -- as whoever stores vectors
+        on conflict do nothing
+    )
+    select count(*) into v_count
+    from given as g
+    inner join public.chunks as c on c.id::text = g.chunk_id
+    inner join fitting as f on f.text_hash = c.text_hash
+    inner join public.nodes as n on n.id = c.file_id and n.owner_id = f.owner_id;
+    return v_count;
+end;
+$$;
+
+COMMENT ON FUNCTION private.import_vectors(space_id smallint, owner_id uuid, vectors jsonb) IS 'Stores vectors [{chunk_id, embedding, text_hash}] that were computed elsewhere, of one owner or of all (null), at unit
+length; how many fitted a chunk whose text is still that. Raises CONFLICT_STATE but for a text space that is building.';
+
 CREATE FUNCTION private.index_chunks(version_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -5286,7 +5374,7 @@ CREATE FUNCTION private.latest_evaluations(space_id smallint) RETURNS jsonb
     AS $$
     select coalesce(jsonb_object_agg(e.collection, jsonb_build_object(
         'ndcg', e.ndcg, 'recall', e.recall, 'mrr', e.mrr, 'query_count', e.query_count, 'has_passed', e.has_passed,
-        'created_at', e.created_at
+        'details', e.details, 'created_at', e.created_at
     )), '{}')
     from (
         select distinct on (v.collection) v.*
@@ -5297,7 +5385,7 @@ CREATE FUNCTION private.latest_evaluations(space_id smallint) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.latest_evaluations(space_id smallint) IS 'The latest evaluation of a space of each collection: {collection: {ndcg, recall, mrr, query_count, has_passed,
-created_at}}.';
+details, created_at}}.';
 
 CREATE FUNCTION private.level_rank(level text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -6212,7 +6300,10 @@ CREATE FUNCTION private.lost_evaluations(space_id smallint, active_id smallint) 
         'has_passed', e.value -> 'has_passed'
     ) order by e.key), '[]')
     from jsonb_each(private.latest_evaluations(lost_evaluations.space_id)) as e (key, value)
-    left join jsonb_each(private.latest_evaluations(lost_evaluations.active_id)) as a (key, value) on a.key = e.key
+    left join jsonb_each(private.latest_evaluations(lost_evaluations.active_id)) as a (key, value)
+        on a.key = e.key
+            -- a collection of the same name may have been changed
+            and a.value #> '{details,fingerprint}' is not distinct from e.value #> '{details,fingerprint}'
     where not (e.value ->> 'has_passed')::boolean
         or (e.value ->> 'ndcg')::float8
         < (a.value ->> 'ndcg')::float8 - (private.setting('spaces.gate_tolerance'))::float8;
@@ -6515,6 +6606,32 @@ CREATE FUNCTION private.name_key(name text) RETURNS text
     RETURN lower((NORMALIZE(name, NFC) COLLATE pg_c_utf8));
 
 COMMENT ON FUNCTION private.name_key(name text) IS 'Siblings may not share it: case and Unicode composition folded.';
+
+CREATE FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    return array(
+        select d.chunk_id
+        from private.search_dense(
+            space_id, embedding,
+            jsonb_populate_record(
+                null::private.search_scope,
+                jsonb_build_object(
+                    'owner_ids', jsonb_build_array(owner_id), 'roots', '[]'::jsonb, 'shared_owner_ids', '[]'::jsonb,
+                    'shared_file_ids', '[]'::jsonb, 'hidden_file_ids', '[]'::jsonb
+                )
+            ),
+            top_k, null
+        ) as d
+        order by d.score desc, d.chunk_id
+        limit top_k
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) IS 'An owner''s chunks nearest to a vector of a space, the nearest first.';
 
 CREATE FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -10204,7 +10321,7 @@ begin
     end if;
     if v_space.state <> 'retiring' then
         update public.embedding_spaces as s
-        set state = 'retiring', retired_at = now()
+        set state = 'retiring', retired_at = clock_timestamp()
         where s.id = v_space.id
         returning s.* into v_space;
         perform private.write_audit('retire_space', null, null, jsonb_build_object('space_id', v_space.id));
@@ -11038,6 +11155,57 @@ $_$;
 
 COMMENT ON FUNCTION private.search_scope(filters jsonb) IS 'The scope of a search by the caller. Raises NOT_FOUND for a folder that is not visible.';
 
+CREATE FUNCTION private.serve_imported(space_id smallint, after uuid DEFAULT NULL::uuid, max_files integer DEFAULT 200) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_ids uuid[];
+begin
+    perform private.hold_spaces();
+    v_ids := array(
+        select v.id
+        from public.file_versions as v
+        inner join public.nodes as n on n.id = v.file_id and n.head_version_id = v.id
+        where (after is null or v.id > after)
+            and n.purged_at is null
+            and exists (select 1 from public.chunks as c where c.version_id = v.id)
+            and not exists (
+                select 1 from public.chunks as c
+                where c.version_id = v.id and not exists (
+                    select 1 from private.text_vectors as t
+                    where t.owner_id = n.owner_id
+                        and t.space_id = serve_imported.space_id
+                        and t.text_hash = c.text_hash
+                )
+            )
+        order by v.id
+        limit max_files
+        for no key update of n skip locked
+    );
+    insert into public.ingest_jobs (
+        file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
+    )
+    select v.file_id, v.id, 'embed_text', serve_imported.space_id, 2, 'done', 1, now(), now()
+    from public.file_versions as v
+    where v.id = any(v_ids)
+    on conflict do nothing;
+    insert into private.chunk_vectors (space_id, owner_id, file_id, chunk_id, embedding)
+    select t.space_id, n.owner_id, n.id, c.id, t.embedding
+    from public.file_versions as v
+    inner join public.nodes as n on n.id = v.file_id
+    inner join public.chunks as c on c.version_id = v.id
+    inner join private.text_vectors as t
+        on t.owner_id = n.owner_id and t.space_id = serve_imported.space_id and t.text_hash = c.text_hash
+    where v.id = any(v_ids)
+    on conflict do nothing;
+    return v_ids[cardinality(v_ids)];
+end;
+$$;
+
+COMMENT ON FUNCTION private.serve_imported(space_id smallint, after uuid, max_files integer) IS 'Puts files in service in a space for which vectors were imported, where none is missing; returns the last version that
+was looked at: call again with it until it is null.';
+
 CREATE FUNCTION private.serve_pictures(version_id uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -11696,6 +11864,22 @@ $$;
 
 COMMENT ON FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint) IS 'What a space lacks of the head versions: {missing_files, missing_chunks} (pages, for other kinds than text). beside:
 only what is in service in that space. Files in the trash count: they may be restored.';
+
+CREATE FUNCTION private.space_jobs(space_id smallint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'queued', count(*) filter (where j.state = 'queued'),
+        'running', count(*) filter (where j.state = 'running'),
+        'failed', count(*) filter (where j.state in ('failed', 'dead', 'cancelled')),
+        'done', count(*) filter (where j.state = 'done')
+    )
+    from public.ingest_jobs as j
+    where j.space_id = space_jobs.space_id;
+$$;
+
+COMMENT ON FUNCTION private.space_jobs(space_id smallint) IS 'A space''s jobs by state: {queued, running, failed, done}.';
 
 CREATE FUNCTION private.space_named(name text) RETURNS public.embedding_spaces
     LANGUAGE plpgsql STABLE
@@ -17216,6 +17400,8 @@ GRANT SELECT ON TABLE public.uploads TO service_role;
 
 REVOKE ALL ON FUNCTION private.close_upload(upload public.uploads, state text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.compare_spaces(space_id smallint, other_id smallint, max_samples integer, top_k integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.complete_backfill(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) FROM PUBLIC;
@@ -17490,6 +17676,8 @@ GRANT ALL ON FUNCTION private.hybrid_search(query text, embedding jsonb, space t
 
 REVOKE ALL ON FUNCTION private.image_query(embedding jsonb, space public.embedding_spaces) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.import_vectors(space_id smallint, owner_id uuid, vectors jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.index_chunks(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.index_names(file_ids uuid[]) FROM PUBLIC;
@@ -17711,6 +17899,8 @@ REVOKE ALL ON FUNCTION private.my_share_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_share_ids() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) FROM PUBLIC;
 
@@ -18064,6 +18254,8 @@ GRANT ALL ON FUNCTION private.search_replay(search_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.search_scope(filters jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.serve_imported(space_id smallint, after uuid, max_files integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.serve_pictures(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.serve_unread(version_id uuid) FROM PUBLIC;
@@ -18123,6 +18315,8 @@ REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUB
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.space_jobs(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.space_named(name text) FROM PUBLIC;
 
