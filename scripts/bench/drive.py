@@ -36,6 +36,7 @@ LOADED = [
     "public.file_versions",
     "public.chunks",
     "private.chunk_terms",
+    "private.indexed_files",
     "public.shares",
 ]
 VECTOR = [1.0, 0.5, 0.2, 0.1, 0.3, -0.4, 0.7, -0.2]

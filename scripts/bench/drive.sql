@@ -49,7 +49,7 @@ select
     md5(f.version_id || '/' || c.idx)::uuid as id, f.owner_id, f.id as file_id, f.version_id, c.idx,
     array(
         select t.term
-        from unnest(array[private.term_id('alpha'), 1000 + f.no % 1999, 3000 + f.no % 499]) as t (term)
+        from unnest(array['alpha', 'bravo' || f.no % 1999, 'charlie' || f.no % 499]) as t (term)
         order by t.term
     ) as terms,
     (f.no % 50) as vector
@@ -59,16 +59,18 @@ cross join lateral generate_series(0, (f.no % 8 = 0)::integer) as c (idx);
 insert into public.chunks (id, file_id, version_id, idx, content, char_start, char_end, language, text_hash)
 select id, file_id, version_id, idx, 'alpha', 0, 5, 'en', sha256(id::text::bytea)
 from bench_chunks;
-insert into private.chunk_terms (chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights)
-select id, 0, owner_id, file_id, 'en', 3, terms, '{1,1,1}', private.bm25_weights(terms, '{1,1,1}', 3, 3)
-from bench_chunks;
-insert into private.owner_terms (owner_id, term, chunk_count)
-select c.owner_id, t.term, count(*)
+insert into private.indexed_files (file_id, owner_id, version_id, chunk_count, total_length, languages, sketches)
+select file_id, owner_id, version_id, count(*), count(*) * 3, '{en}', '{}'
+from bench_chunks
+group by file_id, owner_id, version_id;
+insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
+select c.owner_id, t.term, c.file_id, 0, array_agg((c.idx::bigint << 40) | (1 << 24) | 3 order by c.idx)
 from bench_chunks as c
 cross join lateral unnest(c.terms) as t (term)
-group by c.owner_id, t.term;
-insert into private.owner_statistics (owner_id, chunk_count, total_length, weighted_average, languages)
-select owner_id, count(*), count(*) * 3, 3, '{en}'
+group by c.owner_id, t.term, c.file_id;
+
+insert into private.owner_statistics (owner_id, chunk_count, total_length, languages)
+select owner_id, count(*), count(*) * 3, '{en}'
 from bench_chunks
 group by owner_id;
 

@@ -1,8 +1,8 @@
 """Search at size: `hybrid_search` as an ordinary user against brute force, in one run.
 
 Loads two owners with CHUNKS chunks each into a database of its own, then asks every question four
-ways: through the RPC (both legs), its legs alone, brute force in SQL (the same products over
-sequential scans of the same tables), and in numpy (vectors already in memory). Writes JSON.
+ways: through the RPC (both legs), its legs alone, brute force by meaning in SQL (the same products
+over sequential scans of the same tables), and in numpy (vectors already in memory). Writes JSON.
 
 Example: scripts/bench/run search --corpus corpus.jsonl.gz --queries queries.jsonl.gz
 """
@@ -89,21 +89,6 @@ def run(
 
         return ask
 
-    # stemming and statistics are not what brute force is measured for
-    weighted = {
-        query: connection.execute(
-            "select private.own_query(%s, %s)::text", (query, owner.id)
-        ).fetchone()
-        for query in queries
-    }
-
-    def keyword_scan(query: str, _vector: Any) -> Any:
-        return connection.execute(
-            "select chunk_id from private.chunk_terms where owner_id = %s"
-            " order by weights operator(extensions.<#>) %s::extensions.sparsevec limit 50",
-            (owner.id, *(weighted[query] or ())),
-        ).fetchall()
-
     def dense_scan(_query: str, vector: Any) -> Any:
         return connection.execute(
             "select chunk_id from private.chunk_vectors where owner_id = %s"
@@ -118,7 +103,6 @@ def run(
     figures: dict[str, Any] = {}
     connection.execute("set enable_indexscan = off; set enable_indexonlyscan = off")
     connection.execute("set max_parallel_workers_per_gather = 0")
-    figures["sql_brute_force_keyword"] = timed(keyword_scan, questions)
     figures["sql_brute_force_dense"] = timed(dense_scan, questions)
     connection.execute("reset enable_indexscan; reset enable_indexonlyscan")
     figures["numpy_brute_force_dense"] = timed(numpy_scan, questions)
@@ -131,7 +115,6 @@ def run(
     figures["dense_alone"] = timed(rpc('{"weights": {"keyword": 0}}', True), questions)
     connection.execute("reset role")
 
-    keyword = figures["sql_brute_force_keyword"]["p50_ms"]
     dense = figures["sql_brute_force_dense"]["p50_ms"]
     return {
         "chunks_of_the_owner": chunks,
@@ -140,11 +123,7 @@ def run(
         "load_chunks_per_s": round(2 * chunks / load_s),
         "times": figures,
         "ratios": {
-            "keyword_alone / sql_brute_force_keyword": _ratio(figures["keyword_alone"], keyword),
             "dense_alone / sql_brute_force_dense": _ratio(figures["dense_alone"], dense),
-            "hybrid_search / both brute forces in sql": _ratio(
-                figures["hybrid_search"], keyword + dense
-            ),
             "dense_alone / numpy_brute_force_dense": _ratio(
                 figures["dense_alone"], figures["numpy_brute_force_dense"]["p50_ms"]
             ),

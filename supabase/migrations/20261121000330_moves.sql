@@ -456,7 +456,6 @@ as $$
 declare
     v_file_ids uuid[] := array(select n.id from public.nodes as n where n.path @> array[node_id] and n.kind = 'file');
     v_texts bytea[];
-    v_average real;
 begin
     -- statistics last, in the order of their owners
     perform private.lock_statistics(o.id)
@@ -470,23 +469,8 @@ begin
     on conflict do nothing;
     update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
 
-    -- as index_chunks would weigh them
-    select private.average_length(to_owner_id, count(*), coalesce(sum(t.length), 0)) into v_average
-    from private.chunk_terms as t
-    where t.file_id = any(v_file_ids) and t.part = 0;
-    -- not an update: deleting and inserting is what keeps both owners' statistics
-    with gone as (
-        delete from private.chunk_terms as t where t.file_id = any(v_file_ids) returning t.*
-    )
-    insert into private.chunk_terms (
-        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
-    )
-    select
-        g.chunk_id, g.part, to_owner_id, g.file_id, g.language, g.length, g.terms, g.frequencies,
-        private.bm25_weights(g.terms, g.frequencies, g.length, v_average)
-    from gone as g;
-    perform private.renew_weights(o.id)
-    from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
+    update private.chunk_terms as t set owner_id = to_owner_id where t.file_id = any(v_file_ids);
+    update private.indexed_files as f set owner_id = to_owner_id where f.file_id = any(v_file_ids);
     perform private.forget_texts(array[from_owner_id], v_texts);
     perform private.transfer_pictures(v_file_ids, from_owner_id, to_owner_id);
 end;

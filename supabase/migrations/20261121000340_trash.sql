@@ -757,7 +757,7 @@ begin
     v_pictures := array(
         select distinct p.picture_hash from private.page_pictures as p where p.file_id = any(v_ids)
     );
-    delete from private.chunk_terms as t where t.file_id = any(v_ids);
+    delete from private.indexed_files as f where f.file_id = any(v_ids);
     delete from private.chunk_vectors as e where e.file_id = any(v_ids);
     delete from public.nodes as n where n.id = any(v_ids);
     perform private.forget_texts(v_owner_ids, v_texts);

@@ -152,32 +152,41 @@ security invoker
 set search_path = ''
 as $$
 declare
-    v_owner_id uuid;
-    v_average real;
+    v_source record;
+    v_target public.nodes;
 begin
-    select n.owner_id into v_owner_id
+    select f.* into v_source
+    from public.file_versions as v
+    inner join private.indexed_files as f on f.file_id = v.file_id and f.version_id = v.id
+    where v.id = source_version_id;
+    if v_source.file_id is null then
+        return; -- it is not in service: its text is read again
+    end if;
+    select n.* into v_target
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = target_version_id;
-    -- the average that index_chunks would use
-    select private.average_length(v_owner_id, count(*), coalesce(sum(x.length), 0)) into v_average
-    from public.chunks as c inner join private.chunk_terms as x on x.chunk_id = c.id and x.part = 0
-    where c.version_id = source_version_id;
+    if v_target.id = v_source.file_id then
+        update private.indexed_files as f set version_id = target_version_id where f.file_id = v_target.id;
+        return;
+    end if;
 
-    insert into private.chunk_terms (
-        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
+    perform private.unserve_version(v_target.head_version_id);
+    insert into private.indexed_files (
+        file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
     )
-    select
-        n.id, x.part, v_owner_id, n.file_id, x.language, x.length, x.terms, x.frequencies,
-        private.bm25_weights(x.terms, x.frequencies, x.length, v_average)
-    from public.chunks as o
-    inner join private.chunk_terms as x on x.chunk_id = o.id
-    inner join public.chunks as n on n.version_id = target_version_id and n.idx = o.idx
-    where o.version_id = source_version_id;
-    perform private.renew_weights(v_owner_id);
+    values (
+        v_target.id, v_target.owner_id, target_version_id, v_source.chunk_count, v_source.total_length,
+        v_source.languages, v_source.sketches
+    );
+    insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
+    select v_target.owner_id, t.lexeme, v_target.id, t.part, t.entries
+    from private.chunk_terms as t
+    where t.file_id = v_source.file_id;
 end;
 $$;
 comment on function private.copy_terms(uuid, uuid) is
-'Puts a version into the keyword index with the terms of another one that is in service, without reading its text.';
+'Puts a version into the keyword index with the terms of another one, when that is in service, without reading its
+text; the chunks of both are the same.';
 
 create function private.append_version(file_id uuid, source_version_id uuid, created_by uuid) returns uuid
 language plpgsql volatile

@@ -8,20 +8,6 @@ comment on type private.search_query is
 'A query taken apart: the text to rank by (words of phrases among it), phrases that must occur, words and phrases that
 must not, and beginnings of words. All but the first are folded.';
 
-create function private.fold(content text) returns text
-language sql immutable parallel safe
-set search_path = ''
-as $$
-    -- what nobody sees or types: soft hyphens, tatweel, joiners, marks of direction, control characters but white space
-    select regexp_replace(
-        lower(normalize(fold.content, nfkc) collate pg_c_utf8),
-        '[\u00ad\u0640\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0001-\u0008\u000e-\u001f\u007f]+', '', 'g'
-    );
-$$;
-comment on function private.fold(text) is
-'A text for comparison: compatibility forms and letter case made one, invisible characters dropped. The same in every
-locale.';
-
 create function private.parse_query(query text) returns private.search_query
 language plpgsql immutable parallel safe
 security invoker
@@ -151,144 +137,331 @@ comment on function private.passes_query(text, text, private.search_query) is
 'Whether a chunk meets the conditions of a query: it has all phrases, none of the excluded words in any form, and, when
 beginnings of words are all that is asked for, one of them.';
 
-create function private.query_terms(query text, languages text[]) returns table (term integer, frequency integer)
-language sql stable rows 20 -- so that each term is looked up, instead of reading all of an owner's
-security invoker
+create function private.is_short_run(lexeme text) returns boolean
+language sql immutable parallel safe
+return case char_length(lexeme)
+    when 1 then lexeme ~ private.unspaced_class()
+    when 2 then lexeme ~ private.unspaced_class('south')
+    else false
+end;
+comment on function private.is_short_run(text) is
+'Whether it is a run of unspaced writing too short to be a piece of the index: pieces that begin with it are meant.';
+
+create function private.phrase_units(phrase text) returns setof text
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    select distinct l.lexeme
+    from private.lexemes(phrase_units.phrase, 'simple', true) as l
+    where l.lexeme ~ '[[:alnum:]]' collate pg_c_utf8
+        and not private.is_short_run(l.lexeme)
+        and l.lexeme !~ '[-_./@:+#&\\,]'; -- its parts will do
+$$;
+comment on function private.phrase_units(text) is 'The words of a phrase, each of which a chunk with the phrase has.';
+
+create function private.query_terms(q private.search_query, languages text[])
+returns table (lexeme text, weight real, is_beginning boolean, term text, bits integer)
+language sql immutable
 set search_path = ''
 as $$
     -- each chunk was stemmed in its own language, so the query is stemmed in every language there is
-    select private.term_id(l.lexeme), max(l.frequency)
-    from (select unnest(query_terms.languages) union select null) as t (language)
-    cross join lateral private.lexemes(query_terms.query, t.language) as l
-    group by private.term_id(l.lexeme);
-$$;
-comment on function private.query_terms(text, text[]) is 'The terms of a query in these languages and unstemmed.';
-
-create function private.own_query(query text, owner_id uuid) returns extensions.sparsevec
-language plpgsql stable
-security invoker
-set search_path = ''
-as $$
-declare
-    v_languages text[];
-    v_count bigint;
-    v_weights text;
-begin
-    select s.languages, s.chunk_count into v_languages, v_count
-    from private.owner_statistics as s
-    where s.owner_id = own_query.owner_id;
-    select string_agg(q.term || ':' || (q.frequency * i.idf)::real, ',' order by q.term) into v_weights
-    from private.query_terms(query, v_languages) as q
-    inner join private.owner_terms as t
-        on t.owner_id = own_query.owner_id and t.term = q.term and t.chunk_count > 0
-    -- "greatest", so that damaged statistics cost order and not the answer
-    cross join lateral (
-        select ln(1 + (greatest(v_count, t.chunk_count) - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf
-    ) as i;
-    return ('{' || v_weights || '}/536870912')::extensions.sparsevec;
-end;
-$$;
-comment on function private.own_query(text, uuid) is
-'The query side of BM25, term frequency * idf, with the statistics of one owner; null when none of its terms occurs.';
-
-create function private.shared_query(
-    query text, file_ids uuid[], out terms integer[], out weights real[], out average real
-) returns record
-language plpgsql stable
-security invoker
-set search_path = ''
-as $$
-declare
-    v_languages text[];
-    v_count bigint;
-begin
-    -- what is shared counts by itself, so that no score tells anything about rows that are not
+    with asked as materialized (
+        select min(t.language) as language
+        from unnest(query_terms.languages) as t (language)
+        group by private.stemmer(t.language)
+    ), units as (
+        -- a word that is too common to index in one of the languages may be missing in its chunks
+        select u.lexemes, (1 << (row_number() over ())::integer - 1) as bit
+        from (
+            select array_agg(l.lexeme) as lexemes
+            from unnest((query_terms.q).phrases) as p (phrase)
+            cross join lateral private.phrase_units(p.phrase) as w (word)
+            cross join asked as a
+            left join lateral private.lexemes(w.word, a.language, true) as l on true
+            group by p.phrase, w.word
+            having count(l.lexeme) = count(*)
+            limit 30
+        ) as u
+    ), words as (
+        select
+            l.lexeme,
+            -- an identifier weighs as much as all of its parts, so that they never outrank it
+            max(l.frequency) * case
+                when l.lexeme ~ '[-_./@:+#&\\,]' and l.lexeme ~ '[0-9_@+#&]'
+                    then cardinality(regexp_split_to_array(l.lexeme, '[-_./@:+#&\\,]+'))
+                else 1
+            end as weight
+        from asked as a
+        cross join lateral private.lexemes((query_terms.q).words, a.language, true) as l
+        group by l.lexeme
+    )
     select
-        array_agg(distinct t.language),
-        count(*) filter (where t.part = 0),
-        avg(t.length) filter (where t.part = 0)
-    into v_languages, v_count, average
-    from private.chunk_terms as t
-    where t.file_id = any(shared_query.file_ids);
-    select array_agg(q.term), array_agg((q.frequency * i.idf)::real) into terms, weights
-    from private.query_terms(query, v_languages) as q
-    inner join lateral (
-        select count(*) as chunk_count
-        from private.chunk_terms as t
-        where t.file_id = any(shared_query.file_ids) and q.term = any(t.terms)
-    ) as d on d.chunk_count > 0
-    cross join lateral (select ln(1 + (v_count - d.chunk_count + 0.5) / (d.chunk_count + 0.5)) as idf) as i;
+        w.lexeme, w.weight::real, private.is_short_run(w.lexeme), w.lexeme,
+        coalesce((select bit_or(u.bit) from units as u where w.lexeme = any(u.lexemes)), 0)
+    from words as w
+    union all
+    select p.word, 1::real, true, p.word || '*', 0
+    from unnest((query_terms.q).prefixes) as p (word)
+    union all
+    -- stems may be shorter than the beginning: universit* means univers
+    select distinct s.stem, 1::real, false, p.word || '*', 0
+    from unnest((query_terms.q).prefixes) as p (word)
+    cross join lateral (
+        select left(p.word, -k) as stem from generate_series(1, 4) as k where char_length(p.word) - k >= 3
+        union
+        select private.stem(p.word, a.language) from asked as a
+    ) as s
+    where not starts_with(s.stem, p.word);
+$$;
+comment on function private.query_terms(private.search_query, text[]) is
+'What to look up for a query, stemmed in these languages: each lexeme, or all that begin with it, under
+the term of the query that it stands for; bits are set for the words of phrases, all of which a chunk must have.';
+
+create function private.find_terms(
+    q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]
+)
+returns table (lexeme text, weight real, term text, bits integer, chunk_count bigint)
+language plpgsql stable
+security invoker
+set search_path = ''
+-- only ever the indexes, so that nobody's search reads, or waits for, another owner's rows
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set max_parallel_workers_per_gather = 0
+as $$
+declare
+    v_last constant text := u&'\+10ffff';
+begin
+    if owner_id is not null then
+        return query
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
+        from private.query_terms(find_terms.q, languages) as a
+        cross join lateral (
+            select a.lexeme, sum(cardinality(t.entries)) as chunk_count
+            from private.chunk_terms as t
+            where not a.is_beginning and t.owner_id = find_terms.owner_id and t.lexeme = a.lexeme
+            having count(*) > 0
+            union all
+            select b.* from (
+                select t.lexeme, sum(cardinality(t.entries)) as chunk_count
+                from private.chunk_terms as t
+                where a.is_beginning
+                    and t.owner_id = find_terms.owner_id and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                group by t.lexeme
+                order by 2 desc, 1
+                limit 1000
+            ) as b
+        ) as f;
+    else
+        -- what is shared counts by itself, so that no score tells anything about rows that are not
+        return query
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
+        from private.query_terms(find_terms.q, languages) as a
+        cross join lateral (
+            select a.lexeme, sum(cardinality(t.entries)) as chunk_count
+            from unnest(owner_ids, file_ids) as s (owner_id, file_id)
+            inner join private.chunk_terms as t
+                on t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id
+            where not a.is_beginning
+            having count(*) > 0
+            union all
+            select b.* from (
+                select t.lexeme, sum(cardinality(t.entries)) as chunk_count
+                from unnest(file_ids) as s (file_id)
+                inner join private.chunk_terms as t on t.file_id = s.file_id
+                where a.is_beginning and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                group by t.lexeme
+                order by 2 desc, 1
+                limit 1000
+            ) as b
+        ) as f;
+    end if;
 end;
 $$;
-comment on function private.shared_query(text, uuid[]) is
-'The query side of BM25, term frequency * idf, with the statistics of some files, and the average length of their
-chunks; terms is null when none of the query occurs.';
+comment on function private.find_terms(private.search_query, text[], uuid, uuid[], uuid[]) is
+'The lexemes of a query that occur, and in how many chunks: of one owner, or of files with their owners.';
+
+create type private.weighted_query as (
+    lexemes text [], weights float8 [], bits integer [], mask integer,
+    chunk_count bigint, average float8, entries bigint
+);
+comment on type private.weighted_query is
+'The query side of BM25 by lexeme, query frequency * idf * (k1 + 1); the bits that a chunk must have; the number and the
+average length of the chunks that count; how many entries there are to score. lexemes is null when none occurs.';
+
+create function private.weigh_query(
+    q private.search_query, owner_id uuid, owner_ids uuid[] default null, file_ids uuid[] default null
+) returns private.weighted_query
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_weighted private.weighted_query;
+    v_languages text[];
+    v_length numeric;
+begin
+    if owner_id is not null then
+        select s.languages, s.chunk_count, s.total_length into v_languages, v_weighted.chunk_count, v_length
+        from private.owner_statistics as s
+        where s.owner_id = weigh_query.owner_id;
+    else
+        select
+            (
+                select array_agg(distinct l)
+                from private.indexed_files as f cross join lateral unnest(f.languages) as l
+                where f.file_id = any(weigh_query.file_ids)
+            ),
+            sum(f.chunk_count), sum(f.total_length)
+        into v_languages, v_weighted.chunk_count, v_length
+        from private.indexed_files as f
+        where f.file_id = any(weigh_query.file_ids);
+    end if;
+    -- "greatest", so that damaged statistics cost order and not the answer
+    v_weighted.chunk_count := greatest(v_weighted.chunk_count, 1);
+    v_weighted.average := greatest(v_length / v_weighted.chunk_count, 1);
+
+    with found as materialized (
+        select f.* from private.find_terms(q, v_languages, owner_id, owner_ids, file_ids) as f
+    ), terms as (
+        select f.term, sum(f.chunk_count) as chunk_count from found as f group by f.term
+    )
+    select
+        array_agg(x.lexeme), array_agg(x.weight), array_agg(x.bits), 0, sum(x.chunk_count)
+    into v_weighted.lexemes, v_weighted.weights, v_weighted.bits, v_weighted.mask, v_weighted.entries
+    from (
+        -- a lexeme may stand for several terms
+        select
+            f.lexeme, sum(f.weight * i.idf * 1.9) as weight, bit_or(f.bits) as bits,
+            max(f.chunk_count) as chunk_count
+        from found as f
+        inner join terms as t on t.term = f.term
+        cross join lateral (
+            select least(t.chunk_count, v_weighted.chunk_count)::float8 as df
+        ) as d
+        cross join lateral (select ln(1 + (v_weighted.chunk_count - d.df + 0.5) / (d.df + 0.5)) as idf) as i
+        group by f.lexeme
+    ) as x;
+    -- words of phrases that do not occur at all are asked for, too
+    if (q).phrases <> '{}' then
+        v_weighted.mask := (select bit_or(t.bits) from private.query_terms(q, v_languages) as t);
+    end if;
+    return v_weighted;
+end;
+$$;
+comment on function private.weigh_query(private.search_query, uuid, uuid[], uuid[]) is
+'A query with the statistics of one owner, or of files with their owners.';
 
 create function private.search_keyword(query text, scope private.search_scope, max_hits integer)
 returns table (chunk_id uuid, score real)
 language plpgsql stable
 security invoker -- called by hybrid_search, as its owner
 set search_path = ''
--- only ever the covering index, so that nobody's search reads, or waits for, another owner's rows
+-- only ever the indexes, so that nobody's search reads, or waits for, another owner's rows
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 set max_parallel_workers_per_gather = 0
+set work_mem = '64MB' -- groups are small: a million of them fit
 as $$
 declare
-    -- "offset 0" computes the products in the scan, so that only numbers are grouped
+    -- conditions are looked at in order of score, until there are enough hits
     v_statement text := $statement$
-        select p.chunk_id, (-sum(p.product))::real as score
+        select t.chunk_id, t.score::real
         from (
-            select t.chunk_id, t.weights operator(extensions.<#>) $2 as product
-            from %s %s
-            offset 0
-        ) as p
-        where p.product < 0
-        group by p.chunk_id
-        order by score desc, p.chunk_id
+            select c.id as chunk_id, s.file_id, s.idx, s.score, c.content, c.language
+            from (
+                select
+                    r.file_id, (r.entry >> 40)::integer as idx,
+                    sum(
+                        r.weight
+                        / (1 + (0.54::float8 + (r.entry & 16777215)::float8 * $8) / ((r.entry >> 24) & 65535)::float8)
+                    ) as score
+                from (
+                    select t.file_id, q.weight, q.bits, unnest(t.entries) as entry
+                    from unnest($1, $2, $6) as q (lexeme, weight, bits)
+                    %s
+                ) as r
+                group by 1, 2
+                %s
+                order by score desc, 1, 2
+                %s
+            ) as s
+            inner join private.indexed_files as f on f.file_id = s.file_id
+            cross join lateral (
+                select c.id, c.content, c.language
+                from public.chunks as c
+                where c.version_id = f.version_id and c.idx = s.idx
+                offset 0
+            ) as c
+        ) as t
+        where true %s %s
+        order by t.score desc, t.file_id, t.idx
         limit %s
     $statement$;
-    -- the stored weights know the owner's average length, which is not the caller's to know
-    v_shared_statement text := $statement$
-        select p.chunk_id, sum(p.score)::real as score
-        from (
-            select t.chunk_id, (
-                select sum(
-                    q.weight * u.frequency * 1.9::float8
-                    / (u.frequency + 0.9::float8 * (0.6::float8 + 0.4::float8 * t.length / $8))
-                )
-                from unnest(t.terms, t.frequencies) as u (term, frequency)
-                inner join unnest($2, $7) as q (term, weight) on q.term = u.term
-            ) as score
-            from unnest($1, $6) as f (file_id, owner_id)
-            inner join private.chunk_terms as t on t.owner_id = f.owner_id and t.file_id = f.file_id
-            where t.terms && $2 %s
-            offset 0
-        ) as p
-        group by p.chunk_id
-        order by score desc, p.chunk_id
-        limit %s
-    $statement$;
+    v_own_terms text := 'inner join private.chunk_terms as t on t.owner_id = $9 and t.lexeme = q.lexeme';
+    v_shared_terms text := $from$
+        cross join unnest($10, $11) as s (owner_id, file_id)
+        inner join private.chunk_terms as t
+            on t.owner_id = s.owner_id and t.lexeme = q.lexeme and t.file_id = s.file_id
+    $from$;
+    v_query private.search_query := private.parse_query(query);
+    v_is_conditional boolean := v_query.phrases <> '{}' or v_query.excluded <> '{}'
+        or v_query.words = '' and v_query.prefixes <> '{}';
+    v_is_narrowed boolean := private.has_chunk_filters(scope);
+    v_weighted private.weighted_query;
     v_owner_id uuid;
-    v_query extensions.sparsevec;
-    v_shared record;
 begin
-    foreach v_owner_id in array (scope).owner_ids loop
-        v_query := private.own_query(query, v_owner_id);
-        continue when v_query is null;
-        return query execute format(
-            v_statement, 'private.chunk_terms as t where t.owner_id = $1', private.scope_clause(scope), max_hits
-        ) using v_owner_id, v_query, (scope).file_ids, (scope).hidden_file_ids, scope;
-    end loop;
-    if cardinality((scope).shared_file_ids) > 0 then
-        v_shared := private.shared_query(query, (scope).shared_file_ids);
-        if v_shared.terms is not null then
-            return query execute format(v_shared_statement, private.scope_clause(scope), max_hits)
-            using (scope).shared_file_ids, v_shared.terms, (scope).file_ids, (scope).hidden_file_ids, scope,
-                (scope).shared_owner_ids, v_shared.weights, v_shared.average::float8;
+    foreach v_owner_id in array (scope).owner_ids || null::uuid loop
+        if v_owner_id is not null then
+            v_weighted := private.weigh_query(v_query, v_owner_id);
+        else
+            continue when cardinality((scope).shared_file_ids) = 0;
+            v_weighted := private.weigh_query(v_query, null, (scope).shared_owner_ids, (scope).shared_file_ids);
         end if;
-    end if;
+        continue when v_weighted.lexemes is null;
+        return query execute format(
+            v_statement,
+            case when v_owner_id is null then v_shared_terms else v_own_terms end || private.file_clause(scope),
+            case when v_weighted.mask <> 0 then 'having bit_or(r.bits) & $7 = $7' end,
+            case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end,
+            case when v_is_narrowed then 'and private.passes_chunk_filters(t.chunk_id, $5)' end,
+            case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
+            max_hits
+        ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
+            v_weighted.bits, v_weighted.mask, 0.36 / v_weighted.average, v_owner_id,
+            (scope).shared_owner_ids, (scope).shared_file_ids, v_query;
+    end loop;
 end;
 $$;
 comment on function private.search_keyword(text, private.search_scope, integer) is
 'The best chunks by BM25, at most max_hits of each owner and of what is shared.';
+
+create function private.explain_keyword(query text, scope private.search_scope) returns jsonb
+language sql stable
+security invoker -- called by hybrid_search, as its owner
+set search_path = ''
+as $$
+    select jsonb_build_object(
+        'plan', 'postings',
+        'parsed', to_jsonb(private.parse_query(explain_keyword.query)),
+        'own', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'owner_id', o.id, 'chunks', w.chunk_count, 'terms', to_jsonb(w.lexemes), 'entries', w.entries
+            ))
+            from unnest((scope).owner_ids) as o (id)
+            cross join lateral private.weigh_query(private.parse_query(explain_keyword.query), o.id) as w
+        ), '[]'),
+        'shared', case when cardinality((scope).shared_file_ids) > 0 then (
+            select jsonb_build_object('chunks', w.chunk_count, 'terms', to_jsonb(w.lexemes), 'entries', w.entries)
+            from private.weigh_query(
+                private.parse_query(explain_keyword.query), null, (scope).shared_owner_ids, (scope).shared_file_ids
+            ) as w
+        ) end
+    );
+$$;
+comment on function private.explain_keyword(text, private.search_scope) is
+'How search_keyword answers: the parsed query, the terms that occur, and how many entries of the index it scores.';

@@ -557,29 +557,42 @@ declare
     v_fixed integer := 0;
 begin
     v_found := array(
-        select distinct t.chunk_id::text
-        from private.chunk_terms as t
+        select x.file_id::text
+        from (
+            select f.file_id, f.owner_id, f.version_id from private.indexed_files as f
+            union all
+            select t.file_id, t.owner_id, f.version_id
+            from (select distinct p.file_id, p.owner_id from private.chunk_terms as p) as t
+            left join private.indexed_files as f on f.file_id = t.file_id
+        ) as x
         where not exists (
-            select 1
-            from public.chunks as c
-            inner join public.nodes as n on n.id = c.file_id and n.head_version_id = c.version_id
-            where c.id = t.chunk_id and n.id = t.file_id and n.owner_id = t.owner_id
+            select 1 from public.nodes as n
+            where n.id = x.file_id and n.owner_id = x.owner_id and n.head_version_id = x.version_id
         )
+        group by x.file_id
         order by 1
     );
     if fix then
         for v_owner_id in
-            select distinct t.owner_id from private.chunk_terms as t where t.chunk_id = any(v_found::uuid[]) order by 1
+            select f.owner_id from private.indexed_files as f where f.file_id = any(v_found::uuid[])
+            union
+            select t.owner_id from private.chunk_terms as t where t.file_id = any(v_found::uuid[])
+            order by 1
         loop
             -- whoever owned it may be gone
             continue when not private.lock_statistics_if_free(v_owner_id)
                 and exists (select 1 from public.owners as o where o.id = v_owner_id);
             with gone as (
                 delete from private.chunk_terms as t
-                where t.owner_id = v_owner_id and t.chunk_id = any(v_found::uuid[])
-                returning t.chunk_id
+                where t.owner_id = v_owner_id and t.file_id = any(v_found::uuid[])
+                returning t.file_id
+            ), unlisted as (
+                delete from private.indexed_files as f
+                where f.owner_id = v_owner_id and f.file_id = any(v_found::uuid[])
+                returning f.file_id
             )
-            select count(distinct g.chunk_id) into v_count from gone as g;
+            select count(*) into v_count
+            from (select g.file_id from gone as g union select u.file_id from unlisted as u) as x;
             v_fixed := v_fixed + v_count;
         end loop;
     end if;
@@ -587,7 +600,7 @@ begin
 end;
 $$;
 comment on function private.reconcile_terms(boolean) is
-'Terms in service whose chunk is gone, or not of a head version; deleted.';
+'Files in the keyword index that are gone, with another version than their head, or as another owner''s; taken out.';
 
 create function private.reconcile_unserved(fix boolean) returns jsonb
 language plpgsql volatile
@@ -599,19 +612,23 @@ declare
     v_version record;
     v_fixed integer := 0;
 begin
-    -- a chunk of punctuation has no terms, rightly
+    -- a file of punctuation has no terms, rightly
     v_found := array(
         select v.id::text
         from public.nodes as n
         inner join public.file_versions as v on v.id = n.head_version_id
         where n.purged_at is null
             and (
-                exists (
+                exists (select 1 from public.chunks as c where c.version_id = v.id)
+                and not exists (
                     select 1
-                    from public.chunks as c
-                    where c.version_id = v.id
-                        and not exists (select 1 from private.chunk_terms as t where t.chunk_id = c.id)
-                        and exists (select 1 from private.lexemes(c.content, c.language))
+                    from private.indexed_files as f
+                    where f.file_id = n.id
+                        and f.version_id = v.id
+                        and (
+                            f.chunk_count = 0
+                            or exists (select 1 from private.chunk_terms as t where t.file_id = f.file_id)
+                        )
                 )
                 or exists (
                     select 1
@@ -672,13 +689,30 @@ language sql stable
 security invoker
 set search_path = ''
 as $$
-    select t.owner_id, count(*), sum(t.length)::bigint
-    from private.chunk_terms as t
-    where t.part = 0 and (count_statistics.owner is null or t.owner_id = count_statistics.owner)
-    group by t.owner_id;
+    select f.owner_id, sum(f.chunk_count), sum(f.total_length)::bigint
+    from private.indexed_files as f
+    where count_statistics.owner is null or f.owner_id = count_statistics.owner
+    group by f.owner_id;
 $$;
 comment on function private.count_statistics(uuid) is
 'Size of the keyword index, counted anew, of one owner or of all.';
+
+create function private.miscounted_files() returns table (file_id uuid, owner_id uuid, version_id uuid)
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select f.file_id, f.owner_id, f.version_id
+    from private.indexed_files as f
+    inner join ( -- one without any is not served, which is another finding
+        select t.file_id, count(distinct e >> 40) as chunk_count, sum((e >> 24) & 65535) as total_length
+        from private.chunk_terms as t cross join lateral unnest(t.entries) as e
+        group by t.file_id
+    ) as c on c.file_id = f.file_id
+    where (f.chunk_count, f.total_length) <> (c.chunk_count, c.total_length);
+$$;
+comment on function private.miscounted_files() is
+'Files whose size in the keyword index is not what their entries add up to.';
 
 create function private.reconcile_statistics(fix boolean) returns jsonb
 language plpgsql volatile
@@ -688,6 +722,7 @@ as $$
 declare
     v_found text[];
     v_owner_id uuid;
+    v_version_id uuid;
     v_fixed integer := 0;
 begin
     v_found := array(
@@ -697,31 +732,23 @@ begin
         where (coalesce(c.chunk_count, 0), coalesce(c.total_length, 0))
             is distinct from (coalesce(s.chunk_count, 0), coalesce(s.total_length, 0))
         union
-        select coalesce(c.owner_id, s.owner_id)::text
-        from (
-            select t.owner_id, u.term, count(*) as chunk_count
-            from private.chunk_terms as t cross join lateral unnest(t.terms) as u (term)
-            group by t.owner_id, u.term
-        ) as c
-        full join private.owner_terms as s on s.owner_id = c.owner_id and s.term = c.term
-        where c.chunk_count is distinct from s.chunk_count
+        select m.owner_id::text from private.miscounted_files() as m
         order by 1
     );
     if fix then
         foreach v_owner_id in array v_found::uuid[] loop
             continue when not private.lock_statistics_if_free(v_owner_id);
-            delete from private.owner_terms as t where t.owner_id = v_owner_id;
-            insert into private.owner_terms (owner_id, term, chunk_count)
-            select v_owner_id, u.term, count(*)
-            from private.chunk_terms as t cross join lateral unnest(t.terms) as u (term)
-            where t.owner_id = v_owner_id
-            group by u.term;
+            for v_version_id in
+                select m.version_id from private.miscounted_files() as m where m.owner_id = v_owner_id
+            loop
+                perform private.unserve_version(v_version_id);
+                perform private.serve_version(v_version_id);
+            end loop;
             update private.owner_statistics as s
             set
                 chunk_count = coalesce((select c.chunk_count from private.count_statistics(v_owner_id) as c), 0),
                 total_length = coalesce((select c.total_length from private.count_statistics(v_owner_id) as c), 0)
             where s.owner_id = v_owner_id;
-            perform private.renew_weights(v_owner_id);
             v_fixed := v_fixed + 1;
         end loop;
     end if;
@@ -729,7 +756,7 @@ begin
 end;
 $$;
 comment on function private.reconcile_statistics(boolean) is
-'Owners whose document frequencies or sizes are not those of the terms in service; counted anew.';
+'Owners the size of whose keyword index is not that of the terms in service; counted anew.';
 
 create function private.reconcile_texts(fix boolean) returns jsonb
 language plpgsql volatile

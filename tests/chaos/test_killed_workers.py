@@ -36,8 +36,13 @@ select jsonb_build_object(
         select jsonb_agg(
             jsonb_build_array(
                 c.idx, c.page, c.content, c.char_start, c.char_end, c.heading, c.language, c.bboxes,
-                (select count(*) from private.chunk_terms as t where t.chunk_id = c.id),
-                (select sum(t.length) from private.chunk_terms as t where t.chunk_id = c.id),
+                (
+                    select jsonb_agg(jsonb_build_array(t.lexeme, e) order by t.lexeme)
+                    from private.indexed_files as f
+                    inner join private.chunk_terms as t on t.file_id = f.file_id
+                    cross join unnest(t.entries) as e
+                    where f.version_id = v.id and e >> 40 = c.idx
+                ),
                 (
                     select md5(e.embedding::text)
                     from private.chunk_vectors as e where e.chunk_id = c.id
@@ -60,8 +65,11 @@ order by n.name, v.no
 STATISTICS = """
 select jsonb_build_object(
     'terms', (
-        select jsonb_agg(jsonb_build_array(t.term, t.chunk_count) order by t.term)
-        from private.owner_terms as t where t.owner_id = %(owner)s and t.chunk_count <> 0
+        select jsonb_agg(jsonb_build_array(t.lexeme, t.chunk_count) order by t.lexeme)
+        from (
+            select t.lexeme, sum(cardinality(t.entries)) as chunk_count
+            from private.chunk_terms as t where t.owner_id = %(owner)s group by t.lexeme
+        ) as t
     ),
     'size', (
         select jsonb_build_array(s.chunk_count, s.total_length)
@@ -183,6 +191,7 @@ def test_a_file_purged_while_it_is_ingested_leaves_nothing(
             ("public.chunks", "file_id"),
             ("public.ingest_jobs", "file_id"),
             ("private.chunk_terms", "file_id"),
+            ("private.indexed_files", "file_id"),
             ("private.chunk_vectors", "file_id"),
         ):
             rows = connection.execute(

@@ -49,26 +49,42 @@ where n.status = 'uploading' and n.trashed_at is null and not exists (
 )
 """
 
-# every owner's statistics, computed again from the chunks of head versions, minus what is stored
+# every owner's keyword index and statistics, computed again from the chunks of head versions
 UNEQUAL = """
 with found as (
-    select n.owner_id, c.id, private.term_id(l.lexeme) as term, max(l.frequency) as frequency
+    select n.owner_id, n.id as file_id, c.idx, l.lexeme, l.frequency
     from public.nodes as n
     inner join public.chunks as c on c.file_id = n.id and c.version_id = n.head_version_id
     cross join lateral private.lexemes(c.content, c.language) as l
-    group by n.owner_id, c.id, private.term_id(l.lexeme)
-), terms as (
-    select owner_id, term, count(*)::integer as chunk_count from found group by owner_id, term
+), sized as (
+    select *, sum(frequency) over (partition by file_id, idx) as length from found
+), stored as (
+    select
+        t.owner_id, t.file_id, e >> 40 as idx, t.lexeme, (e >> 24) & 65535 as frequency,
+        e & 16777215 as length, t.part
+    from private.chunk_terms as t cross join lateral unnest(t.entries) as e
+), files as (
+    select
+        owner_id, file_id,
+        count(distinct idx) as chunk_count, sum(frequency)::bigint as total_length
+    from found group by owner_id, file_id
 ), totals as (
-    select owner_id, count(distinct id) as chunk_count, sum(frequency)::bigint as total_length
-    from found group by owner_id
+    select owner_id, sum(chunk_count) as chunk_count, sum(total_length) as total_length
+    from files group by owner_id
 )
-select 'terms', coalesce(a.term, b.term)
-from terms as a
-full join private.owner_terms as b on b.owner_id = a.owner_id and b.term = a.term
-where a.chunk_count is distinct from b.chunk_count
+select 'terms', coalesce(a.lexeme, b.lexeme)
+from sized as a
+full join stored as b
+    on b.owner_id = a.owner_id and b.file_id = a.file_id and b.idx = a.idx and b.lexeme = a.lexeme
+    and b.frequency = a.frequency and b.length = a.length and b.part = a.idx / 128
+where a.idx is null or b.idx is null
 union all
-select 'totals', 0
+select 'files', coalesce(a.file_id, b.file_id)::text
+from files as a full join private.indexed_files as b on b.file_id = a.file_id
+where (coalesce(a.chunk_count, 0), coalesce(a.total_length, 0)) <> (b.chunk_count, b.total_length)
+    or b.file_id is null or b.owner_id <> a.owner_id
+union all
+select 'totals', ''
 from totals as a full join private.owner_statistics as b on b.owner_id = a.owner_id
 where (coalesce(a.chunk_count, 0), coalesce(a.total_length, 0)) <> (b.chunk_count, b.total_length)
     or b.owner_id is null

@@ -44,9 +44,9 @@ create temporary table texts as
 select
     gen_random_uuid() as chunk_id, f.*, p, (f.i + p) % 50 as vector,
     array(
-        select 1000 + (f.i * 7 + p * 3 + k * k) % 400 from generate_series(1, 20) as k
+        select 'word' || (f.i * 7 + p * 3 + k * k) % 400 from generate_series(1, 20) as k
         union
-        select private.term_id('alpha')
+        select 'alpha'
         order by 1
     ) as terms
 from files as f
@@ -60,16 +60,17 @@ insert into public.chunks (
 select
     chunk_id, file_id, version_id, p, p, 'alpha bravo', 0, 11, 'en', sha256(chunk_id::text::bytea)
 from texts;
-insert into private.chunk_terms (
-    chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
+insert into private.indexed_files (
+    file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
 )
-select
-    t.chunk_id, 0, t.owner_id, t.file_id, 'en', 20, t.terms, f.frequencies,
-    private.bm25_weights(t.terms, f.frequencies, 20, 20)
+select file_id, owner_id, version_id, count(*), sum(20), '{en}', '{}'
+from texts
+group by file_id, owner_id, version_id;
+insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
+select t.owner_id, u.lexeme, t.file_id, 0, array_agg((t.p::bigint << 40) | (1 << 24) | 20 order by t.p)
 from texts as t
-cross join lateral (
-    select array_fill(1::smallint, array[cardinality(t.terms)]) as frequencies
-) as f;
+cross join lateral unnest(t.terms) as u (lexeme)
+group by t.owner_id, u.lexeme, t.file_id;
 insert into private.chunk_vectors (space_id, owner_id, file_id, chunk_id, embedding)
 select 1, t.owner_id, t.file_id, t.chunk_id, v.embedding
 from texts as t
@@ -80,19 +81,12 @@ select t.owner_id, 1, sha256(t.chunk_id::text::bytea), v.embedding
 from texts as t
 inner join vectors as v on v.no = t.vector;
 
-insert into private.owner_terms (owner_id, term, chunk_count)
-select t.owner_id, u.term, count(*)
-from texts as t
-cross join lateral unnest(t.terms) as u (term)
-group by t.owner_id, u.term;
-insert into private.owner_statistics (
-    owner_id, chunk_count, total_length, weighted_average, languages
-)
-select owner_id, count(*), count(*) * 20, 20, '{en}'
+insert into private.owner_statistics (owner_id, chunk_count, total_length, languages)
+select owner_id, count(*), count(*) * 20, '{en}'
 from texts
 group by owner_id;
 
 analyze public.nodes, public.file_versions, public.chunks, public.pages, public.uploads,
 public.ingest_jobs, public.owners, public.user_profiles, private.blobs, private.chunk_terms,
-private.chunk_vectors, private.vector_blocks, private.text_vectors, private.owner_terms, private.owner_statistics,
+private.chunk_vectors, private.vector_blocks, private.text_vectors, private.indexed_files, private.owner_statistics,
 storage.objects;

@@ -94,7 +94,7 @@ def test_a_move_touches_no_object_and_queues_nothing(db: Database, drive: Drive)
         "select string_agg(o::text, ' ' order by name) from storage.objects as o",
         "select string_agg(b::text, ' ' order by id) from private.blobs as b",
         "select string_agg(j::text, ' ' order by id) from public.ingest_jobs as j",
-        "select string_agg(t.xmin || t::text, ' ' order by chunk_id) from private.chunk_terms as t",
+        "select string_agg(t.xmin || t::text, ' ' order by lexeme) from private.chunk_terms as t",
         "select string_agg(v.chunk_id::text || v.xmin, ' ' order by chunk_id)"
         " from private.chunk_vectors as v",
     )
@@ -435,18 +435,16 @@ def served(db: Database, owner: uuid.UUID) -> dict[str, Any]:
             owner,
         ),
         "terms": db.all(
-            "select c.content, t.part, t.terms, t.frequencies, t.weights::text, t.length"
-            " from private.chunk_terms as t"
-            " join public.chunks as c on c.id = t.chunk_id where t.owner_id = %s order by 1, 2",
+            "select c.content, t.lexeme, t.part, e & ((1::bigint << 40) - 1)"
+            " from private.chunk_terms as t join private.indexed_files as f using (file_id)"
+            " cross join unnest(t.entries) as e"
+            " join public.chunks as c on c.version_id = f.version_id and c.idx = e >> 40"
+            " where t.owner_id = %s and f.owner_id = t.owner_id order by 1, 2",
             owner,
         ),
         "statistics": db.all(
             "select chunk_count, total_length, languages from private.owner_statistics"
             " where owner_id = %s and chunk_count > 0",
-            owner,
-        ),
-        "frequencies": db.all(
-            "select term, chunk_count from private.owner_terms where owner_id = %s order by 1",
             owner,
         ),
         "texts": db.all(
@@ -508,7 +506,7 @@ def test_what_is_left_behind_is_as_if_it_had_never_been_there(db: Database, driv
     drive.share(theirs, owner, "edit")
     move(drive, owner, file, theirs)
     mine, expected = served(db, owner), served(db, control)
-    for what in ("vectors", "frequencies", "texts", "statistics"):
+    for what in ("vectors", "terms", "texts", "statistics"):
         assert mine[what] == expected[what], what
     right(db)
 

@@ -163,10 +163,14 @@ DAMAGES: list[tuple[str, int, LiteralString]] = [
     (
         "terms_without_chunk",
         1,
-        "insert into private.chunk_terms"
-        " (chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights)"
-        " select gen_random_uuid(), part, owner_id, file_id, language, length, terms,"
-        " frequencies, weights from private.chunk_terms where file_id <> %(file)s limit 1",
+        "insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)"
+        " select owner_id, lexeme, gen_random_uuid(), part, entries from private.chunk_terms"
+        " where file_id <> %(file)s limit 1",
+    ),
+    (
+        "terms_without_chunk",
+        1,
+        "update private.indexed_files set version_id = gen_random_uuid() where file_id = %(file)s",
     ),
     ("versions_not_served", 1, "delete from private.chunk_terms where file_id = %(file)s"),
     ("versions_not_served", 1, "delete from private.chunk_vectors where file_id = %(file)s"),
@@ -176,14 +180,15 @@ DAMAGES: list[tuple[str, int, LiteralString]] = [
         "delete from private.chunk_vectors where chunk_id ="
         " (select id from public.chunks where file_id = %(file)s limit 1)",
     ),
-    ("statistics_differences", 1, "update private.owner_terms set chunk_count = chunk_count + 1"),
-    ("statistics_differences", 1, "delete from private.owner_terms"),
+    ("statistics_differences", 1, "update private.indexed_files set total_length = 7"),
+    ("versions_not_served", 1, "delete from private.indexed_files where file_id = %(file)s"),
     ("statistics_differences", 1, "delete from private.owner_statistics"),
     ("statistics_differences", 1, "update private.owner_statistics set total_length = 1"),
     (
         "statistics_differences",
         1,
-        "insert into private.owner_terms (owner_id, term, chunk_count) values (%(owner)s, 1, 1)",
+        "delete from private.chunk_terms where file_id = %(file)s and lexeme ="
+        " (select min(lexeme) from private.chunk_terms where file_id = %(file)s)",
     ),
     (
         "texts_without_chunk",

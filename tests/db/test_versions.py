@@ -31,10 +31,11 @@ INGESTED = {
         " time_range_ms, boost, text_hash from public.chunks where version_id = %s order by idx"
     ),
     "terms": (
-        "select c.idx, t.part, t.owner_id = n.owner_id, t.language, t.length, t.terms,"
-        " t.frequencies from private.chunk_terms as t join public.chunks as c on c.id = t.chunk_id"
-        " join public.nodes as n on n.id = t.file_id"
-        " where c.version_id = %s order by c.idx, t.part"
+        "select t.lexeme, t.part, t.owner_id = n.owner_id, t.entries, f.chunk_count,"
+        " f.total_length, f.languages, f.sketches"
+        " from private.indexed_files as f left join private.chunk_terms as t using (file_id)"
+        " join public.nodes as n on n.id = f.file_id"
+        " where f.version_id = %s order by 1, 2"
     ),
     "vectors": (
         "select c.idx, e.space_id, e.owner_id = n.owner_id, e.embedding::text"
