@@ -79,6 +79,19 @@ CREATE TYPE private.search_scope AS (
 COMMENT ON TYPE private.search_scope IS 'What one search may look at: the caller''s owners and granted roots, files shared with them (and, in the same order,
 whose they are), the files that pass the filters (null: all), their own files in the trash, and filters on chunks (null: none).';
 
+CREATE TYPE private.weighted_query AS (
+	lexemes text[],
+	weights double precision[],
+	bits integer[],
+	mask integer,
+	chunk_count bigint,
+	average double precision,
+	entries bigint
+);
+
+COMMENT ON TYPE private.weighted_query IS 'The query side of BM25 by lexeme, query frequency * idf * (k1 + 1); the bits that a chunk must have; the number and the
+average length of the chunks that count; how many entries there are to score. lexemes is null when none occurs.';
+
 CREATE FUNCTION private.abort_upload(upload_id uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -727,21 +740,6 @@ $$;
 
 COMMENT ON FUNCTION private.audit_keep_from() IS 'Audit rows from then on are kept; null when all of them are.';
 
-CREATE FUNCTION private.average_length(owner_id uuid, more_chunks bigint DEFAULT 0, more_length bigint DEFAULT 0) RETURNS real
-    LANGUAGE sql STABLE
-    SET search_path TO ''
-    AS $$
-    -- "greatest", so that damaged statistics stop no file from being read
-    select (
-        (greatest(sum(s.total_length), 0) + more_length)::real
-        / nullif(greatest(sum(s.chunk_count), 0) + more_chunks, 0)
-    )::real
-    from private.owner_statistics as s
-    where s.owner_id = average_length.owner_id;
-$$;
-
-COMMENT ON FUNCTION private.average_length(owner_id uuid, more_chunks bigint, more_length bigint) IS 'Average length of an owner''s chunks in service, in terms, once some more are among them; null when there are none.';
-
 CREATE FUNCTION private.backfill_rate(space_id smallint) RETURNS real
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -1000,22 +998,6 @@ CREATE FUNCTION private.block_table(space_id smallint) RETURNS text
     RETURN ('vector_blocks_'::text || space_id);
 
 COMMENT ON FUNCTION private.block_table(space_id smallint) IS 'Name of the partition of vector_blocks that holds a space.';
-
-CREATE FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) RETURNS extensions.sparsevec
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
-    AS $$
-    select (
-        '{' || string_agg(
-            t.term || ':' || (
-                t.frequency * 1.9 / (t.frequency + 0.9 * (0.6 + 0.4 * bm25_weights.length / bm25_weights.average))
-            )::real, ',' order by t.term
-        ) || '}/536870912'
-    )::extensions.sparsevec
-    from unnest(bm25_weights.terms, bm25_weights.frequencies) as t (term, frequency);
-$$;
-
-COMMENT ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) IS 'The document side of BM25 for some terms of a chunk; k1 = 0.9, b = 0.4.';
 
 CREATE FUNCTION private.broadcast(topic text, event text, payload jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2589,32 +2571,41 @@ CREATE FUNCTION private.copy_terms(source_version_id uuid, target_version_id uui
     SET search_path TO ''
     AS $$
 declare
-    v_owner_id uuid;
-    v_average real;
+    v_source record;
+    v_target public.nodes;
 begin
-    select n.owner_id into v_owner_id
+    select f.* into v_source
+    from public.file_versions as v
+    inner join private.indexed_files as f on f.file_id = v.file_id and f.version_id = v.id
+    where v.id = source_version_id;
+    if v_source.file_id is null then
+        return; -- it is not in service: its text is read again
+    end if;
+    select n.* into v_target
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = target_version_id;
-    -- the average that index_chunks would use
-    select private.average_length(v_owner_id, count(*), coalesce(sum(x.length), 0)) into v_average
-    from public.chunks as c inner join private.chunk_terms as x on x.chunk_id = c.id and x.part = 0
-    where c.version_id = source_version_id;
+    if v_target.id = v_source.file_id then
+        update private.indexed_files as f set version_id = target_version_id where f.file_id = v_target.id;
+        return;
+    end if;
 
-    insert into private.chunk_terms (
-        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
+    perform private.unserve_version(v_target.head_version_id);
+    insert into private.indexed_files (
+        file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
     )
-    select
-        n.id, x.part, v_owner_id, n.file_id, x.language, x.length, x.terms, x.frequencies,
-        private.bm25_weights(x.terms, x.frequencies, x.length, v_average)
-    from public.chunks as o
-    inner join private.chunk_terms as x on x.chunk_id = o.id
-    inner join public.chunks as n on n.version_id = target_version_id and n.idx = o.idx
-    where o.version_id = source_version_id;
-    perform private.renew_weights(v_owner_id);
+    values (
+        v_target.id, v_target.owner_id, target_version_id, v_source.chunk_count, v_source.total_length,
+        v_source.languages, v_source.sketches
+    );
+    insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
+    select v_target.owner_id, t.lexeme, v_target.id, t.part, t.entries
+    from private.chunk_terms as t
+    where t.file_id = v_source.file_id;
 end;
 $$;
 
-COMMENT ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) IS 'Puts a version into the keyword index with the terms of another one that is in service, without reading its text.';
+COMMENT ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) IS 'Puts a version into the keyword index with the terms of another one, when that is in service, without reading its
+text; the chunks of both are the same.';
 
 CREATE TABLE public.node_user_state (
     user_id uuid NOT NULL,
@@ -2745,33 +2736,13 @@ CREATE FUNCTION private.count_statistics(owner uuid) RETURNS TABLE(owner_id uuid
     LANGUAGE sql STABLE
     SET search_path TO ''
     AS $$
-    select t.owner_id, count(*), sum(t.length)::bigint
-    from private.chunk_terms as t
-    where t.part = 0 and (count_statistics.owner is null or t.owner_id = count_statistics.owner)
-    group by t.owner_id;
+    select f.owner_id, sum(f.chunk_count), sum(f.total_length)::bigint
+    from private.indexed_files as f
+    where count_statistics.owner is null or f.owner_id = count_statistics.owner
+    group by f.owner_id;
 $$;
 
 COMMENT ON FUNCTION private.count_statistics(owner uuid) IS 'Size of the keyword index, counted anew, of one owner or of all.';
-
-CREATE FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) RETURNS void
-    LANGUAGE sql
-    SET search_path TO ''
-    AS $$
-    insert into private.owner_terms (owner_id, term, chunk_count)
-    select count_terms.owner_id, t.term, sign * count(*)
-    from unnest(count_terms.terms) as t (term)
-    group by t.term
-    on conflict on constraint owner_terms_pkey do update
-    set chunk_count = owner_terms.chunk_count + excluded.chunk_count;
-    -- words that are gone leave no trace
-    delete from private.owner_terms as t
-    where t.owner_id = count_terms.owner_id
-        and t.term = any(count_terms.terms)
-        and t.chunk_count = 0
-        and count_terms.sign < 0;
-$$;
-
-COMMENT ON FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) IS 'Adds (sign 1) or takes away (sign -1) terms from an owner''s document frequencies.';
 
 CREATE FUNCTION private.create_folder(parent uuid, name text) RETURNS public.nodes
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3769,6 +3740,31 @@ $$;
 
 COMMENT ON FUNCTION private.explain_dense(space_id smallint, scope private.search_scope) IS 'How search_dense would go about a scope, for people: {plan, reason, own_chunks, shared_files}.';
 
+CREATE FUNCTION private.explain_keyword(query text, scope private.search_scope) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'plan', 'postings',
+        'parsed', to_jsonb(private.parse_query(explain_keyword.query)),
+        'own', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'owner_id', o.id, 'chunks', w.chunk_count, 'terms', to_jsonb(w.lexemes), 'entries', w.entries
+            ))
+            from unnest((scope).owner_ids) as o (id)
+            cross join lateral private.weigh_query(private.parse_query(explain_keyword.query), o.id) as w
+        ), '[]'),
+        'shared', case when cardinality((scope).shared_file_ids) > 0 then (
+            select jsonb_build_object('chunks', w.chunk_count, 'terms', to_jsonb(w.lexemes), 'entries', w.entries)
+            from private.weigh_query(
+                private.parse_query(explain_keyword.query), null, (scope).shared_owner_ids, (scope).shared_file_ids
+            ) as w
+        ) end
+    );
+$$;
+
+COMMENT ON FUNCTION private.explain_keyword(query text, scope private.search_scope) IS 'How search_keyword answers: the parsed query, the terms that occur, and how many entries of the index it scores.';
+
 CREATE FUNCTION private.extension_of(name text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN "substring"(lower(NORMALIZE(name, NFKC)), '\.([^.]*?)[.\u0020\u1680\u2000-\u200f\u202f\u205f-\u2064\ufeff]*$'::text);
@@ -4081,6 +4077,67 @@ $$;
 
 COMMENT ON FUNCTION private.find_space(space text, kind text) IS 'A space by name, or the active one by ''active''. Raises INVALID_ARGUMENT (field space, expected names).';
 
+CREATE FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) RETURNS TABLE(lexeme text, weight real, term text, bits integer, chunk_count bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+declare
+    v_last constant text := u&'\+10ffff';
+begin
+    if owner_id is not null then
+        return query
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
+        from private.query_terms(find_terms.q, languages) as a
+        cross join lateral (
+            select a.lexeme, sum(cardinality(t.entries)) as chunk_count
+            from private.chunk_terms as t
+            where not a.is_beginning and t.owner_id = find_terms.owner_id and t.lexeme = a.lexeme
+            having count(*) > 0
+            union all
+            select b.* from (
+                select t.lexeme, sum(cardinality(t.entries)) as chunk_count
+                from private.chunk_terms as t
+                where a.is_beginning
+                    and t.owner_id = find_terms.owner_id and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                group by t.lexeme
+                order by 2 desc, 1
+                limit 1000
+            ) as b
+        ) as f;
+    else
+        -- what is shared counts by itself, so that no score tells anything about rows that are not
+        return query
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
+        from private.query_terms(find_terms.q, languages) as a
+        cross join lateral (
+            select a.lexeme, sum(cardinality(t.entries)) as chunk_count
+            from unnest(owner_ids, file_ids) as s (owner_id, file_id)
+            inner join private.chunk_terms as t
+                on t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id
+            where not a.is_beginning
+            having count(*) > 0
+            union all
+            select b.* from (
+                select t.lexeme, sum(cardinality(t.entries)) as chunk_count
+                from unnest(file_ids) as s (file_id)
+                inner join private.chunk_terms as t on t.file_id = s.file_id
+                where a.is_beginning and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                group by t.lexeme
+                order by 2 desc, 1
+                limit 1000
+            ) as b
+        ) as f;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) IS 'The lexemes of a query that occur, and in how many chunks: of one owner, or of files with their owners.';
+
 CREATE FUNCTION private.find_ticket(key text, user_id uuid) RETURNS public.uploads
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -4319,13 +4376,13 @@ CREATE FUNCTION private.fold(content text) RETURNS text
     AS $$
     -- what nobody sees or types: soft hyphens, tatweel, joiners, marks of direction, control characters but white space
     select regexp_replace(
-        lower(normalize(fold.content, nfkc) collate pg_c_utf8),
+        translate(lower(normalize(fold.content, nfkc) collate pg_c_utf8), '‐‑‒–−’', '-----'''),
         '[\u00ad\u0640\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0001-\u0008\u000e-\u001f\u007f]+', '', 'g'
     );
 $$;
 
-COMMENT ON FUNCTION private.fold(content text) IS 'A text for comparison: compatibility forms and letter case made one, invisible characters dropped. The same in every
-locale.';
+COMMENT ON FUNCTION private.fold(content text) IS 'A text for comparison: compatibility forms, letter case and hyphens made one, invisible characters dropped. The same
+in every locale.';
 
 CREATE FUNCTION private.fold_epochs() RETURNS bigint
     LANGUAGE sql
@@ -4582,6 +4639,25 @@ CREATE FUNCTION private.grace_end() RETURNS timestamp with time zone
     AS $$ select now() - make_interval(secs => (private.setting('reconcile.grace_s'))::double precision); $$;
 
 COMMENT ON FUNCTION private.grace_end() IS 'What came before is old enough for reconcile to judge.';
+
+CREATE FUNCTION private.grams(run text, is_query boolean) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    -- a run ends in shorter pieces, so that each of its characters begins one: a range of the index finds a query
+    -- that is shorter than a piece
+    select substr(grams.run, i, n.length)
+    from (select case when grams.run ~ ('^' || private.unspaced_class('east')) then 2 else 3 end as length) as n
+    cross join lateral generate_series(
+        1,
+        case
+            when grams.is_query then greatest(char_length(grams.run) - n.length + 1, 1)
+            else char_length(grams.run)
+        end
+    ) as i;
+$$;
+
+COMMENT ON FUNCTION private.grams(run text, is_query boolean) IS 'Overlapping pieces of a run of unspaced writing: pairs of Chinese, Japanese and Korean, three characters otherwise.';
 
 CREATE FUNCTION private.granted_roots() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -5035,44 +5111,51 @@ CREATE FUNCTION private.index_chunks(version_id uuid) RETURNS void
     AS $$
 declare
     v_owner_id uuid;
+    v_file_id uuid;
 begin
-    select n.owner_id into v_owner_id
+    select n.owner_id, n.id into v_owner_id, v_file_id
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = index_chunks.version_id;
     perform private.lock_statistics(v_owner_id);
 
     with found as materialized (
-        -- on a collision of two terms the more frequent one counts
-        select c.id as chunk_id, c.file_id, c.language, private.term_id(l.lexeme) as term,
-            least(max(l.frequency), 32767)::smallint as frequency
+        select c.idx, c.language, l.lexeme, least(l.frequency, 65535) as frequency
         from public.chunks as c
         cross join lateral private.lexemes(c.content, c.language) as l
         where c.version_id = index_chunks.version_id
-        group by c.id, c.file_id, c.language, private.term_id(l.lexeme)
-    ), lengths as materialized (
-        select f.chunk_id, sum(f.frequency)::integer as length from found as f group by f.chunk_id
-    ), average as (
-        select private.average_length(v_owner_id, count(*), sum(s.length)) as length
-        from lengths as s
-    ), parts as (
-        select f.*, ((row_number() over (partition by f.chunk_id order by f.term) - 1) / 250)::smallint as part
+    ), chunks as materialized (
+        select
+            f.idx, f.language, least(sum(f.frequency), 16777215) as length,
+            array_agg(hashtext(f.lexeme) order by hashtext(f.lexeme)) as hashes
         from found as f
-    )
-    insert into private.chunk_terms (
-        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
-    )
-    select
-        p.chunk_id, p.part, v_owner_id, p.file_id, p.language, s.length,
-        array_agg(p.term order by p.term), array_agg(p.frequency order by p.term),
-        private.bm25_weights(
-            array_agg(p.term order by p.term), array_agg(p.frequency order by p.term), s.length, a.length
+        group by f.idx, f.language
+    ), served as (
+        insert into private.indexed_files (
+            file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
         )
-    from parts as p
-    inner join lengths as s on s.chunk_id = p.chunk_id
-    cross join average as a
-    group by p.chunk_id, p.part, p.file_id, p.language, s.length, a.length;
-
-    perform private.renew_weights(v_owner_id);
+        select
+            v_file_id, v_owner_id, index_chunks.version_id, count(c.idx), coalesce(sum(c.length), 0),
+            coalesce(array_agg(distinct coalesce(c.language, '')), '{}'),
+            coalesce((
+                select array_agg(s.hash order by i, s.position)
+                from (select max(m.idx) as last from chunks as m) as m
+                cross join lateral generate_series(0, m.last) as i
+                left join chunks as t on t.idx = i
+                cross join lateral (values
+                    (1, t.hashes[1]), (2, t.hashes[2]), (3, t.hashes[3]),
+                    (4, t.hashes[cardinality(t.hashes) - 2]), (5, t.hashes[cardinality(t.hashes) - 1]),
+                    (6, t.hashes[cardinality(t.hashes)])
+                ) as s (position, hash)
+            ), '{}')
+        from chunks as c
+    )
+    insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
+    select
+        v_owner_id, f.lexeme, v_file_id, f.idx / 128,
+        array_agg(((f.idx::bigint << 40) | (f.frequency::bigint << 24) | c.length::bigint) order by f.idx)
+    from found as f inner join chunks as c on c.idx = f.idx
+    group by f.lexeme, f.idx / 128
+    order by f.lexeme collate "C"; -- neighbours in the index
 end;
 $$;
 
@@ -5197,6 +5280,19 @@ CREATE FUNCTION private.is_required(space_id smallint) RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION private.is_required(space_id smallint) IS 'Whether a file needs the jobs of a space to be ready: those without a space, and those of an active one.';
+
+CREATE FUNCTION private.unspaced_class(script text DEFAULT NULL::text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((('['::text || CASE WHEN (script IS DISTINCT FROM 'east'::text) THEN '\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff'::text ELSE ''::text END) || CASE WHEN (script IS DISTINCT FROM 'south'::text) THEN '\u3005-\u3007\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf'::text ELSE ''::text END) || CASE WHEN (script IS DISTINCT FROM 'south'::text) THEN '\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff'::text ELSE ''::text END) || ']'::text);
+
+COMMENT ON FUNCTION private.unspaced_class(script text) IS 'Characters of writing that does not keep words apart, for a regular expression: east (Chinese, Japanese, Korean),
+south (Thai, Lao, Burmese, Khmer), or both.';
+
+CREATE FUNCTION private.is_short_run(lexeme text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE char_length(lexeme) WHEN 1 THEN (lexeme ~ private.unspaced_class()) WHEN 2 THEN (lexeme ~ private.unspaced_class('south'::text)) ELSE false END;
+
+COMMENT ON FUNCTION private.is_short_run(lexeme text) IS 'Whether it is a run of unspaced writing too short to be a piece of the index: pieces that begin with it are meant.';
 
 CREATE FUNCTION private.is_technique(technique text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -5393,31 +5489,62 @@ CREATE FUNCTION private.level_rank(level text) RETURNS integer
 
 COMMENT ON FUNCTION private.level_rank(level text) IS 'Order of the levels: view < comment < edit < manage < owner.';
 
-CREATE FUNCTION private.lexemes(content text, language text) RETURNS TABLE(lexeme text, frequency integer)
-    LANGUAGE sql IMMUTABLE
+CREATE FUNCTION private.lexemes(content text, language text, is_query boolean DEFAULT false) RETURNS TABLE(lexeme text, frequency integer)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
-    AS $$
-    -- Chinese, Japanese and Korean have no spaces that the parser could use: runs become overlapping pairs
-    select t.lexeme, coalesce(cardinality(t.positions), 1)
-    from unnest(to_tsvector(
-        private.text_config(lexemes.language),
-        regexp_replace(
-            normalize(lexemes.content, nfkc), '[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+', ' ', 'g'
-        )
-    )) as t
-    union all
-    select p.pair, count(*)::integer
-    from regexp_matches(
-        normalize(lexemes.content, nfkc), '[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+', 'g'
-    ) as run (m)
-    cross join lateral (
-        select substr(run.m[1], i, 2) as pair
-        from generate_series(1, greatest(char_length(run.m[1]) - 1, 1)) as i
-    ) as p
-    group by p.pair;
-$$;
+    AS $_$
+    with folded as materialized (
+        select private.fold(lexemes.content) as text
+    ), spaced as (
+        -- not PostgreSQL's parser, whose words depend on the locale: it breaks "ISO-27001" and long words of Hindi
+        select regexp_replace(f.text, '[[:space:][:punct:][:cntrl:]$+<=>^`|~]+' collate pg_c_utf8, ' ', 'g') as text
+        from folded as f
+    ), separated as (
+        select case
+            when s.text ~ private.unspaced_class() then regexp_replace(
+                s.text, format('(%s+|%s+)', private.unspaced_class('east'), private.unspaced_class('south')), ' \1 ', 'g'
+            )
+            else s.text
+        end as text
+        from spaced as s
+    ), words as (
+        select w.word, count(*) as frequency, w.word ~ ('^' || private.unspaced_class()) as is_unspaced
+        from separated as s cross join lateral string_to_table(s.text, ' ') as w (word)
+        where w.word <> ''
+        group by w.word
+    ), found as (
+        select coalesce(d.stems[1], w.word) as lexeme, w.frequency
+        from words as w
+        cross join lateral (
+            select ts_lexize(
+                case
+                    -- Latin words in these are English, as PostgreSQL's own configurations have it
+                    when lexemes.language in ('hi', 'ru') and w.word ~ '^[a-z]' then 'pg_catalog.english_stem'
+                    else private.stemmer(lexemes.language)
+                end,
+                w.word
+            ) as stems
+        ) as d
+        where not w.is_unspaced and d.stems is distinct from '{}' -- a stop word
+        union all
+        select g.gram, w.frequency
+        from words as w cross join lateral private.grams(w.word, lexemes.is_query) as g (gram)
+        where w.is_unspaced
+        union all
+        -- names and identifiers as written, beside their parts
+        select m[1], 1
+        from folded as f
+        cross join lateral regexp_matches(
+            f.text,
+            '([[:alnum:]]+(?:(?:[-_./@:+#&\\]+|,(?=[0-9]))[[:alnum:]]+)+|[[:alnum:]]+(?:\+\+|#))' collate pg_c_utf8,
+            'g'
+        ) as m
+    )
+    select left(f.lexeme, 128), sum(f.frequency)::integer from found as f group by 1;
+$_$;
 
-COMMENT ON FUNCTION private.lexemes(content text, language text) IS 'The terms of a text and how often each occurs: stems by language, pairs of characters for CJK.';
+COMMENT ON FUNCTION private.lexemes(content text, language text, is_query boolean) IS 'The terms of a text and how often each occurs: stems by language, pieces of writing without spaces, and whatever is
+joined by - _ . / @ : + # & also as written.';
 
 CREATE FUNCTION private.link_history(id uuid, page_size integer, cursor text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -6136,17 +6263,14 @@ CREATE TABLE private.owner_statistics (
     owner_id uuid NOT NULL,
     chunk_count bigint DEFAULT 0 NOT NULL,
     total_length bigint DEFAULT 0 NOT NULL,
-    weighted_average real DEFAULT 0 NOT NULL,
     languages text[] DEFAULT '{}'::text[] NOT NULL
 );
 
-COMMENT ON TABLE private.owner_statistics IS 'Size of an owner''s keyword index.';
+COMMENT ON TABLE private.owner_statistics IS 'Size of an owner''s keyword index: the sums of indexed_files.';
 
 COMMENT ON COLUMN private.owner_statistics.total_length IS 'Terms in all chunks in service, repetitions counted.';
 
-COMMENT ON COLUMN private.owner_statistics.weighted_average IS 'The average length that the stored weights were computed with; they are renewed when it drifts by a fifth.';
-
-COMMENT ON COLUMN private.owner_statistics.languages IS 'Languages that chunks in service have or had: a query is stemmed in each.';
+COMMENT ON COLUMN private.owner_statistics.languages IS 'Languages that chunks in service have or had, '''' where it is unknown: a query is stemmed in each.';
 
 CREATE FUNCTION private.lock_statistics(owner_id uuid) RETURNS private.owner_statistics
     LANGUAGE plpgsql
@@ -6155,7 +6279,7 @@ CREATE FUNCTION private.lock_statistics(owner_id uuid) RETURNS private.owner_sta
 declare
     v_statistics private.owner_statistics;
 begin
-    -- changes of one owner's index queue up here, so term rows are never locked in two orders
+    -- changes of one owner's index queue up here, so postings are never locked in two orders
     insert into private.owner_statistics (owner_id) values (lock_statistics.owner_id) on conflict do nothing;
     select s.* into v_statistics
     from private.owner_statistics as s
@@ -6366,6 +6490,22 @@ CREATE FUNCTION private.max_sim(tokens extensions.halfvec[]) RETURNS text
 $$;
 
 COMMENT ON FUNCTION private.max_sim(tokens extensions.halfvec[]) IS 'MaxSim of a question over vectors u (v), as the text of one SQL expression.';
+
+CREATE FUNCTION private.miscounted_files() RETURNS TABLE(file_id uuid, owner_id uuid, version_id uuid)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select f.file_id, f.owner_id, f.version_id
+    from private.indexed_files as f
+    inner join ( -- one without any is not served, which is another finding
+        select t.file_id, count(distinct e >> 40) as chunk_count, sum((e >> 24) & 65535) as total_length
+        from private.chunk_terms as t cross join lateral unnest(t.entries) as e
+        group by t.file_id
+    ) as c on c.file_id = f.file_id
+    where (f.chunk_count, f.total_length) <> (c.chunk_count, c.total_length);
+$$;
+
+COMMENT ON FUNCTION private.miscounted_files() IS 'Files whose size in the keyword index is not what their entries add up to.';
 
 CREATE TABLE public.ingest_jobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -6962,32 +7102,6 @@ $$;
 
 COMMENT ON FUNCTION private.own_link(link_id uuid, level text) IS 'The link, when the caller manages its node or (level null) made it. Raises NOT_FOUND or FORBIDDEN.';
 
-CREATE FUNCTION private.own_query(query text, owner_id uuid) RETURNS extensions.sparsevec
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-declare
-    v_languages text[];
-    v_count bigint;
-    v_weights text;
-begin
-    select s.languages, s.chunk_count into v_languages, v_count
-    from private.owner_statistics as s
-    where s.owner_id = own_query.owner_id;
-    select string_agg(q.term || ':' || (q.frequency * i.idf)::real, ',' order by q.term) into v_weights
-    from private.query_terms(query, v_languages) as q
-    inner join private.owner_terms as t
-        on t.owner_id = own_query.owner_id and t.term = q.term and t.chunk_count > 0
-    -- "greatest", so that damaged statistics cost order and not the answer
-    cross join lateral (
-        select ln(1 + (greatest(v_count, t.chunk_count) - t.chunk_count + 0.5) / (t.chunk_count + 0.5)) as idf
-    ) as i;
-    return ('{' || v_weights || '}/536870912')::extensions.sparsevec;
-end;
-$$;
-
-COMMENT ON FUNCTION private.own_query(query text, owner_id uuid) IS 'The query side of BM25, term frequency * idf, with the statistics of one owner; null when none of its terms occurs.';
-
 CREATE FUNCTION private.owner_ids_of(user_id uuid) RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -7457,6 +7571,19 @@ $$;
 COMMENT ON FUNCTION private.person_json(user_id uuid, email text) IS 'Somebody as they were named: {email} or {user: {id, full_name, avatar_url}}. An address stays an address, so that
 nobody learns who has it.';
 
+CREATE FUNCTION private.phrase_units(phrase text) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select distinct l.lexeme
+    from private.lexemes(phrase_units.phrase, 'simple', true) as l
+    where l.lexeme ~ '[[:alnum:]]' collate pg_c_utf8
+        and not private.is_short_run(l.lexeme)
+        and l.lexeme !~ '[-_./@:+#&\\,]'; -- its parts will do
+$$;
+
+COMMENT ON FUNCTION private.phrase_units(phrase text) IS 'The words of a phrase, each of which a chunk with the phrase has.';
+
 CREATE FUNCTION private.pictured_pages(version_id uuid, kind text) RETURNS TABLE(page integer, width real, height real)
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -7734,7 +7861,7 @@ begin
     v_pictures := array(
         select distinct p.picture_hash from private.page_pictures as p where p.file_id = any(v_ids)
     );
-    delete from private.chunk_terms as t where t.file_id = any(v_ids);
+    delete from private.indexed_files as f where f.file_id = any(v_ids);
     delete from private.chunk_vectors as e where e.file_id = any(v_ids);
     delete from public.nodes as n where n.id = any(v_ids);
     perform private.forget_texts(v_owner_ids, v_texts);
@@ -7974,18 +8101,62 @@ $$;
 
 COMMENT ON FUNCTION private.query_statistics("from" timestamp with time zone, "to" timestamp with time zone) IS 'Counts and averages of the recorded searches of a time; also for the command line.';
 
-CREATE FUNCTION private.query_terms(query text, languages text[]) RETURNS TABLE(term integer, frequency integer)
-    LANGUAGE sql STABLE ROWS 20
+CREATE FUNCTION private.query_terms(q private.search_query, languages text[]) RETURNS TABLE(lexeme text, weight real, is_beginning boolean, term text, bits integer)
+    LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $$
     -- each chunk was stemmed in its own language, so the query is stemmed in every language there is
-    select private.term_id(l.lexeme), max(l.frequency)
-    from (select unnest(query_terms.languages) union select null) as t (language)
-    cross join lateral private.lexemes(query_terms.query, t.language) as l
-    group by private.term_id(l.lexeme);
+    with asked as materialized (
+        select min(t.language) as language
+        from unnest(query_terms.languages) as t (language)
+        group by private.stemmer(t.language)
+    ), units as (
+        -- a word that is too common to index in one of the languages may be missing in its chunks
+        select u.lexemes, (1 << (row_number() over ())::integer - 1) as bit
+        from (
+            select array_agg(l.lexeme) as lexemes
+            from unnest((query_terms.q).phrases) as p (phrase)
+            cross join lateral private.phrase_units(p.phrase) as w (word)
+            cross join asked as a
+            left join lateral private.lexemes(w.word, a.language, true) as l on true
+            group by p.phrase, w.word
+            having count(l.lexeme) = count(*)
+            limit 30
+        ) as u
+    ), words as (
+        select
+            l.lexeme,
+            -- an identifier weighs as much as all of its parts, so that they never outrank it
+            max(l.frequency) * case
+                when l.lexeme ~ '[-_./@:+#&\\,]' and l.lexeme ~ '[0-9_@+#&]'
+                    then cardinality(regexp_split_to_array(l.lexeme, '[-_./@:+#&\\,]+'))
+                else 1
+            end as weight
+        from asked as a
+        cross join lateral private.lexemes((query_terms.q).words, a.language, true) as l
+        group by l.lexeme
+    )
+    select
+        w.lexeme, w.weight::real, private.is_short_run(w.lexeme), w.lexeme,
+        coalesce((select bit_or(u.bit) from units as u where w.lexeme = any(u.lexemes)), 0)
+    from words as w
+    union all
+    select p.word, 1::real, true, p.word || '*', 0
+    from unnest((query_terms.q).prefixes) as p (word)
+    union all
+    -- stems may be shorter than the beginning: universit* means univers
+    select distinct s.stem, 1::real, false, p.word || '*', 0
+    from unnest((query_terms.q).prefixes) as p (word)
+    cross join lateral (
+        select left(p.word, -k) as stem from generate_series(1, 4) as k where char_length(p.word) - k >= 3
+        union
+        select private.stem(p.word, a.language) from asked as a
+    ) as s
+    where not starts_with(s.stem, p.word);
 $$;
 
-COMMENT ON FUNCTION private.query_terms(query text, languages text[]) IS 'The terms of a query in these languages and unstemmed.';
+COMMENT ON FUNCTION private.query_terms(q private.search_query, languages text[]) IS 'What to look up for a query, stemmed in these languages: each lexeme, or all that begin with it, under
+the term of the query that it stands for; bits are set for the words of phrases, all of which a chunk must have.';
 
 CREATE FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) RETURNS extensions.halfvec
     LANGUAGE plpgsql IMMUTABLE
@@ -8798,6 +8969,7 @@ CREATE FUNCTION private.reconcile_statistics(fix boolean) RETURNS jsonb
 declare
     v_found text[];
     v_owner_id uuid;
+    v_version_id uuid;
     v_fixed integer := 0;
 begin
     v_found := array(
@@ -8807,31 +8979,23 @@ begin
         where (coalesce(c.chunk_count, 0), coalesce(c.total_length, 0))
             is distinct from (coalesce(s.chunk_count, 0), coalesce(s.total_length, 0))
         union
-        select coalesce(c.owner_id, s.owner_id)::text
-        from (
-            select t.owner_id, u.term, count(*) as chunk_count
-            from private.chunk_terms as t cross join lateral unnest(t.terms) as u (term)
-            group by t.owner_id, u.term
-        ) as c
-        full join private.owner_terms as s on s.owner_id = c.owner_id and s.term = c.term
-        where c.chunk_count is distinct from s.chunk_count
+        select m.owner_id::text from private.miscounted_files() as m
         order by 1
     );
     if fix then
         foreach v_owner_id in array v_found::uuid[] loop
             continue when not private.lock_statistics_if_free(v_owner_id);
-            delete from private.owner_terms as t where t.owner_id = v_owner_id;
-            insert into private.owner_terms (owner_id, term, chunk_count)
-            select v_owner_id, u.term, count(*)
-            from private.chunk_terms as t cross join lateral unnest(t.terms) as u (term)
-            where t.owner_id = v_owner_id
-            group by u.term;
+            for v_version_id in
+                select m.version_id from private.miscounted_files() as m where m.owner_id = v_owner_id
+            loop
+                perform private.unserve_version(v_version_id);
+                perform private.serve_version(v_version_id);
+            end loop;
             update private.owner_statistics as s
             set
                 chunk_count = coalesce((select c.chunk_count from private.count_statistics(v_owner_id) as c), 0),
                 total_length = coalesce((select c.total_length from private.count_statistics(v_owner_id) as c), 0)
             where s.owner_id = v_owner_id;
-            perform private.renew_weights(v_owner_id);
             v_fixed := v_fixed + 1;
         end loop;
     end if;
@@ -8839,7 +9003,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.reconcile_statistics(fix boolean) IS 'Owners whose document frequencies or sizes are not those of the terms in service; counted anew.';
+COMMENT ON FUNCTION private.reconcile_statistics(fix boolean) IS 'Owners the size of whose keyword index is not that of the terms in service; counted anew.';
 
 CREATE FUNCTION private.reconcile_stray_objects(fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
@@ -8886,29 +9050,42 @@ declare
     v_fixed integer := 0;
 begin
     v_found := array(
-        select distinct t.chunk_id::text
-        from private.chunk_terms as t
+        select x.file_id::text
+        from (
+            select f.file_id, f.owner_id, f.version_id from private.indexed_files as f
+            union all
+            select t.file_id, t.owner_id, f.version_id
+            from (select distinct p.file_id, p.owner_id from private.chunk_terms as p) as t
+            left join private.indexed_files as f on f.file_id = t.file_id
+        ) as x
         where not exists (
-            select 1
-            from public.chunks as c
-            inner join public.nodes as n on n.id = c.file_id and n.head_version_id = c.version_id
-            where c.id = t.chunk_id and n.id = t.file_id and n.owner_id = t.owner_id
+            select 1 from public.nodes as n
+            where n.id = x.file_id and n.owner_id = x.owner_id and n.head_version_id = x.version_id
         )
+        group by x.file_id
         order by 1
     );
     if fix then
         for v_owner_id in
-            select distinct t.owner_id from private.chunk_terms as t where t.chunk_id = any(v_found::uuid[]) order by 1
+            select f.owner_id from private.indexed_files as f where f.file_id = any(v_found::uuid[])
+            union
+            select t.owner_id from private.chunk_terms as t where t.file_id = any(v_found::uuid[])
+            order by 1
         loop
             -- whoever owned it may be gone
             continue when not private.lock_statistics_if_free(v_owner_id)
                 and exists (select 1 from public.owners as o where o.id = v_owner_id);
             with gone as (
                 delete from private.chunk_terms as t
-                where t.owner_id = v_owner_id and t.chunk_id = any(v_found::uuid[])
-                returning t.chunk_id
+                where t.owner_id = v_owner_id and t.file_id = any(v_found::uuid[])
+                returning t.file_id
+            ), unlisted as (
+                delete from private.indexed_files as f
+                where f.owner_id = v_owner_id and f.file_id = any(v_found::uuid[])
+                returning f.file_id
             )
-            select count(distinct g.chunk_id) into v_count from gone as g;
+            select count(*) into v_count
+            from (select g.file_id from gone as g union select u.file_id from unlisted as u) as x;
             v_fixed := v_fixed + v_count;
         end loop;
     end if;
@@ -8916,7 +9093,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.reconcile_terms(fix boolean) IS 'Terms in service whose chunk is gone, or not of a head version; deleted.';
+COMMENT ON FUNCTION private.reconcile_terms(fix boolean) IS 'Files in the keyword index that are gone, with another version than their head, or as another owner''s; taken out.';
 
 CREATE FUNCTION private.reconcile_texts(fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
@@ -9049,19 +9226,23 @@ declare
     v_version record;
     v_fixed integer := 0;
 begin
-    -- a chunk of punctuation has no terms, rightly
+    -- a file of punctuation has no terms, rightly
     v_found := array(
         select v.id::text
         from public.nodes as n
         inner join public.file_versions as v on v.id = n.head_version_id
         where n.purged_at is null
             and (
-                exists (
+                exists (select 1 from public.chunks as c where c.version_id = v.id)
+                and not exists (
                     select 1
-                    from public.chunks as c
-                    where c.version_id = v.id
-                        and not exists (select 1 from private.chunk_terms as t where t.chunk_id = c.id)
-                        and exists (select 1 from private.lexemes(c.content, c.language))
+                    from private.indexed_files as f
+                    where f.file_id = n.id
+                        and f.version_id = v.id
+                        and (
+                            f.chunk_count = 0
+                            or exists (select 1 from private.chunk_terms as t where t.file_id = f.file_id)
+                        )
                 )
                 or exists (
                     select 1
@@ -9557,30 +9738,6 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.rename_node(id uuid, name text) IS 'Behind public.rename_node.';
-
-CREATE FUNCTION private.renew_weights(owner_id uuid) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-    v_statistics private.owner_statistics := private.lock_statistics(owner_id);
-    v_average real := private.average_length(owner_id);
-begin
-    -- average length hardly moves once there are some files, so this is rare when it is expensive
-    if coalesce(v_average, 0) <= 0
-        or v_average between v_statistics.weighted_average / 1.2 and v_statistics.weighted_average * 1.2 then
-        return;
-    end if;
-    update private.chunk_terms as t
-    set weights = private.bm25_weights(t.terms, t.frequencies, t.length, v_average)
-    where t.owner_id = renew_weights.owner_id;
-    update private.owner_statistics as s
-    set weighted_average = v_average
-    where s.owner_id = renew_weights.owner_id;
-end;
-$$;
-
-COMMENT ON FUNCTION private.renew_weights(owner_id uuid) IS 'Computes an owner''s weights anew when the average length has moved by more than a fifth since they were computed.';
 
 CREATE FUNCTION private.repack_vectors(space_id smallint) RETURNS void
     LANGUAGE plpgsql
@@ -10730,62 +10887,79 @@ CREATE FUNCTION private.search_keyword(query text, scope private.search_scope, m
     SET search_path TO ''
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET max_parallel_workers_per_gather TO '0'
+    SET work_mem TO '64MB'
     AS $_$
 declare
-    -- "offset 0" computes the products in the scan, so that only numbers are grouped
+    -- conditions are looked at in order of score, until there are enough hits
     v_statement text := $statement$
-        select p.chunk_id, (-sum(p.product))::real as score
+        select t.chunk_id, t.score::real
         from (
-            select t.chunk_id, t.weights operator(extensions.<#>) $2 as product
-            from %s %s
-            offset 0
-        ) as p
-        where p.product < 0
-        group by p.chunk_id
-        order by score desc, p.chunk_id
+            select c.id as chunk_id, s.file_id, s.idx, s.score, c.content, c.language
+            from (
+                select
+                    r.file_id, (r.entry >> 40)::integer as idx,
+                    sum(
+                        r.weight
+                        / (1 + (0.54::float8 + (r.entry & 16777215)::float8 * $8) / ((r.entry >> 24) & 65535)::float8)
+                    ) as score
+                from (
+                    select t.file_id, q.weight, q.bits, unnest(t.entries) as entry
+                    from unnest($1, $2, $6) as q (lexeme, weight, bits)
+                    %s
+                ) as r
+                group by 1, 2
+                %s
+                order by score desc, 1, 2
+                %s
+            ) as s
+            inner join private.indexed_files as f on f.file_id = s.file_id
+            cross join lateral (
+                select c.id, c.content, c.language
+                from public.chunks as c
+                where c.version_id = f.version_id and c.idx = s.idx
+                offset 0
+            ) as c
+        ) as t
+        where true %s %s
+        order by t.score desc, t.file_id, t.idx
         limit %s
     $statement$;
-    -- the stored weights know the owner's average length, which is not the caller's to know
-    v_shared_statement text := $statement$
-        select p.chunk_id, sum(p.score)::real as score
-        from (
-            select t.chunk_id, (
-                select sum(
-                    q.weight * u.frequency * 1.9::float8
-                    / (u.frequency + 0.9::float8 * (0.6::float8 + 0.4::float8 * t.length / $8))
-                )
-                from unnest(t.terms, t.frequencies) as u (term, frequency)
-                inner join unnest($2, $7) as q (term, weight) on q.term = u.term
-            ) as score
-            from unnest($1, $6) as f (file_id, owner_id)
-            inner join private.chunk_terms as t on t.owner_id = f.owner_id and t.file_id = f.file_id
-            where t.terms && $2 %s
-            offset 0
-        ) as p
-        group by p.chunk_id
-        order by score desc, p.chunk_id
-        limit %s
-    $statement$;
+    v_own_terms text := 'inner join private.chunk_terms as t on t.owner_id = $9 and t.lexeme = q.lexeme';
+    v_shared_terms text := $from$
+        cross join unnest($10, $11) as s (owner_id, file_id)
+        inner join private.chunk_terms as t
+            on t.owner_id = s.owner_id and t.lexeme = q.lexeme and t.file_id = s.file_id
+    $from$;
+    v_query private.search_query := private.parse_query(query);
+    v_is_conditional boolean := v_query.phrases <> '{}' or v_query.excluded <> '{}'
+        or v_query.words = '' and v_query.prefixes <> '{}';
+    v_is_narrowed boolean := private.has_chunk_filters(scope);
+    v_weighted private.weighted_query;
     v_owner_id uuid;
-    v_query extensions.sparsevec;
-    v_shared record;
 begin
-    foreach v_owner_id in array (scope).owner_ids loop
-        v_query := private.own_query(query, v_owner_id);
-        continue when v_query is null;
-        return query execute format(
-            v_statement, 'private.chunk_terms as t where t.owner_id = $1', private.scope_clause(scope), max_hits
-        ) using v_owner_id, v_query, (scope).file_ids, (scope).hidden_file_ids, scope;
-    end loop;
-    if cardinality((scope).shared_file_ids) > 0 then
-        v_shared := private.shared_query(query, (scope).shared_file_ids);
-        if v_shared.terms is not null then
-            return query execute format(v_shared_statement, private.scope_clause(scope), max_hits)
-            using (scope).shared_file_ids, v_shared.terms, (scope).file_ids, (scope).hidden_file_ids, scope,
-                (scope).shared_owner_ids, v_shared.weights, v_shared.average::float8;
+    foreach v_owner_id in array (scope).owner_ids || null::uuid loop
+        if v_owner_id is not null then
+            v_weighted := private.weigh_query(v_query, v_owner_id);
+        else
+            continue when cardinality((scope).shared_file_ids) = 0;
+            v_weighted := private.weigh_query(v_query, null, (scope).shared_owner_ids, (scope).shared_file_ids);
         end if;
-    end if;
+        continue when v_weighted.lexemes is null;
+        return query execute format(
+            v_statement,
+            case when v_owner_id is null then v_shared_terms else v_own_terms end || private.file_clause(scope),
+            case when v_weighted.mask <> 0 then 'having bit_or(r.bits) & $7 = $7' end,
+            case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end,
+            case when v_is_narrowed then 'and private.passes_chunk_filters(t.chunk_id, $5)' end,
+            case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
+            max_hits
+        ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
+            v_weighted.bits, v_weighted.mask, 0.36 / v_weighted.average, v_owner_id,
+            (scope).shared_owner_ids, (scope).shared_file_ids, v_query;
+    end loop;
 end;
 $_$;
 
@@ -11273,8 +11447,8 @@ CREATE FUNCTION private.serve_version(version_id uuid) RETURNS void
 begin
     if not exists (
         select 1
-        from public.chunks as c inner join private.chunk_terms as t on t.chunk_id = c.id
-        where c.version_id = serve_version.version_id
+        from public.file_versions as v inner join private.indexed_files as f on f.file_id = v.file_id
+        where v.id = serve_version.version_id and f.version_id = v.id
     ) then
         perform private.index_chunks(version_id);
     end if;
@@ -11593,36 +11767,6 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) IS 'Behind public.share_node.';
-
-CREATE FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) RETURNS record
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-declare
-    v_languages text[];
-    v_count bigint;
-begin
-    -- what is shared counts by itself, so that no score tells anything about rows that are not
-    select
-        array_agg(distinct t.language),
-        count(*) filter (where t.part = 0),
-        avg(t.length) filter (where t.part = 0)
-    into v_languages, v_count, average
-    from private.chunk_terms as t
-    where t.file_id = any(shared_query.file_ids);
-    select array_agg(q.term), array_agg((q.frequency * i.idf)::real) into terms, weights
-    from private.query_terms(query, v_languages) as q
-    inner join lateral (
-        select count(*) as chunk_count
-        from private.chunk_terms as t
-        where t.file_id = any(shared_query.file_ids) and q.term = any(t.terms)
-    ) as d on d.chunk_count > 0
-    cross join lateral (select ln(1 + (v_count - d.chunk_count + 0.5) / (d.chunk_count + 0.5)) as idf) as i;
-end;
-$$;
-
-COMMENT ON FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) IS 'The query side of BM25, term frequency * idf, with the statistics of some files, and the average length of their
-chunks; terms is null when none of the query occurs.';
 
 CREATE FUNCTION private.shared_roots() RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -11991,19 +12135,15 @@ $$;
 
 COMMENT ON FUNCTION private.steerable_ids(ids uuid[]) IS 'Those that the caller may at least trash or restore: nobody locks what they may not write.';
 
+CREATE FUNCTION private.stemmer(language text) RETURNS regdictionary
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (CASE language WHEN 'ar'::text THEN 'pg_catalog.arabic_stem'::text WHEN 'ca'::text THEN 'pg_catalog.catalan_stem'::text WHEN 'da'::text THEN 'pg_catalog.danish_stem'::text WHEN 'de'::text THEN 'pg_catalog.german_stem'::text WHEN 'el'::text THEN 'pg_catalog.greek_stem'::text WHEN 'en'::text THEN 'pg_catalog.english_stem'::text WHEN 'es'::text THEN 'pg_catalog.spanish_stem'::text WHEN 'eu'::text THEN 'pg_catalog.basque_stem'::text WHEN 'fi'::text THEN 'pg_catalog.finnish_stem'::text WHEN 'fr'::text THEN 'pg_catalog.french_stem'::text WHEN 'ga'::text THEN 'pg_catalog.irish_stem'::text WHEN 'hi'::text THEN 'pg_catalog.hindi_stem'::text WHEN 'hu'::text THEN 'pg_catalog.hungarian_stem'::text WHEN 'hy'::text THEN 'pg_catalog.armenian_stem'::text WHEN 'id'::text THEN 'pg_catalog.indonesian_stem'::text WHEN 'it'::text THEN 'pg_catalog.italian_stem'::text WHEN 'lt'::text THEN 'pg_catalog.lithuanian_stem'::text WHEN 'nb'::text THEN 'pg_catalog.norwegian_stem'::text WHEN 'ne'::text THEN 'pg_catalog.nepali_stem'::text WHEN 'nl'::text THEN 'pg_catalog.dutch_stem'::text WHEN 'nn'::text THEN 'pg_catalog.norwegian_stem'::text WHEN 'no'::text THEN 'pg_catalog.norwegian_stem'::text WHEN 'pt'::text THEN 'pg_catalog.portuguese_stem'::text WHEN 'ro'::text THEN 'pg_catalog.romanian_stem'::text WHEN 'ru'::text THEN 'pg_catalog.russian_stem'::text WHEN 'sr'::text THEN 'pg_catalog.serbian_stem'::text WHEN 'sv'::text THEN 'pg_catalog.swedish_stem'::text WHEN 'ta'::text THEN 'pg_catalog.tamil_stem'::text WHEN 'tr'::text THEN 'pg_catalog.turkish_stem'::text WHEN 'yi'::text THEN 'pg_catalog.yiddish_stem'::text ELSE 'pg_catalog.simple'::text END)::regdictionary;
+
+COMMENT ON FUNCTION private.stemmer(language text) IS 'The dictionary of text_config for words in the language''s own script.';
+
 CREATE FUNCTION private.stem(word text, language text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO ''
-    AS $$
-    select coalesce(d.lexemes[1], stem.word)
-    from (
-        select ts_lexize((
-            case private.text_config(stem.language)::text
-                when 'simple' then 'simple' else private.text_config(stem.language)::text || '_stem'
-            end
-        )::regdictionary, stem.word) as lexemes
-    ) as d;
-$$;
+    RETURN COALESCE((ts_lexize(private.stemmer(language), word))[1], word);
 
 COMMENT ON FUNCTION private.stem(word text, language text) IS 'The stem of a folded word; of words too common to index, themselves.';
 
@@ -12304,15 +12444,9 @@ $$;
 COMMENT ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) IS 'The blob itself for its own owner; for another one a row of theirs over the same object, charged to them. The caller
 holds the lock on that owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
 
-CREATE FUNCTION private.term_id(lexeme text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((((('x'::text || "left"(md5(lexeme), 8)))::bit(32))::integer & 536870911) + 1);
-
-COMMENT ON FUNCTION private.term_id(lexeme text) IS 'Dimension of a term, 1 to 2^29. Collisions are rare and harmless.';
-
 CREATE FUNCTION private.text_config(language text) RETURNS regconfig
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (CASE language WHEN 'ar'::text THEN 'pg_catalog.arabic'::text WHEN 'da'::text THEN 'pg_catalog.danish'::text WHEN 'de'::text THEN 'pg_catalog.german'::text WHEN 'el'::text THEN 'pg_catalog.greek'::text WHEN 'en'::text THEN 'pg_catalog.english'::text WHEN 'es'::text THEN 'pg_catalog.spanish'::text WHEN 'eu'::text THEN 'pg_catalog.basque'::text WHEN 'fi'::text THEN 'pg_catalog.finnish'::text WHEN 'fr'::text THEN 'pg_catalog.french'::text WHEN 'ga'::text THEN 'pg_catalog.irish'::text WHEN 'hi'::text THEN 'pg_catalog.hindi'::text WHEN 'hu'::text THEN 'pg_catalog.hungarian'::text WHEN 'hy'::text THEN 'pg_catalog.armenian'::text WHEN 'id'::text THEN 'pg_catalog.indonesian'::text WHEN 'it'::text THEN 'pg_catalog.italian'::text WHEN 'lt'::text THEN 'pg_catalog.lithuanian'::text WHEN 'ne'::text THEN 'pg_catalog.nepali'::text WHEN 'nl'::text THEN 'pg_catalog.dutch'::text WHEN 'no'::text THEN 'pg_catalog.norwegian'::text WHEN 'nb'::text THEN 'pg_catalog.norwegian'::text WHEN 'pt'::text THEN 'pg_catalog.portuguese'::text WHEN 'ro'::text THEN 'pg_catalog.romanian'::text WHEN 'ru'::text THEN 'pg_catalog.russian'::text WHEN 'sr'::text THEN 'pg_catalog.serbian'::text WHEN 'sv'::text THEN 'pg_catalog.swedish'::text WHEN 'ta'::text THEN 'pg_catalog.tamil'::text WHEN 'tr'::text THEN 'pg_catalog.turkish'::text WHEN 'ca'::text THEN 'pg_catalog.catalan'::text WHEN 'yi'::text THEN 'pg_catalog.yiddish'::text ELSE 'pg_catalog.simple'::text END)::regconfig;
+    RETURN (CASE language WHEN 'ar'::text THEN 'pg_catalog.arabic'::text WHEN 'ca'::text THEN 'pg_catalog.catalan'::text WHEN 'da'::text THEN 'pg_catalog.danish'::text WHEN 'de'::text THEN 'pg_catalog.german'::text WHEN 'el'::text THEN 'pg_catalog.greek'::text WHEN 'en'::text THEN 'pg_catalog.english'::text WHEN 'es'::text THEN 'pg_catalog.spanish'::text WHEN 'eu'::text THEN 'pg_catalog.basque'::text WHEN 'fi'::text THEN 'pg_catalog.finnish'::text WHEN 'fr'::text THEN 'pg_catalog.french'::text WHEN 'ga'::text THEN 'pg_catalog.irish'::text WHEN 'hi'::text THEN 'pg_catalog.hindi'::text WHEN 'hu'::text THEN 'pg_catalog.hungarian'::text WHEN 'hy'::text THEN 'pg_catalog.armenian'::text WHEN 'id'::text THEN 'pg_catalog.indonesian'::text WHEN 'it'::text THEN 'pg_catalog.italian'::text WHEN 'lt'::text THEN 'pg_catalog.lithuanian'::text WHEN 'nb'::text THEN 'pg_catalog.norwegian'::text WHEN 'ne'::text THEN 'pg_catalog.nepali'::text WHEN 'nl'::text THEN 'pg_catalog.dutch'::text WHEN 'nn'::text THEN 'pg_catalog.norwegian'::text WHEN 'no'::text THEN 'pg_catalog.norwegian'::text WHEN 'pt'::text THEN 'pg_catalog.portuguese'::text WHEN 'ro'::text THEN 'pg_catalog.romanian'::text WHEN 'ru'::text THEN 'pg_catalog.russian'::text WHEN 'sr'::text THEN 'pg_catalog.serbian'::text WHEN 'sv'::text THEN 'pg_catalog.swedish'::text WHEN 'ta'::text THEN 'pg_catalog.tamil'::text WHEN 'tr'::text THEN 'pg_catalog.turkish'::text WHEN 'yi'::text THEN 'pg_catalog.yiddish'::text ELSE 'pg_catalog.simple'::text END)::regconfig;
 
 COMMENT ON FUNCTION private.text_config(language text) IS 'PostgreSQL''s own stemmer for a language (ISO 639-1), simple where there is none.';
 
@@ -12532,45 +12666,6 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_blobs__release() IS 'Queues the objects of deleted blobs.';
-
-CREATE FUNCTION private.tg_chunk_terms__count() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-    v_sign integer := case tg_op when 'INSERT' then 1 else -1 end;
-    v_change record;
-begin
-    for v_change in
-        select
-            c.owner_id,
-            count(*) filter (where c.part = 0) as chunk_count,
-            coalesce(sum(c.length) filter (where c.part = 0), 0) as total_length,
-            array_remove(array_agg(distinct c.language), null) as languages
-        from changed as c
-        inner join public.owners as o on o.id = c.owner_id -- a deleted owner takes its statistics along
-        group by c.owner_id
-        order by c.owner_id
-    loop
-        perform private.lock_statistics(v_change.owner_id);
-        update private.owner_statistics as s
-        set
-            chunk_count = s.chunk_count + v_sign * v_change.chunk_count,
-            total_length = s.total_length + v_sign * v_change.total_length,
-            languages = array(select distinct l from unnest(s.languages || v_change.languages) as l order by l)
-        where s.owner_id = v_change.owner_id;
-        perform private.count_terms(v_change.owner_id, t.terms, v_sign)
-        from (
-            select array_agg(u.term) as terms
-            from changed as c cross join lateral unnest(c.terms) as u (term)
-            where c.owner_id = v_change.owner_id
-        ) as t;
-    end loop;
-    return null; -- after trigger
-end;
-$$;
-
-COMMENT ON FUNCTION private.tg_chunk_terms__count() IS 'Keeps the statistics equal to what is in service, whatever inserts or deletes, cascades included.';
 
 CREATE FUNCTION private.tg_chunk_vectors__pack() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -12793,6 +12888,51 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_group_members__notify() IS 'Tells people that they are in a group, or no longer; not when the whole group goes.';
+
+CREATE FUNCTION private.tg_indexed_files__count() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_change record;
+begin
+    if tg_op = 'DELETE' then
+        delete from private.chunk_terms as t using gone as g where t.file_id = g.file_id;
+    end if;
+    for v_change in execute format(
+        $statement$
+            select
+                c.owner_id, sum(c.sign * c.chunk_count) as chunk_count, sum(c.sign * c.total_length) as total_length,
+                array(
+                    select distinct l
+                    from %1$s as x cross join lateral unnest(x.languages) as l
+                    where x.owner_id = c.owner_id
+                ) as languages
+            from (%2$s) as c
+            inner join public.owners as o on o.id = c.owner_id -- a deleted owner takes its statistics along
+            group by c.owner_id
+            order by c.owner_id
+        $statement$,
+        case tg_op when 'DELETE' then 'gone' else 'added' end,
+        case tg_op
+            when 'INSERT' then 'select 1 as sign, a.* from added as a'
+            when 'DELETE' then 'select -1 as sign, g.* from gone as g'
+            else 'select 1 as sign, a.* from added as a union all select -1, g.* from gone as g'
+        end
+    ) loop
+        perform private.lock_statistics(v_change.owner_id);
+        update private.owner_statistics as s
+        set
+            chunk_count = s.chunk_count + v_change.chunk_count,
+            total_length = s.total_length + v_change.total_length,
+            languages = array(select distinct l from unnest(s.languages || v_change.languages) as l order by l)
+        where s.owner_id = v_change.owner_id;
+    end loop;
+    return null; -- after trigger
+end;
+$_$;
+
+COMMENT ON FUNCTION private.tg_indexed_files__count() IS 'Keeps the statistics equal to what is in service, whatever inserts or deletes, cascades included.';
 
 CREATE FUNCTION private.tg_ingest_jobs__broadcast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -13890,7 +14030,6 @@ CREATE FUNCTION private.transfer_index(node_id uuid, from_owner_id uuid, to_owne
 declare
     v_file_ids uuid[] := array(select n.id from public.nodes as n where n.path @> array[node_id] and n.kind = 'file');
     v_texts bytea[];
-    v_average real;
 begin
     -- statistics last, in the order of their owners
     perform private.lock_statistics(o.id)
@@ -13904,23 +14043,8 @@ begin
     on conflict do nothing;
     update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
 
-    -- as index_chunks would weigh them
-    select private.average_length(to_owner_id, count(*), coalesce(sum(t.length), 0)) into v_average
-    from private.chunk_terms as t
-    where t.file_id = any(v_file_ids) and t.part = 0;
-    -- not an update: deleting and inserting is what keeps both owners' statistics
-    with gone as (
-        delete from private.chunk_terms as t where t.file_id = any(v_file_ids) returning t.*
-    )
-    insert into private.chunk_terms (
-        chunk_id, part, owner_id, file_id, language, length, terms, frequencies, weights
-    )
-    select
-        g.chunk_id, g.part, to_owner_id, g.file_id, g.language, g.length, g.terms, g.frequencies,
-        private.bm25_weights(g.terms, g.frequencies, g.length, v_average)
-    from gone as g;
-    perform private.renew_weights(o.id)
-    from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
+    update private.chunk_terms as t set owner_id = to_owner_id where t.file_id = any(v_file_ids);
+    update private.indexed_files as f set owner_id = to_owner_id where f.file_id = any(v_file_ids);
     perform private.forget_texts(array[from_owner_id], v_texts);
     perform private.transfer_pictures(v_file_ids, from_owner_id, to_owner_id);
 end;
@@ -14139,13 +14263,13 @@ CREATE FUNCTION private.unserve_version(version_id uuid) RETURNS void
     SET search_path TO ''
     AS $$
 begin
-    -- statistics before terms, as whoever renews the weights of all files
+    -- statistics before the rest, as whoever indexes
     perform private.lock_statistics(n.owner_id)
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
     where v.id = unserve_version.version_id;
-    delete from private.chunk_terms as t
-    using public.chunks as c
-    where c.version_id = unserve_version.version_id and t.chunk_id = c.id;
+    delete from private.indexed_files as f
+    using public.file_versions as v
+    where v.id = unserve_version.version_id and f.file_id = v.file_id and f.version_id = v.id;
     delete from private.chunk_vectors as e
     using public.chunks as c
     where c.version_id = unserve_version.version_id and e.chunk_id = c.id;
@@ -14205,12 +14329,6 @@ CREATE FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures inte
 $$;
 
 COMMENT ON FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) IS 'Pictures that a codebook has no signature of yet; an interrupted training goes on from here.';
-
-CREATE FUNCTION private.unspaced_class() RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]'::text;
-
-COMMENT ON FUNCTION private.unspaced_class() IS 'Characters of writing without spaces between words (Korean counts as such), for a regular expression.';
 
 CREATE FUNCTION private.update_workspace_member(id uuid, level text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -14377,6 +14495,66 @@ CREATE FUNCTION private.visible_name(node_id uuid) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.visible_name(node_id uuid) IS 'A node as {id, name}; name is null when the caller cannot see it.';
+
+CREATE FUNCTION private.weigh_query(q private.search_query, owner_id uuid, owner_ids uuid[] DEFAULT NULL::uuid[], file_ids uuid[] DEFAULT NULL::uuid[]) RETURNS private.weighted_query
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_weighted private.weighted_query;
+    v_languages text[];
+    v_length numeric;
+begin
+    if owner_id is not null then
+        select s.languages, s.chunk_count, s.total_length into v_languages, v_weighted.chunk_count, v_length
+        from private.owner_statistics as s
+        where s.owner_id = weigh_query.owner_id;
+    else
+        select
+            (
+                select array_agg(distinct l)
+                from private.indexed_files as f cross join lateral unnest(f.languages) as l
+                where f.file_id = any(weigh_query.file_ids)
+            ),
+            sum(f.chunk_count), sum(f.total_length)
+        into v_languages, v_weighted.chunk_count, v_length
+        from private.indexed_files as f
+        where f.file_id = any(weigh_query.file_ids);
+    end if;
+    -- "greatest", so that damaged statistics cost order and not the answer
+    v_weighted.chunk_count := greatest(v_weighted.chunk_count, 1);
+    v_weighted.average := greatest(v_length / v_weighted.chunk_count, 1);
+
+    with found as materialized (
+        select f.* from private.find_terms(q, v_languages, owner_id, owner_ids, file_ids) as f
+    ), terms as (
+        select f.term, sum(f.chunk_count) as chunk_count from found as f group by f.term
+    )
+    select
+        array_agg(x.lexeme), array_agg(x.weight), array_agg(x.bits), 0, sum(x.chunk_count)
+    into v_weighted.lexemes, v_weighted.weights, v_weighted.bits, v_weighted.mask, v_weighted.entries
+    from (
+        -- a lexeme may stand for several terms
+        select
+            f.lexeme, sum(f.weight * i.idf * 1.9) as weight, bit_or(f.bits) as bits,
+            max(f.chunk_count) as chunk_count
+        from found as f
+        inner join terms as t on t.term = f.term
+        cross join lateral (
+            select least(t.chunk_count, v_weighted.chunk_count)::float8 as df
+        ) as d
+        cross join lateral (select ln(1 + (v_weighted.chunk_count - d.df + 0.5) / (d.df + 0.5)) as idf) as i
+        group by f.lexeme
+    ) as x;
+    -- words of phrases that do not occur at all are asked for, too
+    if (q).phrases <> '{}' then
+        v_weighted.mask := (select bit_or(t.bits) from private.query_terms(q, v_languages) as t);
+    end if;
+    return v_weighted;
+end;
+$$;
+
+COMMENT ON FUNCTION private.weigh_query(q private.search_query, owner_id uuid, owner_ids uuid[], file_ids uuid[]) IS 'A query with the statistics of one owner, or of files with their owners.';
 
 CREATE FUNCTION private.why_access("user" uuid, node uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -15386,24 +15564,20 @@ UNION ALL
 COMMENT ON VIEW private.blob_uses IS 'Which files have which blobs, as the bytes of a version or as a picture of it.';
 
 CREATE TABLE private.chunk_terms (
-    chunk_id uuid NOT NULL,
-    part smallint NOT NULL,
     owner_id uuid NOT NULL,
+    lexeme text NOT NULL COLLATE pg_catalog."C",
     file_id uuid NOT NULL,
-    language text,
-    length integer NOT NULL,
-    terms integer[] NOT NULL,
-    frequencies smallint[] NOT NULL,
-    weights extensions.sparsevec NOT NULL
-);
+    part smallint NOT NULL,
+    entries bigint[] NOT NULL
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0.05');
+ALTER TABLE ONLY private.chunk_terms ALTER COLUMN entries SET STORAGE PLAIN;
 
-COMMENT ON TABLE private.chunk_terms IS 'Terms of the chunks in service. A chunk with many terms has several rows, since an index tuple holds about 300.';
+COMMENT ON TABLE private.chunk_terms IS 'The keyword index: the chunks of a file that have a term. Written together with indexed_files, and gone with its row.';
 
-COMMENT ON COLUMN private.chunk_terms.length IS 'Terms of the whole chunk, repetitions counted.';
+COMMENT ON COLUMN private.chunk_terms.part IS 'idx / 128: an index tuple holds about 300 entries.';
 
-COMMENT ON COLUMN private.chunk_terms.frequencies IS 'How often each of terms occurs, in the same order.';
-
-COMMENT ON COLUMN private.chunk_terms.weights IS 'The document side of BM25: dimension = term, value = weight.';
+COMMENT ON COLUMN private.chunk_terms.entries IS 'One number a chunk, ascending: idx * 2^40 + frequency of the term in it * 2^24 + terms of the chunk altogether.';
 
 CREATE TABLE private.chunk_vectors (
     space_id smallint NOT NULL,
@@ -15456,6 +15630,25 @@ ALTER TABLE private.forgotten_words ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE private.indexed_files (
+    file_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    version_id uuid NOT NULL,
+    chunk_count integer NOT NULL,
+    total_length bigint NOT NULL,
+    languages text[] NOT NULL,
+    sketches integer[] NOT NULL
+);
+
+COMMENT ON TABLE private.indexed_files IS 'Files in the keyword index, with the version that is in service.';
+
+COMMENT ON COLUMN private.indexed_files.version_id IS 'An entry of chunk_terms means the chunk of this version with its idx.';
+
+COMMENT ON COLUMN private.indexed_files.chunk_count IS 'Chunks that have terms.';
+
+COMMENT ON COLUMN private.indexed_files.sketches IS 'Six numbers a chunk, from 6 * idx + 1: the three smallest and the three largest hashes of its terms, ascending. Chunks
+with nearly the same words have nearly the same.';
 
 CREATE UNLOGGED TABLE private.kept_hits (
     user_id uuid NOT NULL,
@@ -15578,14 +15771,6 @@ ALTER TABLE private.object_deletions ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE private.owner_terms (
-    owner_id uuid NOT NULL,
-    term integer NOT NULL,
-    chunk_count integer NOT NULL
-);
-
-COMMENT ON TABLE private.owner_terms IS 'Document frequency: how many of an owner''s chunks in service have a term.';
 
 CREATE TABLE private.page_centroids (
     codebook_id integer NOT NULL,
@@ -16127,7 +16312,7 @@ ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY private.chunk_terms
-    ADD CONSTRAINT chunk_terms_pkey PRIMARY KEY (chunk_id, part);
+    ADD CONSTRAINT chunk_terms_pkey PRIMARY KEY (owner_id, lexeme, file_id, part) INCLUDE (entries);
 
 ALTER TABLE ONLY private.chunk_vectors
     ADD CONSTRAINT chunk_vectors_pkey PRIMARY KEY (chunk_id, space_id);
@@ -16140,6 +16325,9 @@ ALTER TABLE ONLY private.epochs
 
 ALTER TABLE ONLY private.forgotten_words
     ADD CONSTRAINT forgotten_words_pkey PRIMARY KEY (owner_id, word, id);
+
+ALTER TABLE ONLY private.indexed_files
+    ADD CONSTRAINT indexed_files_pkey PRIMARY KEY (file_id);
 
 ALTER TABLE ONLY private.kept_hits
     ADD CONSTRAINT kept_hits_pkey PRIMARY KEY (user_id, key);
@@ -16170,9 +16358,6 @@ ALTER TABLE ONLY private.object_deletions
 
 ALTER TABLE ONLY private.owner_statistics
     ADD CONSTRAINT owner_statistics_pkey PRIMARY KEY (owner_id);
-
-ALTER TABLE ONLY private.owner_terms
-    ADD CONSTRAINT owner_terms_pkey PRIMARY KEY (owner_id, term);
 
 ALTER TABLE ONLY private.page_centroids
     ADD CONSTRAINT page_centroids_pkey PRIMARY KEY (codebook_id, number);
@@ -16345,11 +16530,11 @@ CREATE INDEX blobs_owner_id_sha256_idx ON private.blobs USING btree (owner_id, s
 
 CREATE INDEX chunk_terms_file_id_idx ON private.chunk_terms USING btree (file_id);
 
-CREATE INDEX chunk_terms_owner_id_file_id_idx ON private.chunk_terms USING btree (owner_id, file_id) INCLUDE (chunk_id, weights);
-
 CREATE INDEX chunk_vectors_file_id_idx ON ONLY private.chunk_vectors USING btree (file_id);
 
 CREATE INDEX chunk_vectors_1_file_id_idx ON private.chunk_vectors_1 USING btree (file_id);
+
+CREATE INDEX indexed_files_owner_id_idx ON private.indexed_files USING btree (owner_id);
 
 CREATE INDEX kept_hits_created_at_idx ON private.kept_hits USING btree (created_at);
 
@@ -16543,9 +16728,11 @@ CREATE TRIGGER _400_charge_inserted AFTER INSERT ON private.blobs REFERENCING NE
 
 CREATE TRIGGER _400_charge_updated AFTER UPDATE ON private.blobs REFERENCING OLD TABLE AS deleted NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION private.tg_blobs__charge();
 
-CREATE TRIGGER _500_count_deleted AFTER DELETE ON private.chunk_terms REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_terms__count();
+CREATE TRIGGER _500_count_deleted AFTER DELETE ON private.indexed_files REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_indexed_files__count();
 
-CREATE TRIGGER _500_count_inserted AFTER INSERT ON private.chunk_terms REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_terms__count();
+CREATE TRIGGER _500_count_inserted AFTER INSERT ON private.indexed_files REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION private.tg_indexed_files__count();
+
+CREATE TRIGGER _500_count_updated AFTER UPDATE ON private.indexed_files REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION private.tg_indexed_files__count();
 
 CREATE TRIGGER _500_pack_deleted AFTER DELETE ON private.chunk_vectors REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION private.tg_chunk_vectors__pack();
 
@@ -16774,9 +16961,6 @@ CREATE TRIGGER _950_broadcast_update AFTER UPDATE ON public.nodes REFERENCING OL
 ALTER TABLE ONLY private.blobs
     ADD CONSTRAINT blobs_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
-ALTER TABLE ONLY private.chunk_terms
-    ADD CONSTRAINT chunk_terms_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
-
 ALTER TABLE private.chunk_vectors
     ADD CONSTRAINT chunk_vectors_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
@@ -16785,6 +16969,9 @@ ALTER TABLE private.chunk_vectors
 
 ALTER TABLE ONLY private.forgotten_words
     ADD CONSTRAINT forgotten_words_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.indexed_files
+    ADD CONSTRAINT indexed_files_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.key_rotations
     ADD CONSTRAINT key_rotations_link_id_fkey FOREIGN KEY (link_id) REFERENCES public.share_links(id) ON DELETE SET NULL;
@@ -16806,9 +16993,6 @@ ALTER TABLE ONLY private.name_keys
 
 ALTER TABLE ONLY private.owner_statistics
     ADD CONSTRAINT owner_statistics_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY private.owner_terms
-    ADD CONSTRAINT owner_terms_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.page_centroids
     ADD CONSTRAINT page_centroids_codebook_id_fkey FOREIGN KEY (codebook_id) REFERENCES private.page_codebooks(id) ON DELETE CASCADE;
@@ -17035,6 +17219,8 @@ ALTER TABLE private.epochs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.forgotten_words ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.indexed_files ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.kept_hits ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.key_rotations ENABLE ROW LEVEL SECURITY;
@@ -17052,8 +17238,6 @@ ALTER TABLE private.name_words ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.object_deletions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.owner_statistics ENABLE ROW LEVEL SECURITY;
-
-ALTER TABLE private.owner_terms ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.page_centroids ENABLE ROW LEVEL SECURITY;
 
@@ -17277,8 +17461,6 @@ REVOKE ALL ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, 
 
 REVOKE ALL ON FUNCTION private.audit_keep_from() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.average_length(owner_id uuid, more_chunks bigint, more_length bigint) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.backfill_rate(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
@@ -17296,8 +17478,6 @@ GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigin
 REVOKE ALL ON FUNCTION private.block_size(dimension integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.block_table(space_id smallint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.bm25_weights(terms integer[], frequencies smallint[], length integer, average real) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.broadcast(topic text, event text, payload jsonb) FROM PUBLIC;
 
@@ -17434,8 +17614,6 @@ REVOKE ALL ON FUNCTION private.count_download(link public.share_links, bucket te
 
 REVOKE ALL ON FUNCTION private.count_statistics(owner uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.count_terms(owner_id uuid, terms integer[], sign integer) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.create_folder(parent uuid, name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.create_folder(parent uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.create_folder(parent uuid, name text) TO authenticated;
@@ -17544,6 +17722,8 @@ REVOKE ALL ON FUNCTION private.expired_versions(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.explain_dense(space_id smallint, scope private.search_scope) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.explain_keyword(query text, scope private.search_scope) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) FROM PUBLIC;
@@ -17569,6 +17749,8 @@ REVOKE ALL ON FUNCTION private.find_space(space text, kind text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.find_space(space text, kind text) TO anon;
 GRANT ALL ON FUNCTION private.find_space(space text, kind text) TO authenticated;
 GRANT ALL ON FUNCTION private.find_space(space text, kind text) TO service_role;
+
+REVOKE ALL ON FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_ticket(key text, user_id uuid) FROM PUBLIC;
 
@@ -17621,6 +17803,8 @@ REVOKE ALL ON FUNCTION private.freshness(scope private.search_scope) FROM PUBLIC
 REVOKE ALL ON FUNCTION private.fuse(query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope, options private.search_options, max_candidates integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.grace_end() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.grams(run text, is_query boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.granted_roots() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.granted_roots() TO anon;
@@ -17710,6 +17894,10 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 
 REVOKE ALL ON FUNCTION private.is_required(space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.unspaced_class(script text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.is_short_run(lexeme text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_technique(technique text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_trashed(node_id uuid) FROM PUBLIC;
@@ -17734,7 +17922,7 @@ REVOKE ALL ON FUNCTION private.latest_evaluations(space_id smallint) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.lexemes(content text, language text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.lexemes(content text, language text, is_query boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) TO anon;
@@ -17830,6 +18018,8 @@ GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.max_sim(tokens extensions.halfvec[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.miscounted_files() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.ingest_jobs TO service_role;
 
@@ -17927,8 +18117,6 @@ REVOKE ALL ON FUNCTION private.own_job(job_id uuid, lease_token uuid) FROM PUBLI
 
 REVOKE ALL ON FUNCTION private.own_link(link_id uuid, level text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.own_query(query text, owner_id uuid) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.owner_ids_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.owner_level(user_id uuid, owner_id uuid) FROM PUBLIC;
@@ -17964,6 +18152,8 @@ GRANT ALL ON FUNCTION private.people(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.people(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.person_json(user_id uuid, email text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.phrase_units(phrase text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.pictured_pages(version_id uuid, kind text) FROM PUBLIC;
 
@@ -18008,7 +18198,7 @@ GRANT ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) TO au
 
 REVOKE ALL ON FUNCTION private.query_statistics("from" timestamp with time zone, "to" timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.query_terms(query text, languages text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.query_terms(q private.search_query, languages text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.query_vector(embedding jsonb, space public.embedding_spaces) FROM PUBLIC;
 
@@ -18127,8 +18317,6 @@ GRANT ALL ON FUNCTION private.rename_group(id uuid, name text) TO authenticated;
 REVOKE ALL ON FUNCTION private.rename_node(id uuid, name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO authenticated;
-
-REVOKE ALL ON FUNCTION private.renew_weights(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.repack_vectors(space_id smallint) FROM PUBLIC;
 
@@ -18296,8 +18484,6 @@ REVOKE ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, 
 GRANT ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) TO anon;
 GRANT ALL ON FUNCTION private.share_node(node uuid, grantee jsonb, level text, expires_at timestamp with time zone) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.shared_query(query text, file_ids uuid[], OUT terms integer[], OUT weights real[], OUT average real) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.shared_roots() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.shared_with_me(page_size integer, cursor text) FROM PUBLIC;
@@ -18330,6 +18516,8 @@ REVOKE ALL ON FUNCTION private.split_words(phrase text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.steerable_ids(ids uuid[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.stemmer(language text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.stem(word text, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
@@ -18361,8 +18549,6 @@ REVOKE ALL ON FUNCTION private.tagged_ids(tags text[], owner_ids uuid[], shared_
 
 REVOKE ALL ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.term_id(lexeme text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.text_config(language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg__advance_all() FROM PUBLIC;
@@ -18381,8 +18567,6 @@ REVOKE ALL ON FUNCTION private.tg_blobs__charge() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_blobs__release() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.tg_chunk_terms__count() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.tg_chunk_vectors__pack() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_comments__broadcast() FROM PUBLIC;
@@ -18398,6 +18582,8 @@ REVOKE ALL ON FUNCTION private.tg_group_members__advance() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_group_members__hand_over() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_group_members__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_indexed_files__count() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_ingest_jobs__broadcast() FROM PUBLIC;
 
@@ -18505,8 +18691,6 @@ GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.unspaced_class() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.update_workspace_member(id uuid, level text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.update_workspace_member(id uuid, level text) TO anon;
 GRANT ALL ON FUNCTION private.update_workspace_member(id uuid, level text) TO authenticated;
@@ -18526,6 +18710,8 @@ REVOKE ALL ON FUNCTION private.vector_index_statement(space_id smallint) FROM PU
 REVOKE ALL ON FUNCTION private.vector_table(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.visible_name(node_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.weigh_query(q private.search_query, owner_id uuid, owner_ids uuid[], file_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.why_access("user" uuid, node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO anon;
