@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from narwhal.db import connect
@@ -148,6 +149,41 @@ class Spaces:
             described["max_tokens"],
         )
         return space
+
+    def index(self, name: str) -> dict[str, Any]:
+        """Say whether a space has an HNSW index, and whether one pays."""
+        described: dict[str, Any] = self._one(
+            "select private.describe_index((private.space_named(%s)).id)", name
+        )
+        return {"name": name, **described}
+
+    def build_index(self, name: str) -> dict[str, Any]:
+        """Build the HNSW index of a space unless it has one; searches and writes go on."""
+        found = self.index(name)
+        if found["is_valid"]:
+            return found
+        if found["index"]:  # an earlier one was broken off, or is being built
+            self._remove_index(found["index"])
+        statement = self._one(
+            "select private.vector_index_statement((private.space_named(%s)).id)", name
+        )
+        self.connection.execute("set statement_timeout = 0")
+        self.connection.execute(statement)
+        return self.index(name)
+
+    def drop_index(self, name: str) -> dict[str, Any]:
+        """Remove the HNSW index of a space; searches are exact from then on."""
+        found = self.index(name)
+        if found["index"]:
+            self._remove_index(found["index"])
+        return self.index(name)
+
+    def _remove_index(self, index: str) -> None:
+        schema, table = index.split(".")
+        self.connection.execute("set statement_timeout = 0")
+        self.connection.execute(
+            sql.SQL("drop index concurrently if exists {}").format(sql.Identifier(schema, table))
+        )
 
     def estimate(
         self, name: str, rate: float | None, price: float | None, workers: int

@@ -273,6 +273,47 @@ def rollback(
         say(f"note: {answer['missing_chunks']} chunks are still being embedded in it")
 
 
+@spaces_app.command("index")
+def index(
+    name: Name,
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the index.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Build it where it does not pay.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Build the HNSW index of a space, if it pays: for owners with very many chunks.
+
+    Others are searched exactly with or without it; all that is written pays for it. Searches and
+    writes go on meanwhile. Broken off, it starts anew when it is started again.
+
+    Example: narwhal spaces index minilm-l6-v2 --dry-run
+    """
+    with _spaces(home) as spaces:
+        found = spaces.index(name)
+        if drop and not dry_run:
+            found = spaces.drop_index(name)
+        elif not drop and not dry_run and not found["is_valid"]:
+            if not found["pays"] and not anyway:
+                raise NarwhalError(
+                    f"An index does not pay: nobody has enough of the {found['chunks']} chunks; "
+                    f"the largest owner has {found['largest_owner_chunks']}.",
+                    "Exact search is fast enough for them. To build it all the same: --anyway.",
+                    error="CONFLICT_STATE",
+                    status=409,
+                    details=found,
+                )
+            say(f"indexing {found['chunks']} vectors")
+            found = spaces.build_index(name)
+    columns = ["name", "index", "is_valid", "chunks", "largest_owner_chunks", "pays"]
+    if as_json:
+        show_json(found)
+    else:
+        show([found], columns)
+
+
 @spaces_app.command("retire")
 def retire(
     name: Name,

@@ -92,6 +92,37 @@ comment on function private.vector_index_statement(smallint) is
 'What builds the HNSW index of a space while it is searched and written; it runs outside of transactions, so no function
 can.';
 
+create function private.describe_index(space_id smallint) returns jsonb
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select jsonb_build_object(
+        'index', i.name,
+        'is_valid', i.is_valid,
+        'chunks', c.count,
+        'largest_owner_chunks', o.count,
+        'pays', o.count > (private.setting('search.exact_chunks'))::bigint
+            and o.count >= (private.setting('search.index_share'))::float8 * c.count
+    )
+    from (
+        select count(*) as count from private.chunk_vectors as v where v.space_id = describe_index.space_id
+    ) as c
+    cross join (select coalesce(max(s.chunk_count), 0) as count from private.owner_statistics as s) as o
+    left join lateral (
+        select format('private.%I', n.relname) as name, x.indisvalid as is_valid
+        from pg_catalog.pg_index as x
+        inner join pg_catalog.pg_class as n on n.oid = x.indexrelid
+        inner join pg_catalog.pg_am as m on m.oid = n.relam
+        where x.indrelid = to_regclass(format('private.%I', private.vector_table(space_id))) and m.amname = 'hnsw'
+        order by x.indisvalid desc
+        limit 1
+    ) as i on true;
+$$;
+comment on function private.describe_index(smallint) is
+'What speaks for an HNSW index of a space: {index, is_valid, chunks, largest_owner_chunks, pays}. index is null without
+one; is_valid is false while it is built, or when that was broken off. pays: there is an owner for whom it would be asked.';
+
 create type private.dense_plan as (plan text, reason text, readable_chunks bigint, all_chunks bigint);
 comment on type private.dense_plan is
 'exact or hnsw, why, and the counts that decided. What is shared is always searched exactly, and not counted.';

@@ -222,6 +222,22 @@ def test_a_space_known_by_its_name_needs_its_dimension_at_most(cli: CommandLine)
     }
 
 
+def test_an_index_is_built_where_it_pays_or_is_asked_for(cli: CommandLine, name: str) -> None:
+    described = ("--model", "m/m", "--dim", "8", "--revision", "a" * 40)
+    cli.json("spaces", "add", name, *described)
+    found = cli.json("spaces", "index", name, "--dry-run")
+    assert (found["index"], found["pays"], found["chunks"]) == (None, False, 0)
+    done = cli.run("spaces", "index", name)
+    assert done.returncode == 1
+    assert "--anyway" in done.stderr
+    made = cli.json("spaces", "index", name, "--anyway")
+    assert (made["is_valid"], made["index"].endswith("_hnsw")) == (True, True)
+    assert cli.json("spaces", "index", name) == made  # it has one
+    assert cli.json("spaces", "index", name, "--drop", "--dry-run") == made
+    assert cli.json("spaces", "index", name, "--drop") == found
+    assert cli.run("spaces", "index", "unknown").returncode == 1
+
+
 def test_retiring_asks_first_and_can_be_tried(cli: CommandLine, name: str, shallow: Path) -> None:
     cli.json("spaces", "add", name, "--model", str(shallow))
     tried = cli.json("spaces", "retire", name, "--dry-run")
