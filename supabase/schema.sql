@@ -3228,6 +3228,36 @@ $$;
 
 COMMENT ON FUNCTION private.delete_workspace(id uuid) IS 'Behind public.delete_workspace.';
 
+CREATE FUNCTION private.describe_index(space_id smallint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'index', i.name,
+        'is_valid', i.is_valid,
+        'chunks', c.count,
+        'largest_owner_chunks', o.count,
+        'pays', o.count > (private.setting('search.exact_chunks'))::bigint
+            and o.count >= (private.setting('search.index_share'))::float8 * c.count
+    )
+    from (
+        select count(*) as count from private.chunk_vectors as v where v.space_id = describe_index.space_id
+    ) as c
+    cross join (select coalesce(max(s.chunk_count), 0) as count from private.owner_statistics as s) as o
+    left join lateral (
+        select format('private.%I', n.relname) as name, x.indisvalid as is_valid
+        from pg_catalog.pg_index as x
+        inner join pg_catalog.pg_class as n on n.oid = x.indexrelid
+        inner join pg_catalog.pg_am as m on m.oid = n.relam
+        where x.indrelid = to_regclass(format('private.%I', private.vector_table(space_id))) and m.amname = 'hnsw'
+        order by x.indisvalid desc
+        limit 1
+    ) as i on true;
+$$;
+
+COMMENT ON FUNCTION private.describe_index(space_id smallint) IS 'What speaks for an HNSW index of a space: {index, is_valid, chunks, largest_owner_chunks, pays}. index is null without
+one; is_valid is false while it is built, or when that was broken off. pays: there is an owner for whom it would be asked.';
+
 CREATE FUNCTION private.describe_space(space public.embedding_spaces) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -17668,6 +17698,8 @@ REVOKE ALL ON FUNCTION private.delete_version(version public.file_versions) FROM
 REVOKE ALL ON FUNCTION private.delete_workspace(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO anon;
 GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.describe_index(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.describe_space(space public.embedding_spaces) FROM PUBLIC;
 
