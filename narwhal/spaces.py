@@ -50,6 +50,7 @@ def describe_model(
     revision: str | None = None,
     dimension: int | None = None,
     max_tokens: int | None = None,
+    kind: str = "text",
 ) -> dict[str, Any]:
     """Find out what a space needs to know of its model: {model, revision, dimension, max_tokens}.
 
@@ -61,7 +62,7 @@ def describe_model(
     revision = revision or (known.revision if known else None)
     dimension = dimension or (known.dimension if known else None)
     max_tokens = max_tokens or (known.max_tokens if known else None)
-    encoder = _local_encoder(model)
+    encoder = _local_encoder(model) if kind == "text" else None
     if encoder is not None:
         for field, said, found in (
             ("dimension", dimension, encoder.dimension),

@@ -112,7 +112,7 @@ def add(
     from narwhal.spaces import describe_model
 
     with _spaces(home) as spaces:
-        described = describe_model(name, model, revision, dim, max_tokens)
+        described = describe_model(name, model, revision, dim, max_tokens, kind.value)
         space = spaces.add(name, kind.value, described)
     _show_one(space, as_json)
     say(f"next: narwhal spaces backfill {name}")

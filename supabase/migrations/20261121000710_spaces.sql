@@ -8,6 +8,7 @@ insert into private.settings (key, value, description) values
     'spaces.chunks_per_minute', '800',
     'What a back-fill is estimated with until the space has a rate of its own: chunks a worker embeds in a minute.'
 ),
+('spaces.pages_per_minute', '60', 'The same for spaces of pages and images: pages a worker embeds in a minute.'),
 ('spaces.price_per_hour', '0.8', 'What a back-fill is estimated with: price of an hour of a worker, in US dollars.'),
 (
     'spaces.gate_tolerance', '0.01',
@@ -154,49 +155,76 @@ return case kind when 'text' then 'embed_text' else 'embed_pages' end;
 comment on function private.space_stage(text) is 'The stage of ingestion that fills spaces of a kind.';
 
 create function private.space_gaps(space public.embedding_spaces, beside smallint default null) returns jsonb
-language sql stable
+language plpgsql stable
 security invoker
 set search_path = ''
 as $$
-    select jsonb_build_object('missing_files', count(distinct g.file_id), 'missing_chunks', count(*))
-    from (
-        select c.file_id
+declare
+    v_files bigint;
+    v_chunks bigint;
+begin
+    if (space).kind = 'text' then
+        select count(distinct c.file_id), count(*) into v_files, v_chunks
         from public.nodes as n
         inner join public.chunks as c on c.version_id = n.head_version_id
-        where (space_gaps.space).kind = 'text'
-            and n.purged_at is null
+        where n.purged_at is null
             and not exists (
-                select 1 from private.chunk_vectors as e
-                where e.space_id = (space_gaps.space).id and e.chunk_id = c.id
+                select 1 from private.chunk_vectors as e where e.space_id = (space).id and e.chunk_id = c.id
+            )
+            and (
+                beside is null
+                or exists (select 1 from private.chunk_vectors as b where b.space_id = beside and b.chunk_id = c.id)
+            );
+    else
+        select count(distinct n.id), count(*) into v_files, v_chunks
+        from public.nodes as n
+        inner join public.file_versions as v
+            on v.id = n.head_version_id and private.is_pictured((space).kind, v.mime)
+        -- what was never read, such as a broken file, has no pictures
+        inner join public.ingest_jobs as j on j.version_id = v.id and j.stage = 'chunk' and j.state = 'done'
+        cross join lateral private.pictured_pages(v.id, (space).kind) as p
+        where n.purged_at is null
+            and not exists (
+                select 1 from private.page_vectors as e
+                where e.space_id = (space).id and e.file_id = n.id and e.page = p.page and e.version_id = v.id
             )
             and (
                 beside is null
                 or exists (
-                    select 1 from private.chunk_vectors as b where b.space_id = space_gaps.beside and b.chunk_id = c.id
+                    select 1 from private.page_vectors as b
+                    where b.space_id = beside and b.file_id = n.id and b.page = p.page and b.version_id = v.id
                 )
-            )
-        union all
-        select n.id
-        from public.nodes as n
-        inner join public.pages as p on p.version_id = n.head_version_id
-        where (space_gaps.space).kind <> 'text'
-            and n.purged_at is null
-            and not exists (
-                select 1 from public.ingest_jobs as j
-                where j.version_id = n.head_version_id and j.space_id = (space_gaps.space).id and j.state = 'done'
-            )
-            and exists (
-                select 1
-                from public.ingest_jobs as j inner join public.embedding_spaces as s on s.id = j.space_id
-                where j.version_id = n.head_version_id
-                    and s.kind = (space_gaps.space).kind
-                    and (beside is null or (j.space_id = space_gaps.beside and j.state = 'done'))
-            )
-    ) as g;
+            );
+    end if;
+    return jsonb_build_object('missing_files', v_files, 'missing_chunks', v_chunks);
+end;
 $$;
 comment on function private.space_gaps(public.embedding_spaces, smallint) is
 'What a space lacks of the head versions: {missing_files, missing_chunks} (pages, for other kinds than text). beside:
 only what is in service in that space. Files in the trash count: they may be restored.';
+
+create function private.space_tables(space_id smallint) returns setof regclass
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    -- all that refers to a space but its history; a partitioned table by the partition of that space
+    select coalesce(p.inhrelid, k.conrelid)::regclass
+    from pg_catalog.pg_constraint as k
+    inner join pg_catalog.pg_class as c on c.oid = k.conrelid
+    left join lateral (
+        select i.inhrelid
+        from pg_catalog.pg_inherits as i inner join pg_catalog.pg_class as l on l.oid = i.inhrelid
+        where i.inhparent = c.oid
+            and pg_get_expr(l.relpartbound, l.oid) = format('FOR VALUES IN (''%s'')', space_tables.space_id)
+    ) as p on true
+    where k.contype = 'f'
+        and k.confrelid = 'public.embedding_spaces'::regclass
+        and not c.relispartition
+        and (c.relkind = 'r' or p.inhrelid is not null)
+        and k.conrelid not in ('private.space_flips'::regclass, 'private.space_evaluations'::regclass);
+$$;
+comment on function private.space_tables(smallint) is 'The tables and partitions that hold what belongs to a space.';
 
 create function private.space_jobs(space_id smallint) returns jsonb
 language sql stable
@@ -214,6 +242,27 @@ as $$
 $$;
 comment on function private.space_jobs(smallint) is 'A space''s jobs by state: {queued, running, failed, done}.';
 
+create function private.space_counts(space public.embedding_spaces) returns jsonb
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+begin
+    if (space).kind = 'text' then
+        return jsonb_build_object(
+            'vectors', (select count(*) from private.chunk_vectors as e where e.space_id = (space).id),
+            'texts', (select count(*) from private.text_vectors as t where t.space_id = (space).id)
+        );
+    end if;
+    return jsonb_build_object(
+        'vectors', (select count(*) from private.page_vectors as e where e.space_id = (space).id),
+        'texts', (select count(*) from private.picture_vectors as t where t.space_id = (space).id)
+    );
+end;
+$$;
+comment on function private.space_counts(public.embedding_spaces) is
+'What a space holds: {vectors, texts}: chunks in service and texts embedded, or pages and pictures.';
+
 create function private.describe_space(space public.embedding_spaces) returns jsonb
 language sql stable
 security invoker
@@ -221,11 +270,12 @@ set search_path = ''
 as $$
     select to_jsonb(space)
         || private.space_gaps(space)
+        || private.space_counts(space)
         || jsonb_build_object(
-            'vectors', (select count(*) from private.chunk_vectors as e where e.space_id = (space).id),
-            'texts', (select count(*) from private.text_vectors as t where t.space_id = (space).id),
-            'bytes', coalesce(
-                pg_total_relation_size(to_regclass(format('private.%I', private.vector_table((space).id)))), 0
+            'bytes', (
+                select coalesce(sum(pg_total_relation_size(t.name)), 0)
+                from private.space_tables((space).id) as t (name)
+                inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
             ),
             'jobs', private.space_jobs((space).id),
             'evaluations', private.latest_evaluations((space).id),
@@ -239,8 +289,8 @@ as $$
         );
 $$;
 comment on function private.describe_space(public.embedding_spaces) is
-'All about a space: its columns, vectors in service, texts embedded, missing_files, missing_chunks, bytes, jobs,
-evaluations, flips.';
+'All about a space: its columns, vectors in service, texts embedded (or pictures), missing_files, missing_chunks (or
+pages), bytes of what search reads, jobs, evaluations, flips.';
 
 create function private.list_spaces() returns setof jsonb
 language sql stable
@@ -425,10 +475,9 @@ begin
             and (h.id is null or v.no >= h.no)
             and case v_space.kind
                 when 'text' then exists (select 1 from public.chunks as c where c.version_id = v.id)
-                else exists (
-                    select 1
-                    from public.ingest_jobs as o inner join public.embedding_spaces as s on s.id = o.space_id
-                    where o.version_id = v.id and s.kind = v_space.kind
+                else private.is_pictured(v_space.kind, v.mime) and exists (
+                    select 1 from public.ingest_jobs as o
+                    where o.version_id = v.id and o.stage = 'chunk' and o.state = 'done'
                 )
             end
             and not exists (
@@ -438,11 +487,20 @@ begin
                     and (
                         j.state in ('queued', 'running')
                         or (j.state = 'done' and (
-                            v_space.kind <> 'text' or h.id is distinct from v.id or not exists (
+                            h.id is distinct from v.id
+                            or v_space.kind = 'text' and not exists (
                                 select 1 from public.chunks as c
                                 where c.version_id = v.id and not exists (
                                     select 1 from private.chunk_vectors as e
                                     where e.space_id = v_space.id and e.chunk_id = c.id
+                                )
+                            )
+                            or v_space.kind <> 'text' and not exists (
+                                select 1 from private.pictured_pages(v.id, v_space.kind) as p
+                                where not exists (
+                                    select 1 from private.page_vectors as e
+                                    where e.space_id = v_space.id and e.file_id = n.id and e.page = p.page
+                                        and e.version_id = v.id
                                 )
                             )
                         ))
@@ -480,7 +538,12 @@ as $$
     from (
         select
             extract(epoch from d.finished_at - d.started_at) as seconds,
-            (select count(distinct c.text_hash) from public.chunks as c where c.version_id = d.version_id) as texts
+            case d.stage
+                when 'embed_text' then (
+                    select count(distinct c.text_hash) from public.chunks as c where c.version_id = d.version_id
+                )
+                else greatest(1, (select count(*) from public.pages as p where p.version_id = d.version_id))
+            end as texts
         from public.ingest_jobs as d
         where d.space_id = backfill_rate.space_id and d.state = 'done' and d.finished_at > d.started_at
         order by d.finished_at desc
@@ -488,7 +551,7 @@ as $$
     ) as j;
 $$;
 comment on function private.backfill_rate(smallint) is
-'Chunks a minute of one worker, from the jobs that were done last; null before there are ten.';
+'Chunks (or pages) a minute of one worker, from the jobs that were done last; null before there are ten.';
 
 create function private.estimate_backfill(
     space_id smallint, chunks_per_minute real default null, price_per_hour real default null, workers integer default 1
@@ -500,17 +563,18 @@ as $$
 declare
     v_space public.embedding_spaces;
     v_measured real := private.backfill_rate(space_id);
-    v_rate real := coalesce(
-        chunks_per_minute, v_measured, (private.setting('spaces.chunks_per_minute'))::real
-    );
+    v_rate real := coalesce(chunks_per_minute, v_measured);
     v_price real := coalesce(price_per_hour, (private.setting('spaces.price_per_hour'))::real);
     v_texts bigint;
     v_minutes numeric;
 begin
+    select s.* into v_space from public.embedding_spaces as s where s.id = space_id;
+    v_rate := coalesce(v_rate, (private.setting(
+        case v_space.kind when 'text' then 'spaces.chunks_per_minute' else 'spaces.pages_per_minute' end
+    ))::real);
     if v_rate <= 0 or v_price < 0 or workers < 1 then
         perform private.raise_invalid('rate', 'Rate and workers must be above 0, and the price 0 or more.');
     end if;
-    select s.* into v_space from public.embedding_spaces as s where s.id = space_id;
     if v_space.kind = 'text' then
         select count(*) into v_texts
         from (
@@ -721,6 +785,11 @@ begin
     if max_samples not between 1 and 10000 or top_k not between 1 and 100 then
         perform private.raise_invalid('samples', 'Samples are 1 to 10000, and top_k is 1 to 100.');
     end if;
+    if exists (
+        select 1 from public.embedding_spaces as s where s.id in (space_id, other_id) and s.kind <> 'text'
+    ) then
+        perform private.raise_invalid('space', 'Only text spaces are compared by the neighbours of their passages.');
+    end if;
     with samples as materialized (
         select e.chunk_id, e.owner_id, e.embedding, o.embedding as other_embedding
         from private.chunk_vectors as e
@@ -730,8 +799,9 @@ begin
         limit max_samples
     ), found as (
         select
-            array_remove(private.nearest_chunks(compare_spaces.space_id, s.owner_id, s.embedding, top_k + 1), s.chunk_id)
-            as ids,
+            array_remove(
+                private.nearest_chunks(compare_spaces.space_id, s.owner_id, s.embedding, top_k + 1), s.chunk_id
+            ) as ids,
             array_remove(private.nearest_chunks(other_id, s.owner_id, s.other_embedding, top_k + 1), s.chunk_id)
             as other_ids
         from samples as s
@@ -977,29 +1047,6 @@ comment on function private.retire_space(text) is
 'Takes a space out of use for good: nothing is written to it any more and no search can name it. Its vectors go with
 empty_space, after wait_s seconds. Raises NOT_FOUND, CONFLICT_STATE for the active one, LOCKED.';
 
-create function private.space_tables(space_id smallint) returns setof regclass
-language sql stable
-security invoker
-set search_path = ''
-as $$
-    -- all that refers to a space but its history; a partitioned table by the partition of that space
-    select coalesce(p.inhrelid, k.conrelid)::regclass
-    from pg_catalog.pg_constraint as k
-    inner join pg_catalog.pg_class as c on c.oid = k.conrelid
-    left join lateral (
-        select i.inhrelid
-        from pg_catalog.pg_inherits as i inner join pg_catalog.pg_class as l on l.oid = i.inhrelid
-        where i.inhparent = c.oid
-            and pg_get_expr(l.relpartbound, l.oid) = format('FOR VALUES IN (''%s'')', space_tables.space_id)
-    ) as p on true
-    where k.contype = 'f'
-        and k.confrelid = 'public.embedding_spaces'::regclass
-        and not c.relispartition
-        and (c.relkind = 'r' or p.inhrelid is not null)
-        and k.conrelid not in ('private.space_flips'::regclass, 'private.space_evaluations'::regclass);
-$$;
-comment on function private.space_tables(smallint) is 'The tables and partitions that hold what belongs to a space.';
-
 create function private.empty_space(space_id smallint, max_rows integer default 10000) returns bigint
 language plpgsql volatile
 security invoker
@@ -1022,7 +1069,7 @@ begin
             jsonb_build_object('space_id', space_id)
         );
     end if;
-    for v_table in select t.name from private.space_tables(space_id) as t (name) loop
+    for v_table in select t.name from private.space_tables(space_id) as t (name) order by t.name::oid desc loop
         execute format(
             $statement$
                 delete from %s
@@ -1067,6 +1114,11 @@ begin
     loop
         execute format('select not exists (select from %s)', v_table) into v_is_empty;
         if v_is_empty then
+            -- detached first: foreign keys to the whole table hang on each partition
+            execute format(
+                'alter table %s detach partition %s',
+                (select i.inhparent::regclass from pg_catalog.pg_inherits as i where i.inhrelid = v_table), v_table
+            );
             execute format('drop table %s', v_table);
         end if;
     end loop;

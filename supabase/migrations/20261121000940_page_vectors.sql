@@ -472,7 +472,7 @@ as $$
         ),
         case s.kind when 'image' then x.vectors[1] end
     from public.ingest_jobs as j
-    inner join public.embedding_spaces as s on s.id = j.space_id
+    inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
     inner join public.nodes as n on n.id = j.file_id
     cross join lateral private.pictured_pages(j.version_id, s.kind) as w
     inner join private.page_pictures as p on p.version_id = j.version_id and p.page = w.page

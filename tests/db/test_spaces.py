@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 from tests.database import Database
+from tests.db import pictures
 from tests.db.conftest import Drive, embed, refused
 from tests.db.invariants import UNEQUAL, UNNEEDED, UNSERVED
 
@@ -458,6 +460,44 @@ def test_spaces_are_compared_by_the_neighbours_that_both_find(
     )
     expected = sum(len(set(first[c]) & set(second[c])) / 5 for c in first) / 15
     assert float(other["overlap"]) == pytest.approx(expected, abs=1e-4)
+
+
+# Pages -------------------------------------------------------------------------------------------
+
+
+def test_a_space_of_pages_has_the_same_life(db: Database, drive: Drive) -> None:
+    rng = np.random.default_rng(5)
+    owner = db.create_user()
+    pictures.make_space(db)
+    shown = [pictures.draw(rng) for _ in range(5)]
+    pictures.paint(drive, owner, "a.pdf", *shown[:3])
+    pictures.paint(drive, owner, "b.pdf", *shown[3:])
+    before = pictures.look(drive, owner, shown[0])
+    assert (before["space"], len(before["hits"])) == ("page-test", 5)
+
+    made = add(db, dimension=pictures.DIMENSION, kind="page")
+    assert (made["missing_files"], made["missing_chunks"], made["vectors"]) == (2, 5, 0)
+    estimate = db.one("select private.estimate_backfill(%s::smallint, 10)", made["id"])
+    assert (estimate["to_embed"], estimate["minutes"]) == (5, 0.5)
+    with refused("CONFLICT_STATE", missing_chunks=5), db.as_role("postgres"):
+        db.one("select private.activate_space('next')")
+    assert queue_all(db) == 2
+    jobs = drive.claim(9)
+    assert {(job["stage"], job["space"]["name"]) for job in jobs} == {("embed_pages", "next")}
+    for job in jobs:
+        turned_over = shown[:3] if job["name"] == "a.pdf" else shown[3:]
+        pictures.run_stage(drive, job, [-picture for picture in turned_over])
+    assert queue_all(db) == 0
+    assert (show(db)["missing_chunks"], show(db)["vectors"], show(db)["texts"]) == (0, 5, 5)
+
+    assert db.one("select private.activate_space('next') ->> 'previous'") == "page-test"
+    after = pictures.look(drive, owner, shown[0])
+    assert (after["space"], len(after["hits"])) == ("next", 5)
+    assert [h["score"] for h in after["hits"]] != [h["score"] for h in before["hits"]]
+    assert db.one("select private.rollback_space('page') ->> 'space'") == "page-test"
+    assert pictures.look(drive, owner, shown[0]) == before
+    assert retire(db, "next") == 5 + 5 + 2
+    assert pictures.look(drive, owner, shown[0]) == before
 
 
 # Gated -------------------------------------------------------------------------------------------
