@@ -748,7 +748,12 @@ CREATE FUNCTION private.backfill_rate(space_id smallint) RETURNS real
     from (
         select
             extract(epoch from d.finished_at - d.started_at) as seconds,
-            (select count(distinct c.text_hash) from public.chunks as c where c.version_id = d.version_id) as texts
+            case d.stage
+                when 'embed_text' then (
+                    select count(distinct c.text_hash) from public.chunks as c where c.version_id = d.version_id
+                )
+                else greatest(1, (select count(*) from public.pages as p where p.version_id = d.version_id))
+            end as texts
         from public.ingest_jobs as d
         where d.space_id = backfill_rate.space_id and d.state = 'done' and d.finished_at > d.started_at
         order by d.finished_at desc
@@ -756,7 +761,7 @@ CREATE FUNCTION private.backfill_rate(space_id smallint) RETURNS real
     ) as j;
 $$;
 
-COMMENT ON FUNCTION private.backfill_rate(space_id smallint) IS 'Chunks a minute of one worker, from the jobs that were done last; null before there are ten.';
+COMMENT ON FUNCTION private.backfill_rate(space_id smallint) IS 'Chunks (or pages) a minute of one worker, from the jobs that were done last; null before there are ten.';
 
 CREATE FUNCTION private.batch_item(id uuid, state text, message text, detail text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -2178,6 +2183,11 @@ begin
     if max_samples not between 1 and 10000 or top_k not between 1 and 100 then
         perform private.raise_invalid('samples', 'Samples are 1 to 10000, and top_k is 1 to 100.');
     end if;
+    if exists (
+        select 1 from public.embedding_spaces as s where s.id in (space_id, other_id) and s.kind <> 'text'
+    ) then
+        perform private.raise_invalid('space', 'Only text spaces are compared by the neighbours of their passages.');
+    end if;
     with samples as materialized (
         select e.chunk_id, e.owner_id, e.embedding, o.embedding as other_embedding
         from private.chunk_vectors as e
@@ -2187,8 +2197,9 @@ begin
         limit max_samples
     ), found as (
         select
-            array_remove(private.nearest_chunks(compare_spaces.space_id, s.owner_id, s.embedding, top_k + 1), s.chunk_id)
-            as ids,
+            array_remove(
+                private.nearest_chunks(compare_spaces.space_id, s.owner_id, s.embedding, top_k + 1), s.chunk_id
+            ) as ids,
             array_remove(private.nearest_chunks(other_id, s.owner_id, s.other_embedding, top_k + 1), s.chunk_id)
             as other_ids
         from samples as s
@@ -3264,11 +3275,12 @@ CREATE FUNCTION private.describe_space(space public.embedding_spaces) RETURNS js
     AS $$
     select to_jsonb(space)
         || private.space_gaps(space)
+        || private.space_counts(space)
         || jsonb_build_object(
-            'vectors', (select count(*) from private.chunk_vectors as e where e.space_id = (space).id),
-            'texts', (select count(*) from private.text_vectors as t where t.space_id = (space).id),
-            'bytes', coalesce(
-                pg_total_relation_size(to_regclass(format('private.%I', private.vector_table((space).id)))), 0
+            'bytes', (
+                select coalesce(sum(pg_total_relation_size(t.name)), 0)
+                from private.space_tables((space).id) as t (name)
+                inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
             ),
             'jobs', private.space_jobs((space).id),
             'evaluations', private.latest_evaluations((space).id),
@@ -3282,8 +3294,8 @@ CREATE FUNCTION private.describe_space(space public.embedding_spaces) RETURNS js
         );
 $$;
 
-COMMENT ON FUNCTION private.describe_space(space public.embedding_spaces) IS 'All about a space: its columns, vectors in service, texts embedded, missing_files, missing_chunks, bytes, jobs,
-evaluations, flips.';
+COMMENT ON FUNCTION private.describe_space(space public.embedding_spaces) IS 'All about a space: its columns, vectors in service, texts embedded (or pictures), missing_files, missing_chunks (or
+pages), bytes of what search reads, jobs, evaluations, flips.';
 
 CREATE FUNCTION private.describe_user(user_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -3343,6 +3355,11 @@ begin
     loop
         execute format('select not exists (select from %s)', v_table) into v_is_empty;
         if v_is_empty then
+            -- detached first: foreign keys to the whole table hang on each partition
+            execute format(
+                'alter table %s detach partition %s',
+                (select i.inhparent::regclass from pg_catalog.pg_inherits as i where i.inhrelid = v_table), v_table
+            );
             execute format('drop table %s', v_table);
         end if;
     end loop;
@@ -3459,7 +3476,7 @@ begin
             jsonb_build_object('space_id', space_id)
         );
     end if;
-    for v_table in select t.name from private.space_tables(space_id) as t (name) loop
+    for v_table in select t.name from private.space_tables(space_id) as t (name) order by t.name::oid desc loop
         execute format(
             $statement$
                 delete from %s
@@ -3558,17 +3575,18 @@ CREATE FUNCTION private.estimate_backfill(space_id smallint, chunks_per_minute r
 declare
     v_space public.embedding_spaces;
     v_measured real := private.backfill_rate(space_id);
-    v_rate real := coalesce(
-        chunks_per_minute, v_measured, (private.setting('spaces.chunks_per_minute'))::real
-    );
+    v_rate real := coalesce(chunks_per_minute, v_measured);
     v_price real := coalesce(price_per_hour, (private.setting('spaces.price_per_hour'))::real);
     v_texts bigint;
     v_minutes numeric;
 begin
+    select s.* into v_space from public.embedding_spaces as s where s.id = space_id;
+    v_rate := coalesce(v_rate, (private.setting(
+        case v_space.kind when 'text' then 'spaces.chunks_per_minute' else 'spaces.pages_per_minute' end
+    ))::real);
     if v_rate <= 0 or v_price < 0 or workers < 1 then
         perform private.raise_invalid('rate', 'Rate and workers must be above 0, and the price 0 or more.');
     end if;
-    select s.* into v_space from public.embedding_spaces as s where s.id = space_id;
     if v_space.kind = 'text' then
         select count(*) into v_texts
         from (
@@ -8244,10 +8262,9 @@ begin
             and (h.id is null or v.no >= h.no)
             and case v_space.kind
                 when 'text' then exists (select 1 from public.chunks as c where c.version_id = v.id)
-                else exists (
-                    select 1
-                    from public.ingest_jobs as o inner join public.embedding_spaces as s on s.id = o.space_id
-                    where o.version_id = v.id and s.kind = v_space.kind
+                else private.is_pictured(v_space.kind, v.mime) and exists (
+                    select 1 from public.ingest_jobs as o
+                    where o.version_id = v.id and o.stage = 'chunk' and o.state = 'done'
                 )
             end
             and not exists (
@@ -8257,11 +8274,20 @@ begin
                     and (
                         j.state in ('queued', 'running')
                         or (j.state = 'done' and (
-                            v_space.kind <> 'text' or h.id is distinct from v.id or not exists (
+                            h.id is distinct from v.id
+                            or v_space.kind = 'text' and not exists (
                                 select 1 from public.chunks as c
                                 where c.version_id = v.id and not exists (
                                     select 1 from private.chunk_vectors as e
                                     where e.space_id = v_space.id and e.chunk_id = c.id
+                                )
+                            )
+                            or v_space.kind <> 'text' and not exists (
+                                select 1 from private.pictured_pages(v.id, v_space.kind) as p
+                                where not exists (
+                                    select 1 from private.page_vectors as e
+                                    where e.space_id = v_space.id and e.file_id = n.id and e.page = p.page
+                                        and e.version_id = v.id
                                 )
                             )
                         ))
@@ -11428,7 +11454,7 @@ CREATE FUNCTION private.serve_pictures(version_id uuid) RETURNS void
         ),
         case s.kind when 'image' then x.vectors[1] end
     from public.ingest_jobs as j
-    inner join public.embedding_spaces as s on s.id = j.space_id
+    inner join public.embedding_spaces as s on s.id = j.space_id and s.state <> 'retiring'
     inner join public.nodes as n on n.id = j.file_id
     cross join lateral private.pictured_pages(j.version_id, s.kind) as w
     inner join private.page_pictures as p on p.version_id = j.version_id and p.page = w.page
@@ -11995,45 +12021,69 @@ $$;
 
 COMMENT ON FUNCTION private.snippet(content text, query text, language text) IS 'The words of a chunk around what the query asks for, plain text.';
 
-CREATE FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint DEFAULT NULL::smallint) RETURNS jsonb
-    LANGUAGE sql STABLE
+CREATE FUNCTION private.space_counts(space public.embedding_spaces) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
-    select jsonb_build_object('missing_files', count(distinct g.file_id), 'missing_chunks', count(*))
-    from (
-        select c.file_id
+begin
+    if (space).kind = 'text' then
+        return jsonb_build_object(
+            'vectors', (select count(*) from private.chunk_vectors as e where e.space_id = (space).id),
+            'texts', (select count(*) from private.text_vectors as t where t.space_id = (space).id)
+        );
+    end if;
+    return jsonb_build_object(
+        'vectors', (select count(*) from private.page_vectors as e where e.space_id = (space).id),
+        'texts', (select count(*) from private.picture_vectors as t where t.space_id = (space).id)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.space_counts(space public.embedding_spaces) IS 'What a space holds: {vectors, texts}: chunks in service and texts embedded, or pages and pictures.';
+
+CREATE FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint DEFAULT NULL::smallint) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_files bigint;
+    v_chunks bigint;
+begin
+    if (space).kind = 'text' then
+        select count(distinct c.file_id), count(*) into v_files, v_chunks
         from public.nodes as n
         inner join public.chunks as c on c.version_id = n.head_version_id
-        where (space_gaps.space).kind = 'text'
-            and n.purged_at is null
+        where n.purged_at is null
             and not exists (
-                select 1 from private.chunk_vectors as e
-                where e.space_id = (space_gaps.space).id and e.chunk_id = c.id
+                select 1 from private.chunk_vectors as e where e.space_id = (space).id and e.chunk_id = c.id
+            )
+            and (
+                beside is null
+                or exists (select 1 from private.chunk_vectors as b where b.space_id = beside and b.chunk_id = c.id)
+            );
+    else
+        select count(distinct n.id), count(*) into v_files, v_chunks
+        from public.nodes as n
+        inner join public.file_versions as v
+            on v.id = n.head_version_id and private.is_pictured((space).kind, v.mime)
+        -- what was never read, such as a broken file, has no pictures
+        inner join public.ingest_jobs as j on j.version_id = v.id and j.stage = 'chunk' and j.state = 'done'
+        cross join lateral private.pictured_pages(v.id, (space).kind) as p
+        where n.purged_at is null
+            and not exists (
+                select 1 from private.page_vectors as e
+                where e.space_id = (space).id and e.file_id = n.id and e.page = p.page and e.version_id = v.id
             )
             and (
                 beside is null
                 or exists (
-                    select 1 from private.chunk_vectors as b where b.space_id = space_gaps.beside and b.chunk_id = c.id
+                    select 1 from private.page_vectors as b
+                    where b.space_id = beside and b.file_id = n.id and b.page = p.page and b.version_id = v.id
                 )
-            )
-        union all
-        select n.id
-        from public.nodes as n
-        inner join public.pages as p on p.version_id = n.head_version_id
-        where (space_gaps.space).kind <> 'text'
-            and n.purged_at is null
-            and not exists (
-                select 1 from public.ingest_jobs as j
-                where j.version_id = n.head_version_id and j.space_id = (space_gaps.space).id and j.state = 'done'
-            )
-            and exists (
-                select 1
-                from public.ingest_jobs as j inner join public.embedding_spaces as s on s.id = j.space_id
-                where j.version_id = n.head_version_id
-                    and s.kind = (space_gaps.space).kind
-                    and (beside is null or (j.space_id = space_gaps.beside and j.state = 'done'))
-            )
-    ) as g;
+            );
+    end if;
+    return jsonb_build_object('missing_files', v_files, 'missing_chunks', v_chunks);
+end;
 $$;
 
 COMMENT ON FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint) IS 'What a space lacks of the head versions: {missing_files, missing_chunks} (pages, for other kinds than text). beside:
@@ -18531,6 +18581,8 @@ REVOKE ALL ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebo
 REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.space_counts(space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint) FROM PUBLIC;
 
