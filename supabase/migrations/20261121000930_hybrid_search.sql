@@ -1,9 +1,66 @@
--- Hybrid search: both legs fused by rank, and the hits that clients see.
+-- Hybrid search: the legs fused by rank, and the hits that clients see.
 
 create type private.search_options as (
-    fusion text, keyword_weight real, vector_weight real, rrf_k real, threshold real
+    fusion text,
+    keyword_weight real,
+    vector_weight real,
+    name_weight real,
+    rrf_k real,
+    threshold real,
+    group_by text,
+    per_file integer,
+    context text,
+    dedup boolean
 );
 comment on type private.search_options is 'Checked options of hybrid_search.';
+
+create function private.option_number(options jsonb, field text, least_value real, most real, default_value real)
+returns real
+language plpgsql immutable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_value jsonb := options #> string_to_array(field, '.');
+begin
+    if coalesce(v_value, 'null') = 'null' then
+        return default_value;
+    end if;
+    -- as numeric, since a JSON number may be larger than any other type holds
+    if jsonb_typeof(v_value) <> 'number' or not v_value::numeric between least_value::numeric and most::numeric then
+        perform private.raise_invalid(
+            'options.' || split_part(field, '.', 1),
+            format('%s must be a number from %s to %s.', field, least_value, most)
+        );
+    end if;
+    return v_value::real;
+end;
+$$;
+comment on function private.option_number(jsonb, text, real, real, real) is
+'A number among options, by its dotted name. Raises INVALID_ARGUMENT naming the option.';
+
+create function private.option_choice(options jsonb, field text, variadic choices text[]) returns text
+language plpgsql immutable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_value jsonb := options -> field;
+begin
+    if coalesce(v_value, 'null') = 'null' then
+        return choices[1];
+    end if;
+    if jsonb_typeof(v_value) <> 'string' or not v_value #>> '{}' = any(choices) then
+        perform private.raise_invalid(
+            'options.' || field, format('%s must be one of: %s.', field, array_to_string(choices, ', ')),
+            jsonb_build_object('expected', choices)
+        );
+    end if;
+    return v_value #>> '{}';
+end;
+$$;
+comment on function private.option_choice(jsonb, text, text[]) is
+'A word among options, the first choice when there is none. Raises INVALID_ARGUMENT naming it.';
 
 create function private.search_options(options jsonb) returns private.search_options
 language plpgsql immutable
@@ -11,111 +68,437 @@ security invoker
 set search_path = ''
 as $$
 declare
+    v_known constant text[] := '{fusion,weights,rrf_k,threshold,group_by,per_file,context,dedup}';
     v_options private.search_options;
     v_unknown text;
-    v_weights jsonb := coalesce(nullif(options -> 'weights', 'null'), '{}');
 begin
     if jsonb_typeof(options) <> 'object' then
         perform private.raise_invalid('options', 'options must be an object.');
     end if;
-    select min(o.key) into v_unknown
-    from jsonb_object_keys(options) as o (key)
-    where o.key not in ('fusion', 'weights', 'rrf_k', 'threshold');
+    select min(o.key) into v_unknown from jsonb_object_keys(options - v_known) as o (key);
     if v_unknown is not null then
         perform private.raise_invalid(
             'options.' || v_unknown, format('There is no option "%s".', v_unknown),
-            '{"expected": ["fusion", "weights", "rrf_k", "threshold"]}'
+            jsonb_build_object('expected', v_known || '{cache,technique}'::text[])
         );
     end if;
-    v_options.fusion := coalesce(options ->> 'fusion', 'rrf');
-    if jsonb_typeof(v_weights) <> 'object' or v_weights - '{keyword,vector}'::text[] <> '{}' then
-        perform private.raise_invalid('options.weights', 'weights must be an object with keyword and vector.');
+    if jsonb_typeof(coalesce(nullif(options -> 'weights', 'null'), '{}')) <> 'object'
+        or coalesce(nullif(options -> 'weights', 'null'), '{}') - '{keyword,vector,name}'::text[] <> '{}' then
+        perform private.raise_invalid('options.weights', 'weights must be an object with keyword, vector and name.');
     end if;
-    v_options.keyword_weight := coalesce((v_weights ->> 'keyword')::real, 1);
-    v_options.vector_weight := coalesce((v_weights ->> 'vector')::real, 1);
-    v_options.rrf_k := coalesce((options ->> 'rrf_k')::real, 10);
-    v_options.threshold := (options ->> 'threshold')::real;
-    if v_options.fusion not in ('rrf', 'convex') then
-        perform private.raise_invalid('options.fusion', 'fusion must be rrf or convex.');
+    if jsonb_typeof(coalesce(options -> 'dedup', 'null')) not in ('null', 'boolean') then
+        perform private.raise_invalid('options.dedup', 'dedup must be true or false.');
     end if;
-    if not (v_options.keyword_weight between 0 and 1000 and v_options.vector_weight between 0 and 1000)
-        or v_options.keyword_weight + v_options.vector_weight = 0 then
-        perform private.raise_invalid('options.weights', 'weights must be 0 to 1000, and one of them above 0.');
-    end if;
-    if v_options.rrf_k not between 1 and 1000 then
-        perform private.raise_invalid('options.rrf_k', 'rrf_k must be between 1 and 1000.');
+    v_options := (
+        private.option_choice(options, 'fusion', 'rrf', 'convex'),
+        private.option_number(options, 'weights.keyword', 0, 1000, 1),
+        private.option_number(options, 'weights.vector', 0, 1000, 1),
+        null,
+        private.option_number(options, 'rrf_k', 1, 1000, 10),
+        private.option_number(options, 'threshold', -1, 1, null),
+        private.option_choice(options, 'group_by', 'none', 'file'),
+        private.option_number(options, 'per_file', 1, 10, 3),
+        private.option_choice(options, 'context', 'none', 'neighbours', 'section'),
+        (options ->> 'dedup')::boolean
+    );
+    -- a name matches by its words
+    v_options.name_weight := private.option_number(options, 'weights.name', 0, 1000, v_options.keyword_weight);
+    if v_options.keyword_weight + v_options.vector_weight + v_options.name_weight = 0 then
+        perform private.raise_invalid('options.weights', 'One of the weights must be above 0.');
     end if;
     return v_options;
-exception when data_exception then
-    perform private.raise_invalid('options', 'An option has a value that cannot be read.');
 end;
 $$;
 comment on function private.search_options(jsonb) is 'Options with their defaults. Raises INVALID_ARGUMENT.';
 
-create function private.snippet(content text, query text, language text) returns text
-language sql stable
-security invoker
+create type private.search_call as (
+    query text,
+    parsed private.search_query,
+    space_id smallint,
+    embedding extensions.halfvec,
+    scope private.search_scope,
+    options private.search_options,
+    top_k integer,
+    candidates integer,
+    explain boolean
+);
+comment on type private.search_call is 'What hybrid_search looks for, once it was checked.';
+
+-- Fusion ---------------------------------------------------------------------------------------
+
+create type private.leg_hit as (id uuid, score real, place integer);
+comment on type private.leg_hit is 'A chunk, or a file, that a leg of search finds, and its place from 1.';
+
+create type private.leg_hits as (
+    keyword private.leg_hit [], vector private.leg_hit [], name private.leg_hit [], plan jsonb
+);
+comment on type private.leg_hits is 'What the legs of search find, best first, and how.';
+
+create function private.ask_legs(request private.search_call, max_hits integer) returns private.leg_hits
+language plpgsql stable
+security invoker -- called by hybrid_search, as its owner
 set search_path = ''
 as $$
-    select ts_headline(
-        private.text_config(snippet.language),
-        snippet.content,
-        replace(plainto_tsquery(private.text_config(snippet.language), snippet.query)::text, ' & ', ' | ')::tsquery,
-        'StartSel="", StopSel="", MinWords=25, MaxWords=50'
+declare
+    v_options private.search_options := (request).options;
+    v_hits private.leg_hits;
+    v_times timestamptz[] := array[clock_timestamp()];
+begin
+    if v_options.keyword_weight > 0 then
+        v_hits.keyword := array(
+            select (k.chunk_id, k.score, row_number() over (order by k.score desc, k.chunk_id))::private.leg_hit
+            from private.search_keyword((request).query, (request).scope, max_hits) as k
+            order by k.score desc, k.chunk_id
+            limit max_hits
+        );
+    end if;
+    v_times := v_times || clock_timestamp();
+    if v_options.vector_weight > 0 and (request).embedding is not null then
+        v_hits.vector := array(
+            select (d.chunk_id, d.score, row_number() over (order by d.score desc, d.chunk_id))::private.leg_hit
+            from private.search_dense(
+                (request).space_id, (request).embedding, (request).scope, max_hits, v_options.threshold
+            ) as d
+            order by d.score desc, d.chunk_id
+            limit max_hits
+        );
+    end if;
+    v_times := v_times || clock_timestamp();
+    if v_options.name_weight > 0 then
+        v_hits.name := array(
+            select (s.file_id, s.score, row_number() over (order by s.score desc, s.file_id))::private.leg_hit
+            from private.search_names(((request).parsed).words, (request).scope, max_hits) as s
+            where s.score >= 0.5 -- names that have most of what is asked for; a common word makes no name a hit
+            order by s.score desc, s.file_id
+            limit max_hits
+        );
+    end if;
+    v_times := v_times || clock_timestamp();
+    v_hits.plan := (
+        select jsonb_object_agg(l.leg, jsonb_build_object(
+            'found', coalesce(l.found, 0),
+            'ms', round(1000 * extract(epoch from v_times[l.no + 1] - v_times[l.no]), 1)
+        ))
+        from (values
+            (1, 'keyword', cardinality(v_hits.keyword)),
+            (2, 'dense', cardinality(v_hits.vector)),
+            (3, 'name', cardinality(v_hits.name))
+        ) as l (no, leg, found)
     );
+    return v_hits;
+end;
 $$;
-comment on function private.snippet(text, text, text) is
-'The words of a chunk around what the query asks for, plain text.';
+comment on function private.ask_legs(private.search_call, integer) is
+'Asks every leg that counts, at most max_hits of each.';
 
-create function private.fuse(
-    query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope,
-    options private.search_options, max_candidates integer
-)
+create function private.fuse(legs private.leg_hits, options private.search_options)
 returns table (
     chunk_id uuid, fused double precision,
-    keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real
+    keyword_rank integer, keyword_score real, vector_rank integer, vector_score real
 )
-language sql stable rows 100 -- so that hits are looked up, instead of reading all chunks of an owner
+language plpgsql immutable rows 100
 security invoker
 set search_path = ''
 as $$
-    with keyword as (
-        select
-            k.chunk_id, k.score, row_number() over (order by k.score desc, k.chunk_id) as place,
-            max(k.score) over () as best
-        from private.search_keyword(fuse.query, fuse.scope, fuse.max_candidates) as k
-        where (fuse.options).keyword_weight > 0
-        order by place
-        limit fuse.max_candidates
-    ), dense as (
-        select
-            d.chunk_id, d.score, row_number() over (order by d.score desc, d.chunk_id) as place,
-            max(d.score) over () as best
-        from private.search_dense(
-            fuse.space_id, fuse.embedding, fuse.scope, fuse.max_candidates, (fuse.options).threshold
-        ) as d
-        where (fuse.options).vector_weight > 0 and fuse.embedding is not null
-        order by place
-        limit fuse.max_candidates
-    )
+declare
+    -- convex: from 0 to 1 in either leg, whatever the scale; what points the other way counts as not found
+    v_keyword_unit double precision := (options).keyword_weight::double precision / nullif(greatest((legs).keyword[1].score, 0), 0);
+    v_vector_unit double precision := (options).vector_weight::double precision / nullif(greatest((legs).vector[1].score, 0), 0);
+begin
+    return query
     select
-        coalesce(k.chunk_id, d.chunk_id),
-        case (fuse.options).fusion
-            when 'rrf' then
-                coalesce((fuse.options).keyword_weight / ((fuse.options).rrf_k + k.place), 0)
-                + coalesce((fuse.options).vector_weight / ((fuse.options).rrf_k + d.place), 0)
-            else
-                coalesce((fuse.options).keyword_weight * k.score / nullif(k.best, 0), 0)
-                + coalesce((fuse.options).vector_weight * d.score / nullif(d.best, 0), 0)
+        coalesce(k.id, d.id),
+        case (options).fusion
+            when 'rrf' then coalesce((options).keyword_weight / ((options).rrf_k + k.place)::double precision, 0)
+                + coalesce((options).vector_weight / ((options).rrf_k + d.place)::double precision, 0)
+            else coalesce(v_keyword_unit * greatest(k.score, 0), 0)
+                + coalesce(v_vector_unit * greatest(d.score, 0), 0)
         end,
         k.place, k.score, d.place, d.score
-    from keyword as k
-    full join dense as d on d.chunk_id = k.chunk_id;
+    from unnest((legs).keyword) as k
+    full join unnest((legs).vector) as d on d.id = k.id;
+end;
 $$;
-comment on function private.fuse(
-    text, smallint, extensions.halfvec, private.search_scope, private.search_options, integer
-) is
-'Both legs as one ranking. rrf: sum of weight / (k + rank), Cormack et al. 2009; convex: sum of weight * score / best.';
+comment on function private.fuse(private.leg_hits, private.search_options) is
+'The legs that find passages as one. rrf: sum of weight / (k + place), Cormack et al. 2009; convex: sum of weight *
+score / best score.';
+
+create function private.find_candidates(request private.search_call, legs private.leg_hits)
+returns private.candidate[]
+language plpgsql stable
+security invoker -- called by hybrid_search, as its owner
+set search_path = ''
+as $$
+declare
+    v_options private.search_options := (request).options;
+    v_scope private.search_scope := (request).scope;
+    v_query private.search_query := (request).parsed;
+    v_has_conditions boolean := v_query.phrases || v_query.excluded <> '{}' or v_query.words = '';
+begin
+    return array(
+        select (
+            r.chunk_id, r.file_id, r.text_hash, r.fused, r.boost, r.keyword_rank, r.keyword_score, r.vector_rank,
+            r.vector_score, r.name_rank, r.name_score, null, r.fused * r.boost
+        )::private.candidate
+        from (
+            select
+                coalesce(t.id, o.id) as chunk_id, n.id as file_id, coalesce(t.text_hash, o.text_hash) as text_hash,
+                coalesce(t.boost, o.boost, 1) as boost, t.keyword_rank, t.keyword_score, t.vector_rank, t.vector_score,
+                m.place as name_rank, m.score as name_score,
+                -- a name tells of its file, so only the best passage of the file takes it; and as far as it matches
+                coalesce(t.fused, 0) + coalesce(v_options.name_weight * m.score::double precision / case
+                    when v_options.fusion = 'rrf' then v_options.rrf_k + m.place else 1 end, 0) as fused
+            from (
+                select
+                    f.*, c.id, c.file_id, c.text_hash, c.boost, c.content, c.language,
+                    case when row_number() over (partition by c.file_id order by f.fused * c.boost desc, c.id) = 1
+                        then c.file_id end as named_id
+                from private.fuse(legs, v_options) as f
+                inner join public.chunks as c on c.id = f.chunk_id
+            ) as t
+            full join unnest((legs).name) as m on m.id = t.named_id
+            inner join public.nodes as n on n.id = coalesce(t.file_id, m.id)
+            left join lateral ( -- found by its name only: it begins with this
+                select c.id, c.text_hash, c.boost, c.content, c.language
+                from public.chunks as c
+                where t.id is null and c.version_id = n.head_version_id and (
+                    num_nonnulls(v_scope.languages, v_scope.page_from, v_scope.page_to) = 0
+                    or private.passes_chunk_filters(c.id, v_scope)
+                )
+                order by c.idx
+                limit 1
+            ) as o on true
+            where private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
+                and (
+                    t.id is not null or o.id is not null
+                    or n.head_version_id is not null
+                    and num_nonnulls(v_scope.languages, v_scope.page_from, v_scope.page_to) = 0
+                )
+                and (not v_has_conditions or private.passes_query(
+                    concat(case when m.id is not null then n.name || e'\n' end, coalesce(t.content, o.content)),
+                    coalesce(t.language, o.language), v_query
+                ))
+        ) as r
+        order by r.fused * r.boost desc, r.chunk_id, r.file_id
+    );
+end;
+$$;
+comment on function private.find_candidates(private.search_call, private.leg_hits) is
+'What the legs find as one ranking, best first: only what is readable and meets the conditions of the query.';
+
+create function private.rank_candidates(request private.search_call, out pool private.candidate[], out plan jsonb)
+language plpgsql stable
+security invoker -- called by hybrid_search, as its owner
+set search_path = ''
+as $$
+declare
+    -- whoever wants the best of each file wants to see several files
+    v_limit integer := case ((request).options).group_by
+        when 'file' then least((request).candidates * 4, greatest((request).candidates, 1000))
+        else (request).candidates
+    end;
+    v_legs private.leg_hits;
+    v_copies integer := 0;
+begin
+    loop
+        v_legs := private.ask_legs(request, v_limit);
+        pool := private.find_candidates(request, v_legs);
+        if ((request).options).dedup is distinct from false then
+            pool := private.mark_copies(pool);
+            v_copies := (select count(*) from unnest(pool) as u where u.copy_of is not null);
+        end if;
+        -- copies must not fill the list: when they are most of what was found, there is more to look for
+        exit when v_limit >= 1000
+            or v_copies * 2 <= cardinality(pool)
+            or greatest(cardinality(v_legs.keyword), cardinality(v_legs.vector), 0) < v_limit;
+        v_limit := least(v_limit * 5, 1000);
+    end loop;
+    plan := jsonb_build_object(
+        'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies
+    );
+end;
+$$;
+comment on function private.rank_candidates(private.search_call) is
+'The passages that may become hits, those that repeat an earlier one marked; and how they were found. Nothing in it
+depends on top_k, so that a longer list begins with the shorter one.';
+
+create function private.placed(pool private.candidate[], request private.search_call)
+returns table (candidate private.candidate, place bigint, place_in_file bigint)
+language sql immutable
+security invoker
+set search_path = ''
+as $$
+    select
+        u.*::private.candidate,
+        row_number() over (order by u.score desc, u.chunk_id, u.file_id),
+        row_number() over (partition by u.file_id order by u.score desc, u.chunk_id)
+    from unnest(placed.pool) as u
+    where u.copy_of is null or ((placed.request).options).dedup is null;
+$$;
+comment on function private.placed(private.candidate[], private.search_call) is
+'The candidates that are shown, and the place of each among all and among those of its file.';
+
+-- Hits -----------------------------------------------------------------------------------------
+
+create function private.passage_json(candidate private.candidate, request private.search_call) returns jsonb
+language sql stable
+security invoker -- called by search, as its owner
+set search_path = ''
+as $$
+    select jsonb_build_object(
+        'chunk_id', c.id, 'page', c.page, 'bboxes', c.bboxes, 'heading', c.heading,
+        'char_start', c.char_start, 'char_end', c.char_end,
+        'time_range_ms', case when c.time_range_ms is not null
+            then jsonb_build_array(lower(c.time_range_ms), upper(c.time_range_ms)) end,
+        'snippet', s.snippet -> 'text', 'highlights', s.snippet -> 'highlights',
+        'snippet_start', s.snippet -> 'start', 'snippet_end', s.snippet -> 'end',
+        'snippet_bboxes', case when c.bboxes <> '[]' then private.line_boxes(
+            c.version_id, coalesce(c.page, 1),
+            c.char_start + (s.snippet -> 'start')::integer, c.char_start + (s.snippet -> 'end')::integer
+        ) else '[]' end,
+        'score', (candidate).score,
+        'parts', jsonb_build_object(
+            'keyword_rank', (candidate).keyword_rank, 'keyword_score', (candidate).keyword_score,
+            'vector_rank', (candidate).vector_rank, 'vector_score', (candidate).vector_score,
+            'name_rank', (candidate).name_rank, 'name_score', (candidate).name_score,
+            'fused', (candidate).fused, 'boost', (candidate).boost, 'copy_of', (candidate).copy_of
+        )
+    ) || case when ((request).options).context <> 'none' then jsonb_build_object(
+        'context', private.chunk_context(c, ((request).options).context)
+    ) else '{}' end
+    from (select (candidate).chunk_id as id) as wanted
+    left join public.chunks as c on c.id = wanted.id
+    cross join lateral (
+        select case when c.id is not null then private.snippet(c.content, (request).parsed, c.language) end as snippet
+        offset 0 -- once
+    ) as s;
+$$;
+comment on function private.passage_json(private.candidate, private.search_call) is
+'The fields of a hit that are about its passage; null where a file was found by its name only.';
+
+create function private.copies_json(chunk_id uuid, pool private.candidate[]) returns jsonb
+language sql stable
+security invoker -- called by search, as its owner
+set search_path = ''
+as $$
+    select jsonb_build_object('count', count(*), 'files', coalesce((
+        select jsonb_agg(jsonb_build_object('file_id', n.id, 'name', n.name) order by n.name, n.id)
+        from (
+            select n.id, n.name
+            from public.nodes as n
+            where n.id in (
+                select u.file_id from unnest(copies_json.pool) as u where u.copy_of = copies_json.chunk_id
+            )
+            order by n.name, n.id
+            limit 20
+        ) as n
+    ), '[]'))
+    from unnest(copies_json.pool) as u
+    where u.copy_of = copies_json.chunk_id;
+$$;
+comment on function private.copies_json(uuid, private.candidate[]) is
+'How many other passages of the pool say the same, and in which files, at most 20 of them: {count, files: [{file_id,
+name}]}.';
+
+create function private.access_json(node_id uuid) returns jsonb
+language sql stable
+security invoker -- called by hybrid_search, as its owner
+set search_path = ''
+as $$
+    select coalesce(case when auth.uid() is not null then private.why_access(null, node_id) -> 'chain' end, '[]')
+        || coalesce((
+            select jsonb_build_array(jsonb_build_object('via', 'link', 'node', private.visible_name(l.node_id)))
+            from private.my_link() as l
+            inner join public.nodes as n on n.id = access_json.node_id and l.node_id = any(n.path)
+        ), '[]');
+$$;
+comment on function private.access_json(uuid) is
+'Every way by which the caller can read a node: owner, workspace, share, link.';
+
+create function private.hit_json(
+    candidate private.candidate, pool private.candidate[], request private.search_call
+) returns jsonb
+language sql stable
+security invoker -- called by search, as its owner
+set search_path = ''
+as $$
+    select private.passage_json(candidate, request) || jsonb_build_object(
+        'file_id', n.id,
+        'version_id', coalesce(c.version_id, n.head_version_id),
+        'is_head', coalesce(c.version_id = n.head_version_id, true),
+        'name', n.name,
+        'path', ( -- from the highest ancestor that the caller can see
+            select '/' || string_agg(a.name, '/' order by cardinality(a.path))
+            from public.nodes as a
+            where a.id = any(n.path) and private.is_readable(
+                a.owner_id, a.path, a.trashed_at,
+                ((hit_json.request).scope).owner_ids, ((hit_json.request).scope).roots
+            )
+        )
+    ) || case when ((request).options).dedup is distinct from false then jsonb_build_object(
+        'copies', private.copies_json((candidate).chunk_id, pool)
+    ) else '{}' end || case when ((request).options).group_by = 'file' then jsonb_build_object(
+        'passages', (
+            select jsonb_agg(private.passage_json(o.candidate, request) order by o.place)
+            from private.placed(pool, request) as o
+            where (o.candidate).file_id = n.id and o.place_in_file <= ((request).options).per_file
+        )
+    ) else '{}' end || case when (request).explain then jsonb_build_object(
+        'access', private.access_json(n.id)
+    ) else '{}' end
+    from public.nodes as n
+    left join public.chunks as c on c.id = (candidate).chunk_id
+    where n.id = (candidate).file_id;
+$$;
+comment on function private.hit_json(private.candidate, private.candidate[], private.search_call) is
+'A hit as clients see it.';
+
+create function private.find_hits(request private.search_call, out hits jsonb, out plan jsonb)
+language plpgsql stable -- so that all of it sees one moment
+security invoker -- called by hybrid_search, as its owner
+set search_path = ''
+set plan_cache_mode = force_generic_plan -- look-ups by key: to plan them takes longer than to run them
+as $$
+declare
+    v_pool private.candidate[];
+begin
+    select r.pool, r.plan into v_pool, plan from private.rank_candidates(request) as r;
+    select coalesce(jsonb_agg(private.hit_json(h.candidate, v_pool, request) order by h.place), '[]')
+    into hits
+    from (
+        select p.candidate, p.place
+        from private.placed(v_pool, request) as p
+        where ((request).options).group_by = 'none' or p.place_in_file = 1
+        order by p.place
+        limit (request).top_k
+    ) as h;
+end;
+$$;
+comment on function private.find_hits(private.search_call) is
+'The best top_k hits, or files with their best passages; and how they were found.';
+
+create function private.explain_json(request private.search_call, plan jsonb) returns jsonb
+language sql stable
+security invoker -- called by hybrid_search, as its owner
+set search_path = ''
+as $$
+    select jsonb_build_object(
+        'plan', (private.plan_dense((request).space_id, (request).scope)).plan,
+        'conditions', to_jsonb((request).parsed) - 'words',
+        'options', to_jsonb((request).options),
+        'owners', cardinality(((request).scope).owner_ids),
+        'shared_files', cardinality(((request).scope).shared_file_ids),
+        'filtered_files', cardinality(((request).scope).file_ids),
+        'trashed_files', cardinality(((request).scope).hidden_file_ids)
+    ) || plan || jsonb_build_object('legs', jsonb_build_object(
+        'keyword', plan #> '{legs,keyword}'
+        || (private.explain_keyword((request).query, (request).scope) - 'parsed'),
+        'dense', plan #> '{legs,dense}' || private.explain_dense((request).space_id, (request).scope),
+        'name', plan #> '{legs,name}'
+    ));
+$$;
+comment on function private.explain_json(private.search_call, jsonb) is
+'How a search was answered: options with their defaults, what the filters left, what each leg found in how long.';
 
 create function private.hybrid_search(
     query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb,
@@ -126,19 +509,18 @@ security definer -- the legs need indexes that row security would take away; hit
 set search_path = ''
 as $$
 declare
-    v_query text := btrim(query, e' \t\r\n');
-    v_space public.embedding_spaces;
-    v_vector extensions.halfvec;
-    v_scope private.search_scope;
-    v_options private.search_options;
     v_request private.search_request;
+    v_call private.search_call;
+    v_space public.embedding_spaces;
     v_answer jsonb;
     v_hits jsonb;
+    v_plan jsonb;
     v_freshness jsonb;
     v_is_current boolean;
 begin
     perform private.require_permission('query');
-    if v_query is null or char_length(v_query) not between 3 and 1000 then
+    v_call.query := btrim(query, e' \t\r\n');
+    if v_call.query is null or char_length(v_call.query) not between 3 and 1000 then
         perform private.raise_invalid('query', 'A question has 3 to 1000 characters.');
     end if;
     if top_k is null or top_k not between 1 and 100 then
@@ -149,69 +531,41 @@ begin
     end if;
     perform private.check_filters(coalesce(filters, '{}'));
     perform private.check_query_options(options);
-    v_options := private.search_options(coalesce(options, '{}') - '{cache,technique}'::text[]);
+    v_call.options := private.search_options(coalesce(options, '{}') - '{cache,technique}'::text[]);
     v_space := private.find_space(coalesce(space, 'active'), 'text');
-    v_vector := private.query_vector(embedding, v_space);
+    v_call.space_id := v_space.id;
+    v_call.embedding := private.query_vector(embedding, v_space);
+    v_call.parsed := private.parse_query(v_call.query);
+    v_call.top_k := top_k;
+    v_call.candidates := candidates;
+    v_call.explain := explain;
     perform private.check_search_rate();
     v_request := private.open_request(
-        v_query,
+        v_call.query,
         case
-            when v_vector is null or v_options.vector_weight = 0 then 'keyword'
-            when v_options.keyword_weight = 0 then 'semantic'
+            when v_call.embedding is null or (v_call.options).vector_weight = 0 then 'keyword'
+            when (v_call.options).keyword_weight = 0 then 'semantic'
             else 'hybrid'
         end,
-        v_space.name, v_vector is null and v_options.vector_weight > 0, embedding,
+        v_space.name, v_call.embedding is null and (v_call.options).vector_weight > 0, embedding,
         jsonb_build_object('filters', filters, 'top_k', top_k, 'candidates', candidates, 'options', options),
         explain
     );
-    v_scope := private.search_scope(coalesce(filters, '{}'));
-    v_answer := private.kept_answer(v_request, v_scope);
+    v_call.scope := private.search_scope(coalesce(filters, '{}'));
+    v_answer := private.kept_answer(v_request, v_call.scope);
     if v_answer is not null then
         return v_answer;
     end if;
 
     -- one statement sees one moment: what is found and what is still pending belong together
-    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]'), private.freshness(v_scope),
-        private.is_current(v_request)
-    into v_hits, v_freshness, v_is_current
-    from (
-        select
-            c.id as chunk_id,
-            f.fused * c.boost as fused,
-            jsonb_build_object(
-                'chunk_id', c.id, 'file_id', n.id, 'version_id', c.version_id,
-                'is_head', c.version_id is not distinct from n.head_version_id,
-                'name', n.name, 'path', private.path_name(n), 'page', c.page, 'bboxes', c.bboxes,
-                'heading', c.heading,
-                'time_range_ms', case when c.time_range_ms is not null
-                    then jsonb_build_array(lower(c.time_range_ms), upper(c.time_range_ms)) end,
-                'snippet', private.snippet(c.content, v_query, c.language),
-                'score', f.fused * c.boost,
-                'parts', jsonb_build_object(
-                    'keyword_rank', f.keyword_rank, 'keyword_score', f.keyword_score,
-                    'vector_rank', f.vector_rank, 'vector_score', f.vector_score,
-                    'fused', f.fused, 'boost', c.boost
-                )
-            ) as hit
-        from private.fuse(v_query, v_space.id, v_vector, v_scope, v_options, candidates) as f
-        inner join public.chunks as c on c.id = f.chunk_id
-        inner join public.nodes as n on n.id = c.file_id
-        where private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
-        order by f.fused * c.boost desc, c.id
-        limit top_k
-    ) as h;
+    select f.hits, f.plan, private.freshness(v_call.scope), private.is_current(v_request)
+    into v_hits, v_plan, v_freshness, v_is_current
+    from private.find_hits(v_call) as f;
 
-    v_answer := private.close_request(v_request, v_scope, v_hits, v_freshness, v_is_current);
-    return v_answer || case when explain then jsonb_build_object('explain', jsonb_build_object(
-        'plan', (private.plan_dense(v_space.id, v_scope)).plan,
-        'legs', jsonb_build_object('dense', private.explain_dense(v_space.id, v_scope)),
-        'fusion', to_jsonb(v_options),
-        'candidates', candidates,
-        'owners', cardinality(v_scope.owner_ids),
-        'shared_files', cardinality(v_scope.shared_file_ids),
-        'filtered_files', cardinality(v_scope.file_ids),
-        'trashed_files', cardinality(v_scope.hidden_file_ids)
-    )) else '{}' end;
+    v_answer := private.close_request(v_request, v_call.scope, v_hits, v_freshness, v_is_current);
+    return v_answer || case when explain then jsonb_build_object(
+        'explain', private.explain_json(v_call, v_plan)
+    ) else '{}' end;
 end;
 $$;
 comment on function private.hybrid_search(text, jsonb, text, jsonb, integer, integer, jsonb, boolean) is
@@ -236,16 +590,22 @@ as $$
     select private.hybrid_search(query, embedding, space, filters, top_k, candidates, options, explain);
 $$;
 comment on function public.hybrid_search(text, jsonb, text, jsonb, integer, integer, jsonb, boolean) is
-'Find passages by keyword (BM25), by meaning (cosine), or both, in all that the caller can read:
+'Find passages by keyword (BM25), by meaning (cosine) and by the names of files, in all that the caller can read:
 {hits, degraded, space, search_id, pending_files, index_lag}.
 
-query: 3 to 1000 characters. embedding: the query''s vector in that space, a JSON array; null searches by keyword only
-and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), owner_ids,
-languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100. candidates: how many of each leg are fused,
-1 to 1000; the order does not depend on top_k. options: fusion (rrf, convex), weights {keyword, vector}, rrf_k (10),
-threshold (least cosine), cache (false: never the hits kept of an equal search), technique (noted in the history).
-search_id: for search_replay; null when the search is not in the history. explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
-page, bboxes, heading, time_range_ms, snippet, score, parts. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a
-folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
+query: 3 to 1000 characters; "a phrase" must occur, -word must not, word* is the beginning of one. embedding: the
+query''s vector in that space, a JSON array; null searches without it and says degraded. filters: folder_id, file_ids,
+types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata, page_from, page_to,
+kinds. top_k: 1 to 100; a longer list begins with the shorter one. candidates: how many of each leg are fused, 1 to
+1000. options: fusion (rrf, convex), weights {keyword, vector, name} (1 each; name as keyword), rrf_k (10), threshold
+(least cosine of what is found by meaning), group_by (none, file: one hit a file with its best passages, at most
+per_file), context (none, neighbours, section: the text before and after), dedup (passages that say what a better one
+says: by default they come last, true leaves them out, false lets them be), cache (false: never the hits kept of an
+equal search), technique (noted in the history). search_id: for search_replay; null when the search is not in the
+history. explain: adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id, version_id,
+is_head, name, path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet, highlights
+([[start, end], …] in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts, copies
+{count, files}; a file without text that is found by its name has no passage. Raises INVALID_ARGUMENT (field,
+expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 grant execute on function public.hybrid_search(text, jsonb, text, jsonb, integer, integer, jsonb, boolean)
 to anon, authenticated;

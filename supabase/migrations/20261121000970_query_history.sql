@@ -146,7 +146,8 @@ begin
         'path', private.path_name(n),
         'is_head', (h.hit ->> 'version_id')::uuid is not distinct from n.head_version_id,
         'page', c.page,
-        'snippet', private.snippet(c.content, v_search.query, c.language),
+        'snippet', case when c.id is not null
+                then private.snippet(c.content, private.parse_query(v_search.query), c.language) -> 'text' end,
         'is_text_kept', c.id is not null
     ) order by h.place), '[]')
     into v_hits

@@ -377,7 +377,7 @@ FUNCTIONS: list[Loosened | Both] = [
             "and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots); v_scope",
             "; v_scope",
         ),
-        Loosened("hybrid_search", HIT, "true"),
+        Loosened("find_candidates", HIT, "true"),
     ),
     Both(
         Loosened(
@@ -385,6 +385,6 @@ FUNCTIONS: list[Loosened | Both] = [
             "n.owner_id = any(v_scope.owner_ids) and n.trashed_at is not null",
             "false",
         ),
-        Loosened("hybrid_search", HIT, "true"),
+        Loosened("find_candidates", HIT, "true"),
     ),
 ]

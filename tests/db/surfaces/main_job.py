@@ -27,6 +27,7 @@ CALLS: Calls = {
     "hybrid_search folder": lambda w: {"query": SECRET, "filters": Jsonb({"folder_id": w.folder})},
     "list_folder": lambda w: {},
     "list_folder folder": lambda w: {"folder": w.folder},
+    "related_documents": lambda w: {"file_id": w.file},
     "retry_ingest": lambda w: {"file_id": w.file, "from_stage": "chunk"},
 }
 
@@ -35,6 +36,12 @@ PERSONAL = {"public.owners", "public.user_profiles", "public.uploads"}
 HARMLESS = {"embedding_space", "hybrid_search", "hybrid_search keyword", "list_folder"}
 # filters that name what is not visible find nothing, as if it did not exist
 EMPTY = {"hybrid_search file"}
-READING = {"embedding_space", "file_details", "hybrid_search", "list_folder"}
+READING = {
+    "embedding_space",
+    "file_details",
+    "hybrid_search",
+    "list_folder",
+    "related_documents",
+}
 OPEN = READING
-BARE = {"embedding_space", "list_folder"}
+BARE = {"embedding_space", "list_folder", "related_documents"}
