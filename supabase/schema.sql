@@ -8,6 +8,24 @@ CREATE SCHEMA public;
 
 COMMENT ON SCHEMA public IS 'standard public schema';
 
+CREATE TYPE private.candidate AS (
+	chunk_id uuid,
+	file_id uuid,
+	text_hash bytea,
+	fused double precision,
+	boost real,
+	keyword_rank integer,
+	keyword_score real,
+	vector_rank integer,
+	vector_score real,
+	name_rank integer,
+	name_score real,
+	copy_of uuid,
+	score double precision
+);
+
+COMMENT ON TYPE private.candidate IS 'A passage that may become a hit; copy_of is a better one that says the same, null when there is none.';
+
 CREATE TYPE private.dense_plan AS (
 	plan text,
 	reason text,
@@ -16,6 +34,23 @@ CREATE TYPE private.dense_plan AS (
 );
 
 COMMENT ON TYPE private.dense_plan IS 'exact or hnsw, why, and the counts that decided. What is shared is always searched exactly, and not counted.';
+
+CREATE TYPE private.leg_hit AS (
+	id uuid,
+	score real,
+	place integer
+);
+
+COMMENT ON TYPE private.leg_hit IS 'A chunk, or a file, that a leg of search finds, and its place from 1.';
+
+CREATE TYPE private.leg_hits AS (
+	keyword private.leg_hit[],
+	vector private.leg_hit[],
+	name private.leg_hit[],
+	plan jsonb
+);
+
+COMMENT ON TYPE private.leg_hits IS 'What the legs of search find, best first, and how.';
 
 CREATE TYPE private.page_plan AS (
 	plan text,
@@ -30,8 +65,13 @@ CREATE TYPE private.search_options AS (
 	fusion text,
 	keyword_weight real,
 	vector_weight real,
+	name_weight real,
 	rrf_k real,
-	threshold real
+	threshold real,
+	group_by text,
+	per_file integer,
+	context text,
+	dedup boolean
 );
 
 COMMENT ON TYPE private.search_options IS 'Checked options of hybrid_search.';
@@ -45,6 +85,35 @@ CREATE TYPE private.search_query AS (
 
 COMMENT ON TYPE private.search_query IS 'A query taken apart: the text to rank by (words of phrases among it), phrases that must occur, words and phrases that
 must not, and beginnings of words. All but the first are folded.';
+
+CREATE TYPE private.search_scope AS (
+	owner_ids uuid[],
+	roots uuid[],
+	shared_owner_ids uuid[],
+	shared_file_ids uuid[],
+	file_ids uuid[],
+	hidden_file_ids uuid[],
+	languages text[],
+	page_from integer,
+	page_to integer
+);
+
+COMMENT ON TYPE private.search_scope IS 'What one search may look at: the caller''s owners and granted roots, files shared with them (and, in the same order,
+whose they are), the files that pass the filters (null: all), their own files in the trash, and filters on chunks (null: none).';
+
+CREATE TYPE private.search_call AS (
+	query text,
+	parsed private.search_query,
+	space_id smallint,
+	embedding extensions.halfvec,
+	scope private.search_scope,
+	options private.search_options,
+	top_k integer,
+	candidates integer,
+	explain boolean
+);
+
+COMMENT ON TYPE private.search_call IS 'What hybrid_search looks for, once it was checked.';
 
 CREATE TYPE private.search_request AS (
 	started_at timestamp with time zone,
@@ -63,21 +132,6 @@ CREATE TYPE private.search_request AS (
 COMMENT ON TYPE private.search_request IS 'One search under way: what was asked (asked: {filters, top_k, candidates, options}); its name among kept answers (null:
 it is not kept), whose changes concern it and their epoch when it began, a short name for what the caller could read,
 and the hits that were kept of the same search (null: none).';
-
-CREATE TYPE private.search_scope AS (
-	owner_ids uuid[],
-	roots uuid[],
-	shared_owner_ids uuid[],
-	shared_file_ids uuid[],
-	file_ids uuid[],
-	hidden_file_ids uuid[],
-	languages text[],
-	page_from integer,
-	page_to integer
-);
-
-COMMENT ON TYPE private.search_scope IS 'What one search may look at: the caller''s owners and granted roots, files shared with them (and, in the same order,
-whose they are), the files that pass the filters (null: all), their own files in the trash, and filters on chunks (null: none).';
 
 CREATE TYPE private.weighted_query AS (
 	lexemes text[],
@@ -177,6 +231,20 @@ $$;
 
 COMMENT ON FUNCTION private.abort_uploads_of(user_id uuid) IS 'Ends the open tickets of one user, whose account is closed. One that opens at the same moment opens nothing any more,
 and ends with the next sweep.';
+
+CREATE FUNCTION private.access_json(node_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(case when auth.uid() is not null then private.why_access(null, node_id) -> 'chain' end, '[]')
+        || coalesce((
+            select jsonb_build_array(jsonb_build_object('via', 'link', 'node', private.visible_name(l.node_id)))
+            from private.my_link() as l
+            inner join public.nodes as n on n.id = access_json.node_id and l.node_id = any(n.path)
+        ), '[]');
+$$;
+
+COMMENT ON FUNCTION private.access_json(node_id uuid) IS 'Every way by which the caller can read a node: owner, workspace, share, link.';
 
 CREATE FUNCTION private.activate_codebook(codebook_id integer) RETURNS void
     LANGUAGE plpgsql
@@ -633,6 +701,20 @@ $$;
 
 COMMENT ON FUNCTION private.advance_version(version_id uuid) IS 'After a stage: makes the version the head, and ready, when it may be. One transaction, so search never sees half.';
 
+CREATE FUNCTION private.any_word(q private.search_query, config regconfig) RETURNS tsquery
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select (
+        select replace(plainto_tsquery(any_word.config, (any_word.q).words)::text, ' & ', ' | ')::tsquery
+    ) || coalesce((
+        select string_agg(quote_literal(replace(p.word, '\', '\\')) || ':*', ' | ')::tsquery
+        from unnest((any_word.q).prefixes) as p (word)
+    ), '');
+$$;
+
+COMMENT ON FUNCTION private.any_word(q private.search_query, config regconfig) IS 'Any of the words of a query, stemmed, or of the beginnings of words.';
+
 CREATE FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -692,6 +774,62 @@ $$;
 COMMENT ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) IS 'Gives a file its next version with the bytes and the index of another version, of this or of another file: it becomes
 the head at once, without reading or embedding anything. A source that was never completely read is read again. The
 caller holds the locks on both files and on the owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
+
+CREATE FUNCTION private.ask_legs(request private.search_call, max_hits integer) RETURNS private.leg_hits
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_options private.search_options := (request).options;
+    v_hits private.leg_hits;
+    v_times timestamptz[] := array[clock_timestamp()];
+begin
+    if v_options.keyword_weight > 0 then
+        v_hits.keyword := array(
+            select (k.chunk_id, k.score, row_number() over (order by k.score desc, k.chunk_id))::private.leg_hit
+            from private.search_keyword((request).query, (request).scope, max_hits) as k
+            order by k.score desc, k.chunk_id
+            limit max_hits
+        );
+    end if;
+    v_times := v_times || clock_timestamp();
+    if v_options.vector_weight > 0 and (request).embedding is not null then
+        v_hits.vector := array(
+            select (d.chunk_id, d.score, row_number() over (order by d.score desc, d.chunk_id))::private.leg_hit
+            from private.search_dense(
+                (request).space_id, (request).embedding, (request).scope, max_hits, v_options.threshold
+            ) as d
+            order by d.score desc, d.chunk_id
+            limit max_hits
+        );
+    end if;
+    v_times := v_times || clock_timestamp();
+    if v_options.name_weight > 0 then
+        v_hits.name := array(
+            select (s.file_id, s.score, row_number() over (order by s.score desc, s.file_id))::private.leg_hit
+            from private.search_names(((request).parsed).words, (request).scope, max_hits) as s
+            where s.score >= 0.5 -- names that have most of what is asked for; a common word makes no name a hit
+            order by s.score desc, s.file_id
+            limit max_hits
+        );
+    end if;
+    v_times := v_times || clock_timestamp();
+    v_hits.plan := (
+        select jsonb_object_agg(l.leg, jsonb_build_object(
+            'found', coalesce(l.found, 0),
+            'ms', round(1000 * extract(epoch from v_times[l.no + 1] - v_times[l.no]), 1)
+        ))
+        from (values
+            (1, 'keyword', cardinality(v_hits.keyword)),
+            (2, 'dense', cardinality(v_hits.vector)),
+            (3, 'name', cardinality(v_hits.name))
+        ) as l (no, leg, found)
+    );
+    return v_hits;
+end;
+$$;
+
+COMMENT ON FUNCTION private.ask_legs(request private.search_call, max_hits integer) IS 'Asks every leg that counts, at most max_hits of each.';
 
 CREATE FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -991,6 +1129,40 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) IS 'Behind public.begin_upload.';
+
+CREATE FUNCTION private.best_mark(content text, marks int4range[], width integer) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_words text[] := array(
+        select substr(content, lower(u.mark) + 1, upper(u.mark) - lower(u.mark)) from unnest(marks) as u (mark)
+    );
+    v_seen text[];
+    v_most integer := 0;
+    v_best integer;
+    v_next integer;
+begin
+    for v_first in 1 .. least(cardinality(marks), 50) loop
+        v_seen := '{}';
+        v_next := v_first;
+        while v_next <= cardinality(marks) and upper(marks[v_next]) <= lower(marks[v_first]) + width loop
+            if not v_words[v_next] = any(v_seen) then
+                v_seen := v_seen || v_words[v_next];
+            end if;
+            v_next := v_next + 1;
+        end loop;
+        if cardinality(v_seen) > v_most then
+            v_most := cardinality(v_seen);
+            v_best := lower(marks[v_first]);
+        end if;
+        exit when v_next > cardinality(marks); -- what begins later has only less
+    end loop;
+    return v_best;
+end;
+$$;
+
+COMMENT ON FUNCTION private.best_mark(content text, marks int4range[], width integer) IS 'Where the stretch of this width begins that has most different words; null without marks.';
 
 CREATE FUNCTION private.block_size(dimension integer) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1893,6 +2065,92 @@ $_$;
 
 COMMENT ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
+CREATE TABLE public.chunks (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    file_id uuid NOT NULL,
+    version_id uuid NOT NULL,
+    idx integer NOT NULL,
+    page integer,
+    content text NOT NULL,
+    char_start integer NOT NULL,
+    char_end integer NOT NULL,
+    bboxes jsonb DEFAULT '[]'::jsonb NOT NULL,
+    heading text,
+    language text,
+    time_range_ms int4range,
+    boost real DEFAULT 1 NOT NULL,
+    text_hash bytea NOT NULL,
+    CONSTRAINT chunks_check CHECK ((char_end > char_start)),
+    CONSTRAINT chunks_idx_check CHECK ((idx >= 0))
+);
+
+COMMENT ON TABLE public.chunks IS 'The passages that search finds; they belong to one version.';
+
+COMMENT ON COLUMN public.chunks.idx IS 'Order in the version, from 0.';
+
+COMMENT ON COLUMN public.chunks.page IS 'Page, slide or sheet from 1; null where the format has none.';
+
+COMMENT ON COLUMN public.chunks.char_start IS 'Characters before it on its page: content = substr(pages.text, char_start + 1, char_end - char_start).';
+
+COMMENT ON COLUMN public.chunks.char_end IS 'char_start + length of content.';
+
+COMMENT ON COLUMN public.chunks.bboxes IS 'Where it stands: [[x0, y0, x1, y1], …], 0..1 of the page from the top left.';
+
+COMMENT ON COLUMN public.chunks.heading IS 'Headings above it, outermost first, joined by " › ".';
+
+COMMENT ON COLUMN public.chunks.text_hash IS 'sha256 of content: unchanged text keeps its vector.';
+
+CREATE FUNCTION private.chunk_context(chunk public.chunks, kind text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- what follows one another under the same heading (without one, on the same page), or one chunk to each side
+    with around as (
+        select a.idx, a.page, a.char_start, a.char_end, a.idx - row_number() over (order by a.idx) as run
+        from public.chunks as a
+        where a.version_id = (chunk_context.chunk).version_id
+            and a.idx between (chunk_context.chunk).idx - 20 and (chunk_context.chunk).idx + 20
+            and case chunk_context.kind
+                when 'neighbours' then a.idx between (chunk_context.chunk).idx - 1 and (chunk_context.chunk).idx + 1
+                else a.heading is not distinct from (chunk_context.chunk).heading
+                    and (a.heading is not null or a.page is not distinct from (chunk_context.chunk).page)
+            end
+    ), pieces as (
+        select
+            p.page,
+            -- chunks overlap, so the text comes from the pages
+            case when p.page <= coalesce((chunk_context.chunk).page, 1) then substr(
+                p.text, w.char_start + 1,
+                case when p.page = coalesce((chunk_context.chunk).page, 1)
+                    then (chunk_context.chunk).char_start else w.char_end end - w.char_start
+            ) end as before,
+            case when p.page >= coalesce((chunk_context.chunk).page, 1) then substr(
+                p.text,
+                1 + case when p.page = coalesce((chunk_context.chunk).page, 1)
+                    then (chunk_context.chunk).char_end else w.char_start end,
+                w.char_end - case when p.page = coalesce((chunk_context.chunk).page, 1)
+                    then (chunk_context.chunk).char_end else w.char_start end
+            ) end as after
+        from (
+            select coalesce(a.page, 1) as page, min(a.char_start) as char_start, max(a.char_end) as char_end
+            from around as a
+            where a.run = (select o.run from around as o where o.idx = (chunk_context.chunk).idx)
+            group by coalesce(a.page, 1)
+        ) as w
+        inner join public.pages as p on p.version_id = (chunk_context.chunk).version_id and p.page = w.page
+    )
+    select jsonb_build_object(
+        'kind', chunk_context.kind,
+        'heading', (chunk_context.chunk).heading,
+        'before', right(coalesce(string_agg(nullif(p.before, ''), e'\n' order by p.page), ''), 2000),
+        'after', left(coalesce(string_agg(nullif(p.after, ''), e'\n' order by p.page), ''), 2000)
+    )
+    from pieces as p;
+$$;
+
+COMMENT ON FUNCTION private.chunk_context(chunk public.chunks, kind text) IS 'The text before and after a chunk in its version, at most 2000 characters each: {kind, heading, before, after}. kind:
+neighbours (a chunk to each side) or section (what stands under the same heading).';
+
 CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2315,6 +2573,29 @@ CREATE FUNCTION private.content_version_id(node public.nodes) RETURNS uuid
 $$;
 
 COMMENT ON FUNCTION private.content_version_id(node public.nodes) IS 'What a file holds: its head, or before it has one the newest version with bytes; null while there are none.';
+
+CREATE FUNCTION private.copies_json(chunk_id uuid, pool private.candidate[]) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object('count', count(*), 'files', coalesce((
+        select jsonb_agg(jsonb_build_object('file_id', n.id, 'name', n.name) order by n.name, n.id)
+        from (
+            select n.id, n.name
+            from public.nodes as n
+            where n.id in (
+                select u.file_id from unnest(copies_json.pool) as u where u.copy_of = copies_json.chunk_id
+            )
+            order by n.name, n.id
+            limit 20
+        ) as n
+    ), '[]'))
+    from unnest(copies_json.pool) as u
+    where u.copy_of = copies_json.chunk_id;
+$$;
+
+COMMENT ON FUNCTION private.copies_json(chunk_id uuid, pool private.candidate[]) IS 'How many other passages of the pool say the same, and in which files, at most 20 of them: {count, files: [{file_id,
+name}]}.';
 
 CREATE FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -3788,6 +4069,28 @@ $$;
 
 COMMENT ON FUNCTION private.explain_dense(space_id smallint, scope private.search_scope) IS 'How search_dense would go about a scope, for people: {plan, reason, own_chunks, shared_files}.';
 
+CREATE FUNCTION private.explain_json(request private.search_call, plan jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'plan', (private.plan_dense((request).space_id, (request).scope)).plan,
+        'conditions', to_jsonb((request).parsed) - 'words',
+        'options', to_jsonb((request).options),
+        'owners', cardinality(((request).scope).owner_ids),
+        'shared_files', cardinality(((request).scope).shared_file_ids),
+        'filtered_files', cardinality(((request).scope).file_ids),
+        'trashed_files', cardinality(((request).scope).hidden_file_ids)
+    ) || plan || jsonb_build_object('legs', jsonb_build_object(
+        'keyword', plan #> '{legs,keyword}'
+        || (private.explain_keyword((request).query, (request).scope) - 'parsed'),
+        'dense', plan #> '{legs,dense}' || private.explain_dense((request).space_id, (request).scope),
+        'name', plan #> '{legs,name}'
+    ));
+$$;
+
+COMMENT ON FUNCTION private.explain_json(request private.search_call, plan jsonb) IS 'How a search was answered: options with their defaults, what the filters left, what each leg found in how long.';
+
 CREATE FUNCTION private.explain_keyword(query text, scope private.search_scope) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -3924,6 +4227,22 @@ $$;
 
 COMMENT ON FUNCTION private.file_details(file_id uuid) IS 'Behind public.file_details.';
 
+CREATE FUNCTION private.file_vector(file_id uuid, space_id smallint) RETURNS extensions.halfvec
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+    v_vector extensions.halfvec;
+begin
+    execute format(
+        'select extensions.avg(t.embedding) from private.%I as t where t.file_id = $1', private.vector_table(space_id)
+    ) into v_vector using file_id;
+    return v_vector;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.file_vector(file_id uuid, space_id smallint) IS 'The middle of a file''s vectors in a space; null when it has none.';
+
 CREATE FUNCTION private.filter_conditions(filters jsonb) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -3952,6 +4271,90 @@ CREATE FUNCTION private.filter_conditions(filters jsonb) RETURNS text
 $_$;
 
 COMMENT ON FUNCTION private.filter_conditions(filters jsonb) IS 'The filters of list_folder as conditions on nodes n, every value quoted; only those that are asked for cost anything.';
+
+CREATE FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) RETURNS private.candidate[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_options private.search_options := (request).options;
+    v_scope private.search_scope := (request).scope;
+    v_query private.search_query := (request).parsed;
+    v_has_conditions boolean := v_query.phrases || v_query.excluded <> '{}' or v_query.words = '';
+begin
+    return array(
+        select (
+            r.chunk_id, r.file_id, r.text_hash, r.fused, r.boost, r.keyword_rank, r.keyword_score, r.vector_rank,
+            r.vector_score, r.name_rank, r.name_score, null, r.fused * r.boost
+        )::private.candidate
+        from (
+            select
+                coalesce(t.id, o.id) as chunk_id, n.id as file_id, coalesce(t.text_hash, o.text_hash) as text_hash,
+                coalesce(t.boost, o.boost, 1) as boost, t.keyword_rank, t.keyword_score, t.vector_rank, t.vector_score,
+                m.place as name_rank, m.score as name_score,
+                -- a name tells of its file, so only the best passage of the file takes it; and as far as it matches
+                coalesce(t.fused, 0) + coalesce(v_options.name_weight * m.score::double precision / case
+                    when v_options.fusion = 'rrf' then v_options.rrf_k + m.place else 1 end, 0) as fused
+            from (
+                select
+                    f.*, c.id, c.file_id, c.text_hash, c.boost, c.content, c.language,
+                    case when row_number() over (partition by c.file_id order by f.fused * c.boost desc, c.id) = 1
+                        then c.file_id end as named_id
+                from private.fuse(legs, v_options) as f
+                inner join public.chunks as c on c.id = f.chunk_id
+            ) as t
+            full join unnest((legs).name) as m on m.id = t.named_id
+            inner join public.nodes as n on n.id = coalesce(t.file_id, m.id)
+            left join lateral ( -- found by its name only: it begins with this
+                select c.id, c.text_hash, c.boost, c.content, c.language
+                from public.chunks as c
+                where t.id is null and c.version_id = n.head_version_id and (
+                    num_nonnulls(v_scope.languages, v_scope.page_from, v_scope.page_to) = 0
+                    or private.passes_chunk_filters(c.id, v_scope)
+                )
+                order by c.idx
+                limit 1
+            ) as o on true
+            where private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
+                and (
+                    t.id is not null or o.id is not null
+                    or n.head_version_id is not null
+                    and num_nonnulls(v_scope.languages, v_scope.page_from, v_scope.page_to) = 0
+                )
+                and (not v_has_conditions or private.passes_query(
+                    concat(case when m.id is not null then n.name || e'\n' end, coalesce(t.content, o.content)),
+                    coalesce(t.language, o.language), v_query
+                ))
+        ) as r
+        order by r.fused * r.boost desc, r.chunk_id, r.file_id
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) IS 'What the legs find as one ranking, best first: only what is readable and meets the conditions of the query.';
+
+CREATE FUNCTION private.find_hits(request private.search_call, OUT hits jsonb, OUT plan jsonb) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    v_pool private.candidate[];
+begin
+    select r.pool, r.plan into v_pool, plan from private.rank_candidates(request) as r;
+    select coalesce(jsonb_agg(private.hit_json(h.candidate, v_pool, request) order by h.place), '[]')
+    into hits
+    from (
+        select p.candidate, p.place
+        from private.placed(v_pool, request) as p
+        where ((request).options).group_by = 'none' or p.place_in_file = 1
+        order by p.place
+        limit (request).top_k
+    ) as h;
+end;
+$$;
+
+COMMENT ON FUNCTION private.find_hits(request private.search_call, OUT hits jsonb, OUT plan jsonb) IS 'The best top_k hits, or files with their best passages; and how they were found.';
 
 CREATE FUNCTION private.find_images(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_images integer, threshold real) RETURNS TABLE(file_id uuid, page integer, version_id uuid, score real)
     LANGUAGE plpgsql STABLE ROWS 100
@@ -4641,45 +5044,32 @@ $$;
 
 COMMENT ON FUNCTION private.freshness(scope private.search_scope) IS '{pending_files: readable files that are not fully searchable yet, index_lag: age of the oldest of them in seconds}.';
 
-CREATE FUNCTION private.fuse(query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope, options private.search_options, max_candidates integer) RETURNS TABLE(chunk_id uuid, fused double precision, keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real)
-    LANGUAGE sql STABLE ROWS 100
+CREATE FUNCTION private.fuse(legs private.leg_hits, options private.search_options) RETURNS TABLE(chunk_id uuid, fused double precision, keyword_rank integer, keyword_score real, vector_rank integer, vector_score real)
+    LANGUAGE plpgsql IMMUTABLE ROWS 100
     SET search_path TO ''
     AS $$
-    with keyword as (
-        select
-            k.chunk_id, k.score, row_number() over (order by k.score desc, k.chunk_id) as place,
-            max(k.score) over () as best
-        from private.search_keyword(fuse.query, fuse.scope, fuse.max_candidates) as k
-        where (fuse.options).keyword_weight > 0
-        order by place
-        limit fuse.max_candidates
-    ), dense as (
-        select
-            d.chunk_id, d.score, row_number() over (order by d.score desc, d.chunk_id) as place,
-            max(d.score) over () as best
-        from private.search_dense(
-            fuse.space_id, fuse.embedding, fuse.scope, fuse.max_candidates, (fuse.options).threshold
-        ) as d
-        where (fuse.options).vector_weight > 0 and fuse.embedding is not null
-        order by place
-        limit fuse.max_candidates
-    )
+declare
+    -- convex: from 0 to 1 in either leg, whatever the scale; what points the other way counts as not found
+    v_keyword_unit double precision := (options).keyword_weight::double precision / nullif(greatest((legs).keyword[1].score, 0), 0);
+    v_vector_unit double precision := (options).vector_weight::double precision / nullif(greatest((legs).vector[1].score, 0), 0);
+begin
+    return query
     select
-        coalesce(k.chunk_id, d.chunk_id),
-        case (fuse.options).fusion
-            when 'rrf' then
-                coalesce((fuse.options).keyword_weight / ((fuse.options).rrf_k + k.place), 0)
-                + coalesce((fuse.options).vector_weight / ((fuse.options).rrf_k + d.place), 0)
-            else
-                coalesce((fuse.options).keyword_weight * k.score / nullif(k.best, 0), 0)
-                + coalesce((fuse.options).vector_weight * d.score / nullif(d.best, 0), 0)
+        coalesce(k.id, d.id),
+        case (options).fusion
+            when 'rrf' then coalesce((options).keyword_weight / ((options).rrf_k + k.place)::double precision, 0)
+                + coalesce((options).vector_weight / ((options).rrf_k + d.place)::double precision, 0)
+            else coalesce(v_keyword_unit * greatest(k.score, 0), 0)
+                + coalesce(v_vector_unit * greatest(d.score, 0), 0)
         end,
         k.place, k.score, d.place, d.score
-    from keyword as k
-    full join dense as d on d.chunk_id = k.chunk_id;
+    from unnest((legs).keyword) as k
+    full join unnest((legs).vector) as d on d.id = k.id;
+end;
 $$;
 
-COMMENT ON FUNCTION private.fuse(query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope, options private.search_options, max_candidates integer) IS 'Both legs as one ranking. rrf: sum of weight / (k + rank), Cormack et al. 2009; convex: sum of weight * score / best.';
+COMMENT ON FUNCTION private.fuse(legs private.leg_hits, options private.search_options) IS 'The legs that find passages as one. rrf: sum of weight / (k + place), Cormack et al. 2009; convex: sum of weight *
+score / best score.';
 
 CREATE FUNCTION private.grace_end() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -4922,6 +5312,41 @@ $$;
 
 COMMENT ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) IS 'Renews a lease and reports progress, which only grows. Raises CONFLICT_STATE when the lease is lost.';
 
+CREATE FUNCTION private.hit_json(candidate private.candidate, pool private.candidate[], request private.search_call) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select private.passage_json(candidate, request) || jsonb_build_object(
+        'file_id', n.id,
+        'version_id', coalesce(c.version_id, n.head_version_id),
+        'is_head', coalesce(c.version_id = n.head_version_id, true),
+        'name', n.name,
+        'path', ( -- from the highest ancestor that the caller can see
+            select '/' || string_agg(a.name, '/' order by cardinality(a.path))
+            from public.nodes as a
+            where a.id = any(n.path) and private.is_readable(
+                a.owner_id, a.path, a.trashed_at,
+                ((hit_json.request).scope).owner_ids, ((hit_json.request).scope).roots
+            )
+        )
+    ) || case when ((request).options).dedup is distinct from false then jsonb_build_object(
+        'copies', private.copies_json((candidate).chunk_id, pool)
+    ) else '{}' end || case when ((request).options).group_by = 'file' then jsonb_build_object(
+        'passages', (
+            select jsonb_agg(private.passage_json(o.candidate, request) order by o.place)
+            from private.placed(pool, request) as o
+            where (o.candidate).file_id = n.id and o.place_in_file <= ((request).options).per_file
+        )
+    ) else '{}' end || case when (request).explain then jsonb_build_object(
+        'access', private.access_json(n.id)
+    ) else '{}' end
+    from public.nodes as n
+    left join public.chunks as c on c.id = (candidate).chunk_id
+    where n.id = (candidate).file_id;
+$$;
+
+COMMENT ON FUNCTION private.hit_json(candidate private.candidate, pool private.candidate[], request private.search_call) IS 'A hit as clients see it.';
+
 CREATE FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -4974,19 +5399,18 @@ CREATE FUNCTION private.hybrid_search(query text, embedding jsonb, space text, f
     SET search_path TO ''
     AS $$
 declare
-    v_query text := btrim(query, e' \t\r\n');
-    v_space public.embedding_spaces;
-    v_vector extensions.halfvec;
-    v_scope private.search_scope;
-    v_options private.search_options;
     v_request private.search_request;
+    v_call private.search_call;
+    v_space public.embedding_spaces;
     v_answer jsonb;
     v_hits jsonb;
+    v_plan jsonb;
     v_freshness jsonb;
     v_is_current boolean;
 begin
     perform private.require_permission('query');
-    if v_query is null or char_length(v_query) not between 3 and 1000 then
+    v_call.query := btrim(query, e' \t\r\n');
+    if v_call.query is null or char_length(v_call.query) not between 3 and 1000 then
         perform private.raise_invalid('query', 'A question has 3 to 1000 characters.');
     end if;
     if top_k is null or top_k not between 1 and 100 then
@@ -4997,69 +5421,41 @@ begin
     end if;
     perform private.check_filters(coalesce(filters, '{}'));
     perform private.check_query_options(options);
-    v_options := private.search_options(coalesce(options, '{}') - '{cache,technique}'::text[]);
+    v_call.options := private.search_options(coalesce(options, '{}') - '{cache,technique}'::text[]);
     v_space := private.find_space(coalesce(space, 'active'), 'text');
-    v_vector := private.query_vector(embedding, v_space);
+    v_call.space_id := v_space.id;
+    v_call.embedding := private.query_vector(embedding, v_space);
+    v_call.parsed := private.parse_query(v_call.query);
+    v_call.top_k := top_k;
+    v_call.candidates := candidates;
+    v_call.explain := explain;
     perform private.check_search_rate();
     v_request := private.open_request(
-        v_query,
+        v_call.query,
         case
-            when v_vector is null or v_options.vector_weight = 0 then 'keyword'
-            when v_options.keyword_weight = 0 then 'semantic'
+            when v_call.embedding is null or (v_call.options).vector_weight = 0 then 'keyword'
+            when (v_call.options).keyword_weight = 0 then 'semantic'
             else 'hybrid'
         end,
-        v_space.name, v_vector is null and v_options.vector_weight > 0, embedding,
+        v_space.name, v_call.embedding is null and (v_call.options).vector_weight > 0, embedding,
         jsonb_build_object('filters', filters, 'top_k', top_k, 'candidates', candidates, 'options', options),
         explain
     );
-    v_scope := private.search_scope(coalesce(filters, '{}'));
-    v_answer := private.kept_answer(v_request, v_scope);
+    v_call.scope := private.search_scope(coalesce(filters, '{}'));
+    v_answer := private.kept_answer(v_request, v_call.scope);
     if v_answer is not null then
         return v_answer;
     end if;
 
     -- one statement sees one moment: what is found and what is still pending belong together
-    select coalesce(jsonb_agg(h.hit order by h.fused desc, h.chunk_id), '[]'), private.freshness(v_scope),
-        private.is_current(v_request)
-    into v_hits, v_freshness, v_is_current
-    from (
-        select
-            c.id as chunk_id,
-            f.fused * c.boost as fused,
-            jsonb_build_object(
-                'chunk_id', c.id, 'file_id', n.id, 'version_id', c.version_id,
-                'is_head', c.version_id is not distinct from n.head_version_id,
-                'name', n.name, 'path', private.path_name(n), 'page', c.page, 'bboxes', c.bboxes,
-                'heading', c.heading,
-                'time_range_ms', case when c.time_range_ms is not null
-                    then jsonb_build_array(lower(c.time_range_ms), upper(c.time_range_ms)) end,
-                'snippet', private.snippet(c.content, v_query, c.language),
-                'score', f.fused * c.boost,
-                'parts', jsonb_build_object(
-                    'keyword_rank', f.keyword_rank, 'keyword_score', f.keyword_score,
-                    'vector_rank', f.vector_rank, 'vector_score', f.vector_score,
-                    'fused', f.fused, 'boost', c.boost
-                )
-            ) as hit
-        from private.fuse(v_query, v_space.id, v_vector, v_scope, v_options, candidates) as f
-        inner join public.chunks as c on c.id = f.chunk_id
-        inner join public.nodes as n on n.id = c.file_id
-        where private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
-        order by f.fused * c.boost desc, c.id
-        limit top_k
-    ) as h;
+    select f.hits, f.plan, private.freshness(v_call.scope), private.is_current(v_request)
+    into v_hits, v_plan, v_freshness, v_is_current
+    from private.find_hits(v_call) as f;
 
-    v_answer := private.close_request(v_request, v_scope, v_hits, v_freshness, v_is_current);
-    return v_answer || case when explain then jsonb_build_object('explain', jsonb_build_object(
-        'plan', (private.plan_dense(v_space.id, v_scope)).plan,
-        'legs', jsonb_build_object('dense', private.explain_dense(v_space.id, v_scope)),
-        'fusion', to_jsonb(v_options),
-        'candidates', candidates,
-        'owners', cardinality(v_scope.owner_ids),
-        'shared_files', cardinality(v_scope.shared_file_ids),
-        'filtered_files', cardinality(v_scope.file_ids),
-        'trashed_files', cardinality(v_scope.hidden_file_ids)
-    )) else '{}' end;
+    v_answer := private.close_request(v_request, v_call.scope, v_hits, v_freshness, v_is_current);
+    return v_answer || case when explain then jsonb_build_object(
+        'explain', private.explain_json(v_call, v_plan)
+    ) else '{}' end;
 end;
 $$;
 
@@ -5329,6 +5725,29 @@ $$;
 
 COMMENT ON FUNCTION private.is_required(space_id smallint) IS 'Whether a file needs the jobs of a space to be ready: those without a space, and those of an active one.';
 
+CREATE FUNCTION private.is_same_passage(content text, other text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+    v_content text := translate(lower(content), e' \t\n\r', '');
+    v_other text := translate(lower(other), e' \t\n\r', '');
+begin
+    return char_length(v_content) between 0.8 * char_length(v_other) and char_length(v_other) / 0.8
+        -- 20 samples from its beginning to its end
+        and (
+            select count(*)
+            from generate_series(0, 19) as i
+            where strpos(v_other, substr(v_content, 1 + i * greatest(char_length(v_content) - 16, 0) / 19, 16)) > 0
+        ) >= 16
+        -- passages that differ in a number say different things, however alike they are
+        and regexp_replace(v_content, '\D+', ' ', 'g') = regexp_replace(v_other, '\D+', ' ', 'g');
+end;
+$$;
+
+COMMENT ON FUNCTION private.is_same_passage(content text, other text) IS 'Whether two texts have the same numbers and at least four of five stretches of the one are in the other, whatever their
+case and line breaks.';
+
 CREATE FUNCTION private.unspaced_class(script text DEFAULT NULL::text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (((('['::text || CASE WHEN (script IS DISTINCT FROM 'east'::text) THEN '\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff'::text ELSE ''::text END) || CASE WHEN (script IS DISTINCT FROM 'south'::text) THEN '\u3005-\u3007\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf'::text ELSE ''::text END) || CASE WHEN (script IS DISTINCT FROM 'south'::text) THEN '\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff'::text ELSE ''::text END) || ']'::text);
@@ -5512,6 +5931,45 @@ $$;
 
 COMMENT ON FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) IS 'The answer of a search whose hits were kept and are still true; null when they have to be found.';
 
+CREATE FUNCTION private.key_terms(version_id uuid, owner_ids uuid[], max_terms integer) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $_$
+    -- rare among the caller's own files; what else a sharer has must not show through
+    with said as materialized (
+        select l.lexeme, sum(ln(1 + l.frequency)) as weight
+        from (
+            select c.content, c.language
+            from public.chunks as c
+            where c.version_id = key_terms.version_id
+            order by c.idx
+            limit 64
+        ) as p
+        cross join lateral private.lexemes(p.content, p.language) as l
+        where l.lexeme ~ '^[[:alnum:]].*[[:alnum:]]$' collate pg_c_utf8 and char_length(l.lexeme) <= 40
+        group by l.lexeme
+        order by weight desc, l.lexeme
+        limit 150
+    ), weighed as (
+        select s.lexeme, s.weight / (1 + ln(1 + f.files)) as weight
+        from said as s
+        cross join lateral (
+            select count(*) as files
+            from (
+                select 1
+                from private.chunk_terms as t
+                where t.owner_id = any(key_terms.owner_ids) and t.lexeme = s.lexeme
+                limit 200 -- in so many files, it tells nothing
+            ) as t
+        ) as f
+        order by weight desc, s.lexeme
+        limit max_terms
+    )
+    select string_agg(w.lexeme, ' ' order by w.weight desc, w.lexeme) from weighed as w;
+$_$;
+
+COMMENT ON FUNCTION private.key_terms(version_id uuid, owner_ids uuid[], max_terms integer) IS 'What a version is about: terms that it says often and few files of these owners have.';
+
 CREATE FUNCTION private.latest_evaluations(space_id smallint) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -5593,6 +6051,57 @@ $_$;
 
 COMMENT ON FUNCTION private.lexemes(content text, language text, is_query boolean) IS 'The terms of a text and how often each occurs: stems by language, pieces of writing without spaces, and whatever is
 joined by - _ . / @ : + # & also as written.';
+
+CREATE FUNCTION private.likely_copies(pool private.candidate[]) RETURNS TABLE(place integer, others integer[])
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    with placed as (
+        select
+            c.file_id, c.version_id, c.idx, u.ordinality::integer as place,
+            min(u.ordinality) over (partition by u.text_hash)::integer as first
+        from unnest(likely_copies.pool) with ordinality as u
+        inner join public.chunks as c on c.id = u.chunk_id -- a file without text is a copy of none
+    ), bands as (
+        -- the outermost hashes of a chunk's terms: the same in texts with the same words
+        select p.place, f.sketches[6 * p.idx + b.at:6 * p.idx + b.at + 1] as pair
+        from placed as p
+        inner join private.indexed_files as f on f.file_id = p.file_id and f.version_id = p.version_id
+        cross join (values (1), (2), (4), (5)) as b (at)
+        where p.place = p.first
+    )
+    select p.place, array[p.first] from placed as p where p.first < p.place
+    union all
+    select f.place, array_agg(f.other order by f.other)
+    from (
+        select b.place, b.other
+        from (select a.place, min(a.place) over (partition by a.pair) as other from bands as a) as b
+        where b.other < b.place
+        group by b.place, b.other
+        having count(*) > 1 -- one pair is easily shared by chance
+    ) as f
+    group by f.place;
+$$;
+
+COMMENT ON FUNCTION private.likely_copies(pool private.candidate[]) IS 'By place in the pool, the places before it that have the same text or likely the same words.';
+
+CREATE FUNCTION private.line_boxes(version_id uuid, page integer, start_at integer, end_at integer) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(
+        jsonb_agg(jsonb_build_array(l.line -> 2, l.line -> 3, l.line -> 4, l.line -> 5) order by l.no), '[]'
+    )
+    from public.pages as p
+    cross join lateral jsonb_array_elements(p.layout -> 'lines') with ordinality as l (line, no)
+    where p.version_id = line_boxes.version_id
+        and p.page = line_boxes.page
+        and jsonb_typeof(p.layout -> 'lines') = 'array'
+        and (l.line ->> 0)::integer < line_boxes.end_at
+        and (l.line ->> 1)::integer > line_boxes.start_at;
+$$;
+
+COMMENT ON FUNCTION private.line_boxes(version_id uuid, page integer, start_at integer, end_at integer) IS 'The boxes of the lines of a page that have some of its characters: [[x0, y0, x1, y1], …].';
 
 CREATE FUNCTION private.link_history(id uuid, page_size integer, cursor text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -6493,6 +7002,37 @@ $$;
 
 COMMENT ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) IS 'The cursor after a row of a list that is ordered by a time and an id.';
 
+CREATE FUNCTION private.mark_copies(pool private.candidate[]) RETURNS private.candidate[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_likely record;
+    v_other integer;
+    v_first integer[] := array_fill(null::integer, array[cardinality(pool)]); -- what each is a copy of
+begin
+    for v_likely in select l.place, l.others from private.likely_copies(pool) as l order by l.place loop
+        foreach v_other in array v_likely.others loop
+            v_other := coalesce(v_first[v_other], v_other);
+            if pool[v_other].text_hash = pool[v_likely.place].text_hash or private.is_same_passage(
+                (select c.content from public.chunks as c where c.id = pool[v_other].chunk_id),
+                (select c.content from public.chunks as c where c.id = pool[v_likely.place].chunk_id)
+            ) then
+                v_first[v_likely.place] := v_other;
+                pool[v_likely.place].copy_of := pool[v_other].chunk_id;
+                -- behind all that says something else
+                pool[v_likely.place].score := pool[v_likely.place].score / 1000;
+                exit;
+            end if;
+        end loop;
+    end loop;
+    return pool;
+end;
+$$;
+
+COMMENT ON FUNCTION private.mark_copies(pool private.candidate[]) IS 'Marks the candidates that say what a better one says, and lets them count a thousandth. The pool is in order, best
+first.';
+
 CREATE FUNCTION private.mark_notifications_read(ids uuid[]) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -7099,6 +7639,51 @@ $$;
 
 COMMENT ON FUNCTION private.open_share_link(token text, password text) IS 'Behind public.open_share_link.';
 
+CREATE FUNCTION private.option_choice(options jsonb, field text, VARIADIC choices text[]) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_value jsonb := options -> field;
+begin
+    if coalesce(v_value, 'null') = 'null' then
+        return choices[1];
+    end if;
+    if jsonb_typeof(v_value) <> 'string' or not v_value #>> '{}' = any(choices) then
+        perform private.raise_invalid(
+            'options.' || field, format('%s must be one of: %s.', field, array_to_string(choices, ', ')),
+            jsonb_build_object('expected', choices)
+        );
+    end if;
+    return v_value #>> '{}';
+end;
+$$;
+
+COMMENT ON FUNCTION private.option_choice(options jsonb, field text, VARIADIC choices text[]) IS 'A word among options, the first choice when there is none. Raises INVALID_ARGUMENT naming it.';
+
+CREATE FUNCTION private.option_number(options jsonb, field text, least_value real, most real, default_value real) RETURNS real
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_value jsonb := options #> string_to_array(field, '.');
+begin
+    if coalesce(v_value, 'null') = 'null' then
+        return default_value;
+    end if;
+    -- as numeric, since a JSON number may be larger than any other type holds
+    if jsonb_typeof(v_value) <> 'number' or not v_value::numeric between least_value::numeric and most::numeric then
+        perform private.raise_invalid(
+            'options.' || split_part(field, '.', 1),
+            format('%s must be a number from %s to %s.', field, least_value, most)
+        );
+    end if;
+    return v_value::real;
+end;
+$$;
+
+COMMENT ON FUNCTION private.option_number(options jsonb, field text, least_value real, most real, default_value real) IS 'A number among options, by its dotted name. Raises INVALID_ARGUMENT naming the option.';
+
 CREATE FUNCTION private.own_job(job_id uuid, lease_token uuid) RETURNS public.ingest_jobs
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -7410,6 +7995,33 @@ $$;
 COMMENT ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) IS 'A JSON array of vectors as the vectors of a question, unit length, padding left out. Raises INVALID_ARGUMENT (field
 vectors, expected dimension).';
 
+CREATE FUNCTION private.pair_marks(content text, words text) RETURNS int4range[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    with asked as materialized (
+        select array_agg(substr(r.m[1], i, 2)) as pairs
+        from regexp_matches(pair_marks.words, '(' || private.unspaced_class() || '+)', 'g') as r (m)
+        cross join lateral generate_series(1, char_length(r.m[1]) - 1) as i
+    ), found as (
+        select u.no
+        from asked as a
+        cross join lateral (
+            select c.no::integer as no, c.sign || lead(c.sign) over (order by c.no) as pair
+            from unnest(string_to_array(pair_marks.content, null)) with ordinality as c (sign, no)
+        ) as u
+        where u.pair = any(a.pairs)
+    ), runs as (
+        -- pairs that overlap are one mark
+        select int4range((min(r.no) - 1)::integer, (max(r.no) + 1)::integer) as mark
+        from (select f.no, f.no - row_number() over (order by f.no) as run from found as f) as r
+        group by r.run
+    )
+    select array_agg(r.mark order by r.mark) from runs as r;
+$$;
+
+COMMENT ON FUNCTION private.pair_marks(content text, words text) IS 'As word_marks, for scripts without spaces: wherever two neighbouring characters of the query stand.';
+
 CREATE FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -7520,6 +8132,41 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.parse_query(query text) IS 'Takes "phrases", -excluded words and prefix* out of a query. A text of more than 32 words is prose and has none.';
+
+CREATE FUNCTION private.passage_json(candidate private.candidate, request private.search_call) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'chunk_id', c.id, 'page', c.page, 'bboxes', c.bboxes, 'heading', c.heading,
+        'char_start', c.char_start, 'char_end', c.char_end,
+        'time_range_ms', case when c.time_range_ms is not null
+            then jsonb_build_array(lower(c.time_range_ms), upper(c.time_range_ms)) end,
+        'snippet', s.snippet -> 'text', 'highlights', s.snippet -> 'highlights',
+        'snippet_start', s.snippet -> 'start', 'snippet_end', s.snippet -> 'end',
+        'snippet_bboxes', case when c.bboxes <> '[]' then private.line_boxes(
+            c.version_id, coalesce(c.page, 1),
+            c.char_start + (s.snippet -> 'start')::integer, c.char_start + (s.snippet -> 'end')::integer
+        ) else '[]' end,
+        'score', (candidate).score,
+        'parts', jsonb_build_object(
+            'keyword_rank', (candidate).keyword_rank, 'keyword_score', (candidate).keyword_score,
+            'vector_rank', (candidate).vector_rank, 'vector_score', (candidate).vector_score,
+            'name_rank', (candidate).name_rank, 'name_score', (candidate).name_score,
+            'fused', (candidate).fused, 'boost', (candidate).boost, 'copy_of', (candidate).copy_of
+        )
+    ) || case when ((request).options).context <> 'none' then jsonb_build_object(
+        'context', private.chunk_context(c, ((request).options).context)
+    ) else '{}' end
+    from (select (candidate).chunk_id as id) as wanted
+    left join public.chunks as c on c.id = wanted.id
+    cross join lateral (
+        select case when c.id is not null then private.snippet(c.content, (request).parsed, c.language) end as snippet
+        offset 0 -- once
+    ) as s;
+$$;
+
+COMMENT ON FUNCTION private.passage_json(candidate private.candidate, request private.search_call) IS 'The fields of a hit that are about its passage; null where a file was found by its name only.';
 
 CREATE FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) RETURNS boolean
     LANGUAGE sql STABLE
@@ -7701,6 +8348,20 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) IS 'Brings back a node with what was trashed along with it, into a folder (a null row: the owner''s root) under a name.';
+
+CREATE FUNCTION private.placed(pool private.candidate[], request private.search_call) RETURNS TABLE(candidate private.candidate, place bigint, place_in_file bigint)
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select
+        u.*::private.candidate,
+        row_number() over (order by u.score desc, u.chunk_id, u.file_id),
+        row_number() over (partition by u.file_id order by u.score desc, u.chunk_id)
+    from unnest(placed.pool) as u
+    where u.copy_of is null or ((placed.request).options).dedup is null;
+$$;
+
+COMMENT ON FUNCTION private.placed(pool private.candidate[], request private.search_call) IS 'The candidates that are shown, and the place of each among all and among those of its file.';
 
 CREATE FUNCTION private.plan_dense(space_id smallint, scope private.search_scope) RETURNS private.dense_plan
     LANGUAGE plpgsql STABLE
@@ -8454,6 +9115,41 @@ CREATE FUNCTION private.random_token() RETURNS text
     AS $$ select replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''); $$;
 
 COMMENT ON FUNCTION private.random_token() IS '64 hexadecimal digits, 244 of their bits random.';
+
+CREATE FUNCTION private.rank_candidates(request private.search_call, OUT pool private.candidate[], OUT plan jsonb) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    -- whoever wants the best of each file wants to see several files
+    v_limit integer := case ((request).options).group_by
+        when 'file' then least((request).candidates * 4, greatest((request).candidates, 1000))
+        else (request).candidates
+    end;
+    v_legs private.leg_hits;
+    v_copies integer := 0;
+begin
+    loop
+        v_legs := private.ask_legs(request, v_limit);
+        pool := private.find_candidates(request, v_legs);
+        if ((request).options).dedup is distinct from false then
+            pool := private.mark_copies(pool);
+            v_copies := (select count(*) from unnest(pool) as u where u.copy_of is not null);
+        end if;
+        -- copies must not fill the list: when they are most of what was found, there is more to look for
+        exit when v_limit >= 1000
+            or v_copies * 2 <= cardinality(pool)
+            or greatest(cardinality(v_legs.keyword), cardinality(v_legs.vector), 0) < v_limit;
+        v_limit := least(v_limit * 5, 1000);
+    end loop;
+    plan := jsonb_build_object(
+        'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.rank_candidates(request private.search_call, OUT pool private.candidate[], OUT plan jsonb) IS 'The passages that may become hits, those that repeat an earlier one marked; and how they were found. Nothing in it
+depends on top_k, so that a longer list begins with the shorter one.';
 
 CREATE FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -9639,6 +10335,103 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.reject_version(version_id uuid, error_code text, error_message text) IS 'Marks a version rejected, purges its bytes and returns their quota.';
+
+CREATE FUNCTION private.related_candidates(call private.search_call) RETURNS TABLE(file_id uuid, chunk_id uuid, score double precision, keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real)
+    LANGUAGE sql STABLE ROWS 100
+    SET search_path TO ''
+    AS $$
+    -- a file stands where its best passage does
+    with legs as materialized (
+        select * from private.ask_legs(related_candidates.call, (related_candidates.call).candidates)
+    ), keyword as (
+        select b.*, row_number() over (order by b.place) as file_place
+        from (
+            select distinct on (c.file_id) c.file_id, k.id, k.score, k.place
+            from legs as l cross join unnest(l.keyword) as k inner join public.chunks as c on c.id = k.id
+            order by c.file_id, k.place
+        ) as b
+    ), vector as (
+        select b.*, row_number() over (order by b.place) as file_place
+        from (
+            select distinct on (c.file_id) c.file_id, d.id, d.score, d.place
+            from legs as l cross join unnest(l.vector) as d inner join public.chunks as c on c.id = d.id
+            order by c.file_id, d.place
+        ) as b
+    )
+    select
+        coalesce(d.file_id, k.file_id), coalesce(d.id, k.id),
+        coalesce(1 / (10 + k.file_place)::double precision, 0) + coalesce(1 / (10 + d.file_place)::double precision, 0),
+        k.file_place, k.score, d.file_place, d.score
+    from keyword as k full join vector as d on d.file_id = k.file_id;
+$$;
+
+COMMENT ON FUNCTION private.related_candidates(call private.search_call) IS 'Both legs as one ranking of files, by rank (k = 10).';
+
+CREATE FUNCTION private.related_documents(file_id uuid, top_k integer) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_file public.nodes;
+    v_space public.embedding_spaces;
+    v_call private.search_call;
+    v_items jsonb;
+begin
+    perform private.require_permission('query');
+    v_file := private.require_level(file_id, 'view');
+    if v_file.kind <> 'file' then
+        perform private.raise_invalid('file_id', 'Only files have related documents.');
+    end if;
+    if top_k is null or top_k not between 1 and 100 then
+        perform private.raise_invalid('top_k', 'top_k must be between 1 and 100.');
+    end if;
+    perform private.check_search_rate();
+    v_space := private.find_space('active', 'text');
+    v_call.space_id := v_space.id;
+    v_call.embedding := private.file_vector(v_file.id, v_space.id);
+    v_call.options := private.search_options('{"weights": {"name": 0}}');
+    v_call.scope := private.search_scope('{}');
+    -- never itself
+    v_call.scope.hidden_file_ids := (v_call.scope).hidden_file_ids || v_file.id;
+    v_call.candidates := 200;
+    v_call.query := private.key_terms(v_file.head_version_id, (v_call.scope).owner_ids, 40);
+    v_call.parsed.words := v_call.query;
+    if v_call.query is null then
+        return jsonb_build_object('items', '[]'::jsonb, 'next_cursor', null, 'degraded', false, 'space', v_space.name);
+    end if;
+
+    select coalesce(jsonb_agg(i.item order by i.score desc, i.file_id), '[]') into v_items
+    from (
+        select
+            r.score, r.file_id, jsonb_build_object(
+                'file_id', n.id, 'version_id', c.version_id, 'name', n.name, 'path', private.path_name(n),
+                'is_copy', coalesce(v.sha256 = o.sha256, false),
+                'chunk_id', c.id, 'page', c.page, 'bboxes', c.bboxes, 'heading', c.heading,
+                'snippet', left(c.content, 320),
+                'score', r.score,
+                'parts', jsonb_build_object(
+                    'keyword_rank', r.keyword_rank, 'keyword_score', r.keyword_score,
+                    'vector_rank', r.vector_rank, 'vector_score', r.vector_score
+                )
+            ) as item
+        from private.related_candidates(v_call) as r
+        inner join public.chunks as c on c.id = r.chunk_id
+        inner join public.nodes as n on n.id = c.file_id
+        inner join public.file_versions as v on v.id = n.head_version_id
+        left join public.file_versions as o on o.id = v_file.head_version_id
+        where private.is_readable(
+            n.owner_id, n.path, n.trashed_at, (v_call.scope).owner_ids, (v_call.scope).roots
+        )
+        order by r.score desc, r.file_id
+        limit top_k
+    ) as i;
+    return jsonb_build_object(
+        'items', v_items, 'next_cursor', null, 'degraded', v_call.embedding is null, 'space', v_space.name
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.related_documents(file_id uuid, top_k integer) IS 'Behind public.related_documents.';
 
 CREATE FUNCTION private.release_job(job_id uuid, lease_token uuid) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -11171,43 +11964,45 @@ CREATE FUNCTION private.search_options(options jsonb) RETURNS private.search_opt
     SET search_path TO ''
     AS $$
 declare
+    v_known constant text[] := '{fusion,weights,rrf_k,threshold,group_by,per_file,context,dedup}';
     v_options private.search_options;
     v_unknown text;
-    v_weights jsonb := coalesce(nullif(options -> 'weights', 'null'), '{}');
 begin
     if jsonb_typeof(options) <> 'object' then
         perform private.raise_invalid('options', 'options must be an object.');
     end if;
-    select min(o.key) into v_unknown
-    from jsonb_object_keys(options) as o (key)
-    where o.key not in ('fusion', 'weights', 'rrf_k', 'threshold');
+    select min(o.key) into v_unknown from jsonb_object_keys(options - v_known) as o (key);
     if v_unknown is not null then
         perform private.raise_invalid(
             'options.' || v_unknown, format('There is no option "%s".', v_unknown),
-            '{"expected": ["fusion", "weights", "rrf_k", "threshold"]}'
+            jsonb_build_object('expected', v_known || '{cache,technique}'::text[])
         );
     end if;
-    v_options.fusion := coalesce(options ->> 'fusion', 'rrf');
-    if jsonb_typeof(v_weights) <> 'object' or v_weights - '{keyword,vector}'::text[] <> '{}' then
-        perform private.raise_invalid('options.weights', 'weights must be an object with keyword and vector.');
+    if jsonb_typeof(coalesce(nullif(options -> 'weights', 'null'), '{}')) <> 'object'
+        or coalesce(nullif(options -> 'weights', 'null'), '{}') - '{keyword,vector,name}'::text[] <> '{}' then
+        perform private.raise_invalid('options.weights', 'weights must be an object with keyword, vector and name.');
     end if;
-    v_options.keyword_weight := coalesce((v_weights ->> 'keyword')::real, 1);
-    v_options.vector_weight := coalesce((v_weights ->> 'vector')::real, 1);
-    v_options.rrf_k := coalesce((options ->> 'rrf_k')::real, 10);
-    v_options.threshold := (options ->> 'threshold')::real;
-    if v_options.fusion not in ('rrf', 'convex') then
-        perform private.raise_invalid('options.fusion', 'fusion must be rrf or convex.');
+    if jsonb_typeof(coalesce(options -> 'dedup', 'null')) not in ('null', 'boolean') then
+        perform private.raise_invalid('options.dedup', 'dedup must be true or false.');
     end if;
-    if not (v_options.keyword_weight between 0 and 1000 and v_options.vector_weight between 0 and 1000)
-        or v_options.keyword_weight + v_options.vector_weight = 0 then
-        perform private.raise_invalid('options.weights', 'weights must be 0 to 1000, and one of them above 0.');
-    end if;
-    if v_options.rrf_k not between 1 and 1000 then
-        perform private.raise_invalid('options.rrf_k', 'rrf_k must be between 1 and 1000.');
+    v_options := (
+        private.option_choice(options, 'fusion', 'rrf', 'convex'),
+        private.option_number(options, 'weights.keyword', 0, 1000, 1),
+        private.option_number(options, 'weights.vector', 0, 1000, 1),
+        null,
+        private.option_number(options, 'rrf_k', 1, 1000, 10),
+        private.option_number(options, 'threshold', -1, 1, null),
+        private.option_choice(options, 'group_by', 'none', 'file'),
+        private.option_number(options, 'per_file', 1, 10, 3),
+        private.option_choice(options, 'context', 'none', 'neighbours', 'section'),
+        (options ->> 'dedup')::boolean
+    );
+    -- a name matches by its words
+    v_options.name_weight := private.option_number(options, 'weights.name', 0, 1000, v_options.keyword_weight);
+    if v_options.keyword_weight + v_options.vector_weight + v_options.name_weight = 0 then
+        perform private.raise_invalid('options.weights', 'One of the weights must be above 0.');
     end if;
     return v_options;
-exception when data_exception then
-    perform private.raise_invalid('options', 'An option has a value that cannot be read.');
 end;
 $$;
 
@@ -11296,7 +12091,8 @@ begin
         'path', private.path_name(n),
         'is_head', (h.hit ->> 'version_id')::uuid is not distinct from n.head_version_id,
         'page', c.page,
-        'snippet', private.snippet(c.content, v_search.query, c.language),
+        'snippet', case when c.id is not null
+                then private.snippet(c.content, private.parse_query(v_search.query), c.language) -> 'text' end,
         'is_text_kept', c.id is not null
     ) order by h.place), '[]')
     into v_hits
@@ -12007,19 +12803,54 @@ $_$;
 
 COMMENT ON FUNCTION private.similar_words(owner_id uuid, asked text) IS 'The words of an owner that are like the one asked for, at most 50, the asked one among them.';
 
-CREATE FUNCTION private.snippet(content text, query text, language text) RETURNS text
-    LANGUAGE sql STABLE
+CREATE FUNCTION private.snippet(content text, q private.search_query, language text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
     AS $$
-    select ts_headline(
-        private.text_config(snippet.language),
-        snippet.content,
-        replace(plainto_tsquery(private.text_config(snippet.language), snippet.query)::text, ' & ', ' | ')::tsquery,
-        'StartSel="", StopSel="", MinWords=25, MaxWords=50'
+declare
+    v_length constant integer := 320; -- characters, at most
+    v_lead constant integer := 60; -- of them before the first mark
+    v_config regconfig := private.text_config(language);
+    v_marks int4range[] := private.word_marks(content, private.any_word(q, v_config), v_config);
+    v_start integer := 0;
+    v_text text := content;
+    v_spaced text;
+begin
+    if (q).words ~ private.unspaced_class() then
+        v_marks := array(
+            select u.mark from unnest(v_marks || private.pair_marks(content, (q).words)) as u (mark) order by u.mark
+        );
+    end if;
+    if char_length(content) > v_length then
+        v_start := least(
+            greatest(coalesce(private.best_mark(content, v_marks, v_length - 2 * v_lead), 0) - v_lead, 0),
+            char_length(content) - v_length
+        );
+        -- whole words, where there are spaces
+        v_spaced := translate(content, e'\t\n\r', '   ');
+        if v_start > 0 then
+            v_start := v_start + greatest(strpos(substr(v_spaced, v_start, v_lead), ' ') - 1, 0);
+        end if;
+        v_text := substr(content, v_start + 1, v_length);
+        if v_start + v_length < char_length(content) then
+            v_text := left(v_text, v_length - strpos(
+                reverse(substr(v_spaced, v_start + v_length - v_lead + 1, v_lead)), ' '
+            ));
+        end if;
+    end if;
+    return jsonb_build_object(
+        'text', v_text, 'start', v_start, 'end', v_start + char_length(v_text),
+        'highlights', (
+            select coalesce(jsonb_agg(jsonb_build_array(lower(u.mark) - v_start, upper(u.mark) - v_start)), '[]')
+            from unnest(v_marks) as u (mark)
+            where lower(u.mark) >= v_start and upper(u.mark) <= v_start + char_length(v_text)
+        )
     );
+end;
 $$;
 
-COMMENT ON FUNCTION private.snippet(content text, query text, language text) IS 'The words of a chunk around what the query asks for, plain text.';
+COMMENT ON FUNCTION private.snippet(content text, q private.search_query, language text) IS 'The part of a chunk that has most of what a query asks for: {text, start, end, highlights}. start and end are offsets
+in the chunk, highlights [[start, end], …] in the text; characters from 0, ends excluded.';
 
 CREATE FUNCTION private.space_counts(space public.embedding_spaces) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -14722,6 +15553,37 @@ $$;
 COMMENT ON FUNCTION private.word_likeness(asked text, word text) IS 'How much a word is what was asked for: 1 the same, below 0.9 when it begins so or is mistyped (one typo from 4 letters
 on, two from 9 on), else 0.';
 
+CREATE FUNCTION private.word_marks(content text, words tsquery, config regconfig) RETURNS int4range[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+    -- two code points that no text may hold mark the words, and every other character stays
+    v_open constant text := chr(64976);
+    v_close constant text := chr(64977);
+    v_marked text := ts_headline(
+        config, content, words, format('HighlightAll=true, StartSel="%s", StopSel="%s"', v_open, v_close)
+    );
+    v_marks int4range[];
+    v_piece text;
+    v_at integer; -- characters of the content before the piece
+begin
+    if translate(v_marked, v_open || v_close, '') <> content then
+        return null;
+    end if;
+    -- a piece but the first is a marked word, the closing mark and what follows
+    foreach v_piece in array string_to_array(v_marked, v_open) loop
+        if v_at is not null then
+            v_marks := v_marks || int4range(v_at, v_at + strpos(v_piece, v_close) - 1);
+        end if;
+        v_at := coalesce(v_at - 1, 0) + char_length(v_piece);
+    end loop;
+    return v_marks;
+end;
+$$;
+
+COMMENT ON FUNCTION private.word_marks(content text, words tsquery, config regconfig) IS 'Where the words of a query stand in a text: characters from 0, the end excluded.';
+
 CREATE FUNCTION private.word_pattern(word text, is_beginning boolean DEFAULT false) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -15057,17 +15919,23 @@ CREATE FUNCTION public.hybrid_search(query text, embedding jsonb DEFAULT NULL::j
     select private.hybrid_search(query, embedding, space, filters, top_k, candidates, options, explain);
 $$;
 
-COMMENT ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) IS 'Find passages by keyword (BM25), by meaning (cosine), or both, in all that the caller can read:
+COMMENT ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) IS 'Find passages by keyword (BM25), by meaning (cosine) and by the names of files, in all that the caller can read:
 {hits, degraded, space, search_id, pending_files, index_lag}.
 
-query: 3 to 1000 characters. embedding: the query''s vector in that space, a JSON array; null searches by keyword only
-and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), owner_ids,
-languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100. candidates: how many of each leg are fused,
-1 to 1000; the order does not depend on top_k. options: fusion (rrf, convex), weights {keyword, vector}, rrf_k (10),
-threshold (least cosine), cache (false: never the hits kept of an equal search), technique (noted in the history).
-search_id: for search_replay; null when the search is not in the history. explain: adds how it was answered. A hit: chunk_id, file_id, version_id, is_head, name, path,
-page, bboxes, heading, time_range_ms, snippet, score, parts. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a
-folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
+query: 3 to 1000 characters; "a phrase" must occur, -word must not, word* is the beginning of one. embedding: the
+query''s vector in that space, a JSON array; null searches without it and says degraded. filters: folder_id, file_ids,
+types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata, page_from, page_to,
+kinds. top_k: 1 to 100; a longer list begins with the shorter one. candidates: how many of each leg are fused, 1 to
+1000. options: fusion (rrf, convex), weights {keyword, vector, name} (1 each; name as keyword), rrf_k (10), threshold
+(least cosine of what is found by meaning), group_by (none, file: one hit a file with its best passages, at most
+per_file), context (none, neighbours, section: the text before and after), dedup (passages that say what a better one
+says: by default they come last, true leaves them out, false lets them be), cache (false: never the hits kept of an
+equal search), technique (noted in the history). search_id: for search_replay; null when the search is not in the
+history. explain: adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id, version_id,
+is_head, name, path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet, highlights
+([[start, end], …] in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts, copies
+{count, files}; a file without text that is found by its name has no passage. Raises INVALID_ARGUMENT (field,
+expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.link_history(id uuid, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -15341,6 +16209,19 @@ CREATE FUNCTION public.record_view(node uuid) RETURNS public.node_user_state
 COMMENT ON FUNCTION public.record_view(node uuid) IS 'Say that a file or folder was opened: counts a view, and puts it first in list_recent; returns your state of it.
 
 Holders of a link may call it without an account; they get null. Raises NOT_FOUND.';
+
+CREATE FUNCTION public.related_documents(file_id uuid, top_k integer DEFAULT 8) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.related_documents(file_id, top_k); $$;
+
+COMMENT ON FUNCTION public.related_documents(file_id uuid, top_k integer) IS 'Files that are about the same as a file, by meaning and by its key terms, among all that you can read; never the file
+itself: {items: [{file_id, version_id, name, path, is_copy, chunk_id, page, bboxes, heading, snippet, score, parts}],
+next_cursor, degraded, space}.
+
+The passage is the one that is most like the file. is_copy: the same bytes. degraded: the file has no vectors yet, so
+words alone decide. A file without text has none. top_k: 1 to 100. Raises NOT_FOUND, INVALID_ARGUMENT (field file_id for
+a folder, top_k), RATE_LIMITED, NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.remove_group_member(id uuid) RETURNS jsonb
     LANGUAGE sql
@@ -16199,41 +17080,6 @@ ALTER TABLE public.audit_logs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE public.chunks (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    file_id uuid NOT NULL,
-    version_id uuid NOT NULL,
-    idx integer NOT NULL,
-    page integer,
-    content text NOT NULL,
-    char_start integer NOT NULL,
-    char_end integer NOT NULL,
-    bboxes jsonb DEFAULT '[]'::jsonb NOT NULL,
-    heading text,
-    language text,
-    time_range_ms int4range,
-    boost real DEFAULT 1 NOT NULL,
-    text_hash bytea NOT NULL,
-    CONSTRAINT chunks_check CHECK ((char_end > char_start)),
-    CONSTRAINT chunks_idx_check CHECK ((idx >= 0))
-);
-
-COMMENT ON TABLE public.chunks IS 'The passages that search finds; they belong to one version.';
-
-COMMENT ON COLUMN public.chunks.idx IS 'Order in the version, from 0.';
-
-COMMENT ON COLUMN public.chunks.page IS 'Page, slide or sheet from 1; null where the format has none.';
-
-COMMENT ON COLUMN public.chunks.char_start IS 'Characters before it on its page: content = substr(pages.text, char_start + 1, char_end - char_start).';
-
-COMMENT ON COLUMN public.chunks.char_end IS 'char_start + length of content.';
-
-COMMENT ON COLUMN public.chunks.bboxes IS 'Where it stands: [[x0, y0, x1, y1], …], 0..1 of the page from the top left.';
-
-COMMENT ON COLUMN public.chunks.heading IS 'Headings above it, outermost first, joined by " › ".';
-
-COMMENT ON COLUMN public.chunks.text_hash IS 'sha256 of content: unchanged text keeps its vector.';
 
 ALTER TABLE public.embedding_spaces ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.embedding_spaces_id_seq
@@ -17498,6 +18344,8 @@ REVOKE ALL ON FUNCTION private.abort_uploads(node_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.abort_uploads_of(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.access_json(node_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.activate_codebook(codebook_id integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.activate_space(name text) FROM PUBLIC;
@@ -17535,7 +18383,11 @@ REVOKE ALL ON FUNCTION private.advance_epochs(scope_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.any_word(q private.search_query, config regconfig) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.ask_legs(request private.search_call, max_hits integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) FROM PUBLIC;
 
@@ -17554,6 +18406,8 @@ GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO a
 REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.best_mark(content text, marks int4range[], width integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.block_size(dimension integer) FROM PUBLIC;
 
@@ -17634,6 +18488,12 @@ REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.chunks TO anon;
+GRANT SELECT ON TABLE public.chunks TO authenticated;
+GRANT SELECT ON TABLE public.chunks TO service_role;
+
+REVOKE ALL ON FUNCTION private.chunk_context(chunk public.chunks, kind text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) TO narwhal_worker;
 
@@ -17667,6 +18527,8 @@ REVOKE ALL ON FUNCTION private.complete_backfill(space_id smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.complete_upload(object_key text, user_id text, size bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.content_version_id(node public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.copies_json(chunk_id uuid, pool private.candidate[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
@@ -17804,6 +18666,8 @@ REVOKE ALL ON FUNCTION private.expired_versions(owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.explain_dense(space_id smallint, scope private.search_scope) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.explain_json(request private.search_call, plan jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.explain_keyword(query text, scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
@@ -17817,7 +18681,13 @@ REVOKE ALL ON FUNCTION private.file_details(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.file_vector(file_id uuid, space_id smallint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.filter_conditions(filters jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.find_hits(request private.search_call, OUT hits jsonb, OUT plan jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_images(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_images integer, threshold real) FROM PUBLIC;
 
@@ -17882,7 +18752,7 @@ REVOKE ALL ON FUNCTION private.free_name(owner_id uuid, parent_id uuid, name tex
 
 REVOKE ALL ON FUNCTION private.freshness(scope private.search_scope) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.fuse(query text, space_id smallint, embedding extensions.halfvec, scope private.search_scope, options private.search_options, max_candidates integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.fuse(legs private.leg_hits, options private.search_options) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.grace_end() FROM PUBLIC;
 
@@ -17924,6 +18794,8 @@ REVOKE ALL ON FUNCTION private.have_dimension(vectors extensions.halfvec[], dime
 
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.hit_json(candidate private.candidate, pool private.candidate[], request private.search_call) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) FROM PUBLIC;
 
@@ -17976,6 +18848,8 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 
 REVOKE ALL ON FUNCTION private.is_required(space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.is_same_passage(content text, other text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.unspaced_class(script text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_short_run(lexeme text) FROM PUBLIC;
@@ -18000,11 +18874,17 @@ REVOKE ALL ON FUNCTION private.keep_hits(request private.search_request, scope p
 
 REVOKE ALL ON FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.key_terms(version_id uuid, owner_ids uuid[], max_terms integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.latest_evaluations(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.level_rank(level text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lexemes(content text, language text, is_query boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.likely_copies(pool private.candidate[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.line_boxes(version_id uuid, page integer, start_at integer, end_at integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.link_history(id uuid, page_size integer, cursor text) TO anon;
@@ -18094,6 +18974,8 @@ REVOKE ALL ON FUNCTION private.lost_evaluations(space_id smallint, active_id sma
 
 REVOKE ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.mark_copies(pool private.candidate[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO anon;
@@ -18195,6 +19077,10 @@ REVOKE ALL ON FUNCTION private.open_share_link(token text, password text) FROM P
 GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO anon;
 GRANT ALL ON FUNCTION private.open_share_link(token text, password text) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.option_choice(options jsonb, field text, VARIADIC choices text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.option_number(options jsonb, field text, least_value real, most real, default_value real) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.own_job(job_id uuid, lease_token uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.own_link(link_id uuid, level text) FROM PUBLIC;
@@ -18217,11 +19103,15 @@ REVOKE ALL ON FUNCTION private.page_query(tokens extensions.halfvec[], codebook_
 
 REVOKE ALL ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.pair_marks(content text, words text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.parse_person(person jsonb, field text, OUT user_id uuid, OUT email text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.parse_query(query text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.passage_json(candidate private.candidate, request private.search_call) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) FROM PUBLIC;
 
@@ -18242,6 +19132,8 @@ REVOKE ALL ON FUNCTION private.pictured_pages(version_id uuid, kind text) FROM P
 REVOKE ALL ON FUNCTION private.place_node(node public.nodes, target public.nodes, owner_id uuid, name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.place_restored(node public.nodes, place public.nodes, name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.placed(pool private.candidate[], request private.search_call) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.plan_dense(space_id smallint, scope private.search_scope) FROM PUBLIC;
 
@@ -18307,6 +19199,8 @@ REVOKE ALL ON FUNCTION private.raise_name_conflict(sibling public.nodes, name te
 REVOKE ALL ON FUNCTION private.raise_storage_error(error text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.random_token() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.rank_candidates(request private.search_call, OUT pool private.candidate[], OUT plan jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) TO authenticated;
@@ -18378,6 +19272,12 @@ REVOKE ALL ON FUNCTION private.refuse_gaps(space public.embedding_spaces) FROM P
 REVOKE ALL ON FUNCTION private.refuse_self(user_id uuid, changed_by uuid, what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reject_version(version_id uuid, error_code text, error_message text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.related_candidates(call private.search_call) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.related_documents(file_id uuid, top_k integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.related_documents(file_id uuid, top_k integer) TO anon;
+GRANT ALL ON FUNCTION private.related_documents(file_id uuid, top_k integer) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.release_job(job_id uuid, lease_token uuid) TO narwhal_worker;
@@ -18580,7 +19480,7 @@ REVOKE ALL ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebo
 
 REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.snippet(content text, query text, language text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.snippet(content text, q private.search_query, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.space_counts(space public.embedding_spaces) FROM PUBLIC;
 
@@ -18803,6 +19703,8 @@ GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO authenticate
 
 REVOKE ALL ON FUNCTION private.word_likeness(asked text, word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.word_marks(content text, words tsquery, config regconfig) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.word_pattern(word text, is_beginning boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.words_of_file(name text, title text) FROM PUBLIC;
@@ -18985,6 +19887,10 @@ REVOKE ALL ON FUNCTION public.record_view(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.record_view(node uuid) TO anon;
 GRANT ALL ON FUNCTION public.record_view(node uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.related_documents(file_id uuid, top_k integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.related_documents(file_id uuid, top_k integer) TO anon;
+GRANT ALL ON FUNCTION public.related_documents(file_id uuid, top_k integer) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.remove_group_member(id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.remove_group_member(id uuid) TO anon;
 GRANT ALL ON FUNCTION public.remove_group_member(id uuid) TO authenticated;
@@ -19087,10 +19993,6 @@ GRANT SELECT ON TABLE public.renditions TO service_role;
 
 GRANT SELECT ON TABLE public.audit_logs TO authenticated;
 GRANT SELECT ON TABLE public.audit_logs TO service_role;
-
-GRANT SELECT ON TABLE public.chunks TO anon;
-GRANT SELECT ON TABLE public.chunks TO authenticated;
-GRANT SELECT ON TABLE public.chunks TO service_role;
 
 GRANT SELECT ON TABLE public.node_stats TO authenticated;
 GRANT SELECT ON TABLE public.node_stats TO service_role;
