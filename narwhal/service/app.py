@@ -17,7 +17,16 @@ from narwhal import __version__
 from narwhal.errors import NarwhalError
 from narwhal.service.answers import Refusal, refuse, unavailable
 from narwhal.service.bodies import EmbedBody, Mode, SearchBody, read_body
+from narwhal.service.models import Models, configured_models
 from narwhal.service.queries import QueryEncoder, Space
+from narwhal.service.techniques import (
+    LONGEST,
+    MOST_HITS,
+    RERANK_DEPTH,
+    SHORTEST,
+    Techniques,
+    merge,
+)
 from narwhal.service.upstream import Caller, Upstream
 
 LONGEST_QUERY = 4000  # characters; longer ones are refused by Postgres and not embedded first
@@ -28,15 +37,19 @@ ONE_SIDE = {
 
 
 def create_service(
-    supabase_url: str, anon_key: str, encoder: QueryEncoder | None = None
+    supabase_url: str,
+    anon_key: str,
+    encoder: QueryEncoder | None = None,
+    models: Models | None = None,
 ) -> Starlette:
     """Return the AI service of one project.
 
     It has no rights: whoever calls it, PostgREST is called with the same Authorization header.
-    Routes: POST /search, POST /embed, GET or POST /health.
+    Routes: POST /search, POST /embed, GET or POST /health. `models` are those that the environment
+    names, unless given.
     """
     upstream = Upstream(supabase_url, anon_key)
-    service = Service(upstream, encoder or QueryEncoder())
+    service = Service(upstream, encoder or QueryEncoder(), models or configured_models())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
@@ -58,9 +71,10 @@ def create_service(
 class Service:
     """What the routes do."""
 
-    def __init__(self, upstream: Upstream, encoder: QueryEncoder) -> None:
+    def __init__(self, upstream: Upstream, encoder: QueryEncoder, models: Models) -> None:
         self.upstream = upstream
         self.encoder = encoder
+        self.models = models
 
     async def search(self, request: Request) -> Any:
         """Embed the query and search as the caller; by keyword when there is no encoder."""
@@ -79,11 +93,12 @@ class Service:
     async def embed(self, request: Request) -> dict[str, Any]:
         """Embed one text or several for signed-in callers."""
         body = await read_body(request, EmbedBody)
-        space = await _space(self.upstream.as_caller(request), body.space)
+        caller = self.upstream.as_caller(request)
+        space = await _space(caller, body.space)
         if space.kind != "text":
             raise unavailable(f"the space {space.name} has no encoder here", "keyword")
         texts = body.texts if body.texts is not None else [body.text or ""]
-        vectors = await self._embed(space, texts)
+        vectors = await self._embed(caller, space, texts)
         answer: dict[str, Any] = {"space": space.name, "dimension": space.dimension}
         if body.texts is None:
             return {"embedding": vectors[0], **answer}
@@ -108,12 +123,71 @@ class Service:
         }
 
     async def _search(self, caller: Caller, body: SearchBody) -> Any:
+        techniques, options = Techniques.of(body.options or {})
+        if not techniques.asked:
+            return await self._find(caller, body, options)
+        await _space(caller, "active")  # nobody uses a model without an account
+        if not SHORTEST <= len(body.query.strip()) <= LONGEST:
+            return await self._find(caller, body, options)  # which is refused
+        options["technique"] = techniques.name(self.models)
+        wanted = body
+        if techniques.asked != ["hyde"]:  # what is merged or judged comes from further down
+            more = max(1, min(body.top_k * RERANK_DEPTH, MOST_HITS))
+            wanted = body.model_copy(update={"top_k": max(body.top_k, more)})
+        supposed = None
+        if "hyde" in techniques.asked and body.mode is Mode.KEYWORD:
+            techniques.skip("hyde", "a search by keyword embeds nothing")
+        else:
+            supposed = await techniques.supposed_answer(self.models.language, body.query)
+        answer = await self._find(caller, wanted, options, supposed)
+        if supposed is not None:
+            if answer["degraded"]:
+                techniques.skip("hyde", "the text encoder is not available")
+            else:
+                techniques.done.append("hyde")
+        rankings = [answer["hits"]]
+        phrasings = await techniques.phrasings(self.models.language, body.query)
+        for phrasing in phrasings:
+            try:
+                other = await self._find(
+                    caller,
+                    wanted.model_copy(update={"query": phrasing}),
+                    options | {"record": False},
+                )
+            except Refusal as refusal:
+                if refusal.status != 429:
+                    raise
+                techniques.skip("rag_fusion", "there were too many searches in the last minute")
+                break
+            rankings.append(other["hits"])
+        if len(rankings) > 1:
+            answer["hits"] = merge(rankings)
+            techniques.done.append("rag_fusion")
+        answer["hits"] = await techniques.rerank(
+            self.models.reranker, body.query, answer["hits"], body.top_k
+        )
+        if {"rag_fusion", "rerank"} & set(techniques.done):
+            answer["search_id"] = None  # what is recorded is the search before that
+        return answer | {
+            "techniques": techniques.done,
+            "phrasings": phrasings[: len(rankings) - 1],
+            "skipped": techniques.skipped,
+        }
+
+    async def _find(
+        self,
+        caller: Caller,
+        body: SearchBody,
+        options: dict[str, Any],
+        embedded: str | None = None,
+    ) -> Any:
+        """Search once; `embedded` is what stands for the query among the vectors."""
         arguments: dict[str, Any] = {
             "query": body.query,
             "embedding": None,
             "filters": body.filters or {},
             "top_k": body.top_k,
-            "options": {**ONE_SIDE.get(body.mode, {}), **(body.options or {})},
+            "options": {**ONE_SIDE.get(body.mode, {}), **options},
             "explain": body.explain,
         }
         if body.candidates is not None:
@@ -121,7 +195,7 @@ class Service:
         if body.mode is not Mode.KEYWORD and len(body.query) <= LONGEST_QUERY:
             try:
                 space = await _space(caller, "active")
-                [vector] = await self._embed(space, [body.query])
+                [vector] = await self._embed(caller, space, [embedded or body.query])
             except NarwhalError:
                 if body.mode is Mode.SEMANTIC:
                     raise
@@ -129,8 +203,8 @@ class Service:
                 arguments |= {"embedding": vector, "space": space.name}
         return await caller.rpc("hybrid_search", arguments)
 
-    async def _embed(self, space: Space, texts: list[str]) -> list[list[float]]:
-        return await self.encoder.embed(space, texts)
+    async def _embed(self, caller: Caller, space: Space, texts: list[str]) -> list[list[float]]:
+        return await self.encoder.embed(space, texts, caller.user)
 
 
 async def _space(caller: Caller, name: str) -> Space:

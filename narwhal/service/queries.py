@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -37,6 +38,14 @@ class Space:
     kind: str
 
 
+# user, space (all of it: once retired, its name may stand for another model), sha256 of the text
+Key = tuple[str, Space, bytes]
+
+
+def _key(user: str, space: Space, text: str) -> Key:
+    return user, space, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
 class QueryEncoder:
     """Embeds short texts in threads, so that a model never blocks the event loop."""
 
@@ -44,24 +53,28 @@ class QueryEncoder:
         self._encoders: dict[tuple[str, str | None], TextEncoder] = {}  # by model and revision
         self._failed: dict[tuple[str, str | None], float] = {}  # when
         self._loading = threading.Lock()
-        # by all of a space: after it is retired its name may stand for another model
-        self._cache: OrderedDict[tuple[Space, str], list[float]] = OrderedDict()
+        self._cache: OrderedDict[Key, list[float]] = OrderedDict()
         self._limiter: anyio.CapacityLimiter | None = None
 
-    async def embed(self, space: Space, texts: list[str]) -> list[list[float]]:
+    async def embed(
+        self, space: Space, texts: list[str], user: str | None = None
+    ) -> list[list[float]]:
         """Return one L2-normalised vector of the space's dimension for each text.
 
-        Raises SERVICE_UNAVAILABLE when the model cannot be used here, or is not the space's.
+        Vectors are kept by content, the least recently used go first; for each user on their own,
+        since how fast an answer comes would tell whether somebody asked the same before. Raises
+        SERVICE_UNAVAILABLE when the model cannot be used here, or is not the space's.
         """
         cache = self._cache
-        vectors = {text: cache[space, text] for text in texts if (space, text) in cache}
+        keys = {text: _key(user, space, text) for text in texts} if user else {}
+        vectors = {text: cache[key] for text, key in keys.items() if key in cache}
         missing = list(dict.fromkeys(text for text in texts if text not in vectors))
         if missing:
             fresh = await self._in_thread(space, missing)
             vectors.update(zip(missing, fresh, strict=True))
-        for text, vector in vectors.items():
-            cache[space, text] = vector
-            cache.move_to_end((space, text))
+        for text, key in keys.items():
+            cache[key] = vectors[text]
+            cache.move_to_end(key)
         while len(cache) > CACHE_SIZE:
             cache.popitem(last=False)
         return [vectors[text] for text in texts]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from contextvars import ContextVar
 from typing import Any
 
@@ -57,9 +59,10 @@ class Upstream:
 
 
 class Caller:
-    """One caller's view of the database."""
+    """One caller's view of the database. `user` is whom their token names, None for nobody."""
 
     def __init__(self, upstream: Upstream, headers: dict[str, str]) -> None:
+        self.user = _user_of(headers.get("authorization", ""))
         self._client = AsyncPostgrestClient(
             upstream.rest_url, headers=headers, http_client=upstream.http, retry_enabled=False
         )
@@ -78,6 +81,17 @@ class Caller:
                 status=503,
             ) from error
         return answer.data
+
+
+def _user_of(authorization: str) -> str | None:
+    """Return whom a token names; it is true only once PostgREST has accepted the token."""
+    try:
+        payload = authorization.removeprefix("Bearer ").split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        user = claims.get("sub")
+    except (IndexError, ValueError, AttributeError):
+        return None
+    return user if isinstance(user, str) else None
 
 
 async def _remember_status(response: httpx.Response) -> None:

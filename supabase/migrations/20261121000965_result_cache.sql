@@ -89,7 +89,9 @@ begin
     v_request.epoch := private.epoch(v_request.scope_ids);
     v_request.state := private.readable_state(v_owner_ids, v_roots, v_request.scope_ids);
     v_request.key := sha256(convert_to(
-        jsonb_build_array(query, mode, space, embedding, asked #- '{options,technique}')::text, 'UTF8'
+        jsonb_build_array(
+            query, mode, space, embedding, asked #- '{options,technique}' #- '{options,record}'
+        )::text, 'UTF8'
     ));
     select k.hits into v_request.hits
     from private.kept_hits as k

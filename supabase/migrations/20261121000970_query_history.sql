@@ -59,6 +59,9 @@ begin
     if jsonb_typeof(coalesce(nullif(options -> 'cache', 'null'), 'true')) <> 'boolean' then
         perform private.raise_invalid('options.cache', 'cache must be true or false.');
     end if;
+    if jsonb_typeof(coalesce(nullif(options -> 'record', 'null'), 'true')) <> 'boolean' then
+        perform private.raise_invalid('options.record', 'record must be true or false.');
+    end if;
     if not private.is_technique(coalesce(options ->> 'technique', 'plain')) then
         perform private.raise_invalid(
             'options.technique', 'technique must be plain, or some of fusion, hyde, rerank joined by +.'
@@ -67,7 +70,7 @@ begin
 end;
 $$;
 comment on function private.check_query_options(jsonb) is
-'The options of a search that do not change what it finds: cache and technique. Raises INVALID_ARGUMENT.';
+'The options of a search that do not change what it finds: cache, record and technique. Raises INVALID_ARGUMENT.';
 
 create function private.found_ids(hits jsonb) returns jsonb
 language sql immutable
@@ -92,10 +95,13 @@ declare
     v_user_id uuid := auth.uid();
     v_id uuid;
 begin
-    if v_user_id is null or private.is_read_only() or exists (
-        select 1 from public.user_profiles as p
-        where p.id = v_user_id and p.preferences -> 'searchHistory' = 'false'
-    ) then
+    if v_user_id is null
+        or private.is_read_only()
+        or (request).asked #> '{options,record}' = 'false'
+        or exists (
+            select 1 from public.user_profiles as p
+            where p.id = v_user_id and p.preferences -> 'searchHistory' = 'false'
+        ) then
         return null;
     end if;
     insert into public.query_analytics (

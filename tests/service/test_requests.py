@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -76,6 +77,12 @@ def refusal(status: int, error: str, **details: Any) -> JSONResponse:
         },
         status_code=status,
     )
+
+
+def token(user: str) -> dict[str, str]:
+    """A token as PostgREST would accept it, of a user."""
+    payload = base64.urlsafe_b64encode(json.dumps({"sub": user}).encode()).decode().rstrip("=")
+    return {"authorization": f"Bearer head.{payload}.sign"}
 
 
 def usual(function: str, body: dict[str, Any]) -> Any:
@@ -275,9 +282,10 @@ def test_a_vector_of_another_model_is_never_sent(
 def test_embeddings_come_one_or_many_and_are_cached(connect: Connect) -> None:
     encoder = CountingEncoder()
     client, _ = connect(encoder=encoder)
-    one = client.post("/embed", json={"text": "fox"}).json()
+    one = client.post("/embed", json={"text": "fox"}, headers=token("ada")).json()
     assert one == {"embedding": [1.0, 0.0], "space": "tiny", "dimension": 2}
-    many = client.post("/embed", json={"texts": ["fox", "owl", "owl"]}).json()
+    body = {"texts": ["fox", "owl", "owl"]}
+    many = client.post("/embed", json=body, headers=token("ada")).json()
     assert many["vectors"] == [[1.0, 0.0]] * 3
     assert encoder.asked == [["fox"], ["owl"]]
 
@@ -286,7 +294,8 @@ def test_the_cache_stays_small(connect: Connect) -> None:
     encoder = CountingEncoder()
     client, _ = connect(encoder=encoder)
     for start in range(0, CACHE_SIZE + 64, 64):
-        client.post("/embed", json={"texts": [str(n) for n in range(start, start + 64)]})
+        body = {"texts": [str(n) for n in range(start, start + 64)]}
+        client.post("/embed", json=body, headers=token("ada"))
     assert len(encoder._cache) == CACHE_SIZE
 
 
