@@ -10,6 +10,7 @@ import typer
 
 from narwhal import __version__
 from narwhal.cli import (
+    analytics,
     audit,
     download,
     drive,
@@ -57,6 +58,7 @@ for module in (
     jobs,
     evaluation,
     audit,
+    analytics,
     settings,
     spaces,
     reconcile,

@@ -64,8 +64,8 @@ def audit(
         "user": user,
         "action": action,
         "node": node,
-        "date_from": _with_zone(date_from),
-        "date_to": _end(date_to),
+        "date_from": with_zone(date_from),
+        "date_to": end_of(date_to),
         "limit": limit,
     }
     rows = execute(url, "audit_list", arguments)
@@ -77,13 +77,13 @@ def audit(
     show(rows, columns, as_json=as_json)
 
 
-def _with_zone(value: datetime | None) -> datetime | None:
+def with_zone(value: datetime | None) -> datetime | None:
     """Read a time without a zone as one of this machine's."""
     return value.astimezone() if value is not None and value.tzinfo is None else value
 
 
-def _end(value: datetime | None) -> datetime | None:
+def end_of(value: datetime | None) -> datetime | None:
     """Return when the day ends, for a date; a time is itself."""
     if value is not None and value.tzinfo is None and value.time() == datetime.min.time():
         value += timedelta(days=1)
-    return _with_zone(value)
+    return with_zone(value)

@@ -370,6 +370,7 @@ begin
     perform private.check_page_options(coalesce(options, '{}'), array['heat']);
     v_space := private.find_space(coalesce(space, 'active'), 'page');
     v_tokens := private.page_tokens(vectors, v_space);
+    perform private.check_search_rate();
     v_scope := private.search_scope(coalesce(filters, '{}'));
 
     -- one statement sees one moment: what is found and what is still pending belong together
@@ -429,7 +430,7 @@ and of a picture may stand together. pooled: not needed, and ignored. candidates
 (adds where each vector of the question is found best on the page). explain: adds how it was answered. A hit: file_id,
 version_id, is_head, name, path, page, width, height, mime, thumbnail_bucket, thumbnail_key, score (the sum of the
 largest cosines), parts {max_sim, mean}, heat [{vector, score, box [x0, y0, x1, y1]}]. Raises INVALID_ARGUMENT (field,
-expected), NOT_FOUND for a folder that is not visible, NOT_AUTHENTICATED.';
+expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 grant execute on function public.search_pages(jsonb, jsonb, integer, integer, jsonb, text, jsonb, boolean)
 to anon, authenticated;
 
@@ -535,6 +536,7 @@ begin
     perform private.check_page_options(coalesce(options, '{}'), array['threshold']);
     v_space := private.find_space(coalesce(space, 'active'), 'image');
     v_vector := private.image_query(embedding, v_space);
+    perform private.check_search_rate();
     v_scope := private.search_scope(coalesce(filters, '{}'));
 
     -- one statement sees one moment: what is found and what is still pending belong together
@@ -583,5 +585,5 @@ embedding: the vector of a picture or of a text in that space, a JSON array; or 
 asked for together (a picture and words, say). top_k: 1 to 100. filters: as for hybrid_search. options: threshold (least
 cosine). explain: adds how it was answered. A hit: file_id, version_id, is_head, name, path, page, width, height, mime,
 thumbnail_bucket, thumbnail_key, score (cosine), parts {cosine}. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND
-for a folder that is not visible, NOT_AUTHENTICATED.';
+for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 grant execute on function public.search_images(jsonb, integer, jsonb, text, jsonb, boolean) to anon, authenticated;
