@@ -339,7 +339,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
     "lost vectors": (BOTH, _sql("delete from private.chunk_vectors where file_id = '{a}'")),
     "renewed statistics": (
         BOTH,
-        _sql("update private.owner_statistics set chunk_count = chunk_count + 1 where owner_id = '{owner}'"),
+        _sql("update private.owner_statistics set chunk_count = 9 where owner_id = '{owner}'"),
     ),
     "what is known of a version": (
         BOTH, _sql("update public.file_versions set language = 'de' where file_id = '{a}'"),
