@@ -1892,6 +1892,9 @@ begin
     if jsonb_typeof(coalesce(nullif(options -> 'cache', 'null'), 'true')) <> 'boolean' then
         perform private.raise_invalid('options.cache', 'cache must be true or false.');
     end if;
+    if jsonb_typeof(coalesce(nullif(options -> 'record', 'null'), 'true')) <> 'boolean' then
+        perform private.raise_invalid('options.record', 'record must be true or false.');
+    end if;
     if not private.is_technique(coalesce(options ->> 'technique', 'plain')) then
         perform private.raise_invalid(
             'options.technique', 'technique must be plain, or some of fusion, hyde, rerank joined by +.'
@@ -1900,7 +1903,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.check_query_options(options jsonb) IS 'The options of a search that do not change what it finds: cache and technique. Raises INVALID_ARGUMENT.';
+COMMENT ON FUNCTION private.check_query_options(options jsonb) IS 'The options of a search that do not change what it finds: cache, record and technique. Raises INVALID_ARGUMENT.';
 
 CREATE FUNCTION private.check_search_rate() RETURNS void
     LANGUAGE plpgsql
@@ -7564,7 +7567,9 @@ begin
     v_request.epoch := private.epoch(v_request.scope_ids);
     v_request.state := private.readable_state(v_owner_ids, v_roots, v_request.scope_ids);
     v_request.key := sha256(convert_to(
-        jsonb_build_array(query, mode, space, embedding, asked #- '{options,technique}')::text, 'UTF8'
+        jsonb_build_array(
+            query, mode, space, embedding, asked #- '{options,technique}' #- '{options,record}'
+        )::text, 'UTF8'
     ));
     select k.hits into v_request.hits
     from private.kept_hits as k
@@ -10205,10 +10210,13 @@ declare
     v_user_id uuid := auth.uid();
     v_id uuid;
 begin
-    if v_user_id is null or private.is_read_only() or exists (
-        select 1 from public.user_profiles as p
-        where p.id = v_user_id and p.preferences -> 'searchHistory' = 'false'
-    ) then
+    if v_user_id is null
+        or private.is_read_only()
+        or (request).asked #> '{options,record}' = 'false'
+        or exists (
+            select 1 from public.user_profiles as p
+            where p.id = v_user_id and p.preferences -> 'searchHistory' = 'false'
+        ) then
         return null;
     end if;
     insert into public.query_analytics (
@@ -11703,6 +11711,7 @@ begin
     perform private.check_page_options(coalesce(options, '{}'), array['threshold']);
     v_space := private.find_space(coalesce(space, 'active'), 'image');
     v_vector := private.image_query(embedding, v_space);
+    perform private.check_search_rate();
     v_scope := private.search_scope(coalesce(filters, '{}'));
 
     -- one statement sees one moment: what is found and what is still pending belong together
@@ -12030,6 +12039,7 @@ begin
     perform private.check_page_options(coalesce(options, '{}'), array['heat']);
     v_space := private.find_space(coalesce(space, 'active'), 'page');
     v_tokens := private.page_tokens(vectors, v_space);
+    perform private.check_search_rate();
     v_scope := private.search_scope(coalesce(filters, '{}'));
 
     -- one statement sees one moment: what is found and what is still pending belong together
@@ -16331,7 +16341,7 @@ embedding: the vector of a picture or of a text in that space, a JSON array; or 
 asked for together (a picture and words, say). top_k: 1 to 100. filters: as for hybrid_search. options: threshold (least
 cosine). explain: adds how it was answered. A hit: file_id, version_id, is_head, name, path, page, width, height, mime,
 thumbnail_bucket, thumbnail_key, score (cosine), parts {cosine}. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND
-for a folder that is not visible, NOT_AUTHENTICATED.';
+for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.search_pages(vectors jsonb, pooled jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 200, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
@@ -16347,7 +16357,7 @@ and of a picture may stand together. pooled: not needed, and ignored. candidates
 (adds where each vector of the question is found best on the page). explain: adds how it was answered. A hit: file_id,
 version_id, is_head, name, path, page, width, height, mime, thumbnail_bucket, thumbnail_key, score (the sum of the
 largest cosines), parts {max_sim, mean}, heat [{vector, score, box [x0, y0, x1, y1]}]. Raises INVALID_ARGUMENT (field,
-expected), NOT_FOUND for a folder that is not visible, NOT_AUTHENTICATED.';
+expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.search_replay(search_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE
