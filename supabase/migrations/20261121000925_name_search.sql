@@ -429,6 +429,8 @@ set search_path = ''
 set enable_seqscan = off
 set enable_bitmapscan = off
 set max_parallel_workers_per_gather = 0
+set enable_memoize = off -- each file is looked up once
+set plan_cache_mode = force_generic_plan -- one plan for all: planning would take longer than most searches
 as $$
 declare
     v_max_files constant integer := 3000;
@@ -441,7 +443,9 @@ begin
         where s.run <= 100
         limit 100
     ), words as materialized (
-        select distinct a.no, a.word from asked as a
+        select distinct
+            a.no, a.word, char_length(a.word) as size, left(a.word, 2) as head, right(a.word, 2) as tail
+        from asked as a
     ), filtered as materialized (
         select f.id from unnest((scope).file_ids) as f (id)
     ), hidden as materialized (
@@ -458,12 +462,40 @@ begin
                 and ((scope).file_ids is null or f.id in (select i.id from filtered as i))
         ) as f
         inner join private.name_words as n on n.file_id = f.id
-    ), listed_words as materialized (
-        select w.no, d.word, l.likeness
+        where f.id not in (select h.id from hidden as h)
+    ), spellings as materialized (
+        select d.word, left(d.word, 2) as head, right(d.word, 2) as tail, char_length(d.word) as size
         from (select distinct n.word from listed as n) as d
-        cross join words as w
-        cross join lateral (select private.word_likeness(w.word, d.word) as likeness) as l
-        where l.likeness > 0
+    ), listed_words as materialized (
+        select c.no, c.word, l.likeness
+        from (
+            -- one typo leaves one of the ends as it is
+            select w.no, w.word as asked, d.word, w.size, d.size as word_size
+            from words as w inner join spellings as d on d.head = w.head
+            union
+            select w.no, w.word, d.word, w.size, d.size
+            from words as w inner join spellings as d on d.tail = w.tail
+            where w.size >= 4
+            union
+            select w.no, w.word, d.word, w.size, d.size
+            from words as w inner join spellings as d on d.size between w.size - 2 and w.size + 2
+            where w.size >= 9
+            union
+            select w.no, w.word, d.word, w.size, d.size
+            from words as w inner join spellings as d on starts_with(d.word, w.word)
+            where w.size = 1
+        ) as c
+        cross join lateral (select private.word_likeness(c.asked, c.word) as likeness) as l
+        where (
+                starts_with(c.word, c.asked)
+                or c.word_size between c.size - 2 and c.size + 2
+                and extensions.levenshtein_less_equal(c.asked, c.word, 2) <= 2
+            )
+            and l.likeness > 0
+    ), listed_found as materialized (
+        select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
+        from listed as n inner join listed_words as m on m.word = n.word
+        group by n.file_id, m.no
     ),
     -- of the caller's own, the files that have the rarest words
     own_words as materialized (
@@ -472,22 +504,26 @@ begin
         cross join unnest((scope).owner_ids) as o (id)
         cross join lateral private.similar_words(o.id, w.word) as s
         where not coalesce(v_is_small, false)
+        order by s.likeness desc
     ), own_sizes as materialized (
-        select w.no, c.files, sum(c.files) over (order by c.files, w.no) as files_so_far
-        from words as w
-        cross join lateral (
-            select count(*) as files
-            from (
-                select 1
-                from own_words as m
-                inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
-                where m.no = w.no
-                limit v_max_files + 1
-            ) as l
+        select c.no, c.files, sum(c.files) over by_size as files_so_far, row_number() over by_size as place
+        from (
+            select w.no, (
+                select count(*)
+                from (
+                    select 1
+                    from own_words as m
+                    inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+                    where m.no = w.no
+                    limit v_max_files + 1
+                ) as l
+            ) as files
+            from words as w
         ) as c
         where c.files > 0
+        window by_size as (order by c.files, c.no)
     ), own_files as materialized (
-        select distinct c.file_id
+        select c.file_id
         from own_sizes as s
         cross join lateral (
             select n.file_id
@@ -496,10 +532,28 @@ begin
             where m.no = s.no
                 and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
                 and n.file_id not in (select h.id from hidden as h)
-            order by m.likeness desc
             limit v_max_files
         ) as c
-        where s.files_so_far <= v_max_files or s.files_so_far = s.files
+        where s.files_so_far <= v_max_files or s.place = 1
+        union
+        -- when all words are common, what has the two rarest
+        (
+            select a.file_id
+            from own_sizes as s
+            inner join own_words as m on m.no = s.no
+            inner join private.name_words as a on a.owner_id = m.owner_id and a.word = m.word
+            where s.place = 1 and s.files > v_max_files
+                and ((scope).file_ids is null or a.file_id in (select i.id from filtered as i))
+                and a.file_id not in (select h.id from hidden as h)
+                and a.file_id in (
+                    select b.file_id
+                    from own_sizes as t
+                    inner join own_words as m on m.no = t.no
+                    inner join private.name_words as b on b.owner_id = m.owner_id and b.word = m.word
+                    where t.place = 2 and s.files > v_max_files
+                )
+            limit v_max_files
+        )
     ), found as materialized (
         select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
         from own_files as f
@@ -507,11 +561,7 @@ begin
         inner join own_words as m on m.owner_id = n.owner_id and m.word = n.word
         group by n.file_id, m.no
         union all
-        select n.file_id, m.no, max(m.likeness * n.weight), max(n.length)
-        from listed as n
-        inner join listed_words as m on m.word = n.word
-        where n.file_id not in (select h.id from hidden as h)
-        group by n.file_id, m.no
+        select l.file_id, l.no, l.likeness, l.length from listed_found as l
     ), rarity as materialized (
         -- only what the caller can read counts
         select w.no, 1 / (1 + ln(1 + coalesce(s.files, 0) + coalesce(l.files, 0)))::real as weight,
@@ -519,9 +569,7 @@ begin
         from words as w
         left join own_sizes as s on s.no = w.no
         left join (
-            select m.no, count(distinct n.file_id) as files
-            from listed as n inner join listed_words as m on m.word = n.word
-            group by m.no
+            select f.no, count(*) as files from listed_found as f group by f.no
         ) as l on l.no = w.no
     ), shares as materialized (
         -- a run counts as a whole or by its parts, whichever fits better
