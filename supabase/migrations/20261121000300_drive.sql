@@ -13,6 +13,8 @@ create table public.nodes (
         status in ('uploading', 'queued', 'processing', 'ready', 'failed', 'skipped', 'rejected')
     ),
     head_version_id uuid,
+    metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object'),
+    source text check (char_length(source) between 1 and 255),
     created_by uuid references auth.users on delete set null,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
@@ -33,6 +35,8 @@ comment on column public.nodes.status is
 rejected.';
 comment on column public.nodes.head_version_id is
 'The version that is searchable and downloaded; null before the first.';
+comment on column public.nodes.metadata is 'What people and programs note about a file; searches can ask for it.';
+comment on column public.nodes.source is 'Where a file came from, such as a connector; null when it was uploaded.';
 comment on column public.nodes.trashed_at is 'Set on every node of a trashed subtree; nobody reads it through the API.';
 comment on column public.nodes.trash_root_id is
 'The node that was trashed and took this one along; itself for that node. null while it lives.';
@@ -58,6 +62,9 @@ create index nodes_my_trash_idx on public.nodes (trashed_by, trashed_at, id)
 where trash_root_id = id and purged_at is null;
 -- purge_batch: children before parents
 create index nodes_purged_idx on public.nodes (cardinality(path) desc, id) where purged_at is not null;
+-- filters of search: the few that have them, owner by owner
+create index nodes_metadata_idx on public.nodes (owner_id, id) where metadata <> '{}';
+create index nodes_source_idx on public.nodes (owner_id, source, id) where source is not null;
 create index nodes_pending_idx on public.nodes (owner_id, id)
 where status in ('queued', 'processing') and trashed_at is null;
 

@@ -317,47 +317,81 @@ parent: the folder to put it in (level edit), null for your own root. Raises INV
 depth), CONFLICT_NAME with existing_id and suggested, NOT_FOUND, FORBIDDEN.';
 grant execute on function public.create_folder(text, uuid) to anon, authenticated;
 
-create function private.check_filter_types(filters jsonb, types jsonb) returns void
-language plpgsql immutable
+create function private.check_filter(name text, value jsonb, type jsonb) returns void
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_is_list boolean := jsonb_typeof(type) = 'array' or type in ('"texts"', '"uuids"');
+    v_expected text := case
+        when v_is_list then 'array' when type = '"number"' then 'number' when type = '"object"' then 'object'
+        else 'string'
+    end;
+begin
+    if jsonb_typeof(value) <> v_expected then
+        perform private.raise_invalid(
+            'filters.' || name, format('%s must be null or a JSON %s.', name, v_expected),
+            jsonb_build_object('expected', v_expected)
+        );
+    end if;
+    if octet_length(value #>> '{}') > 1000000 or v_is_list and jsonb_array_length(value) > 10000 then
+        perform private.raise_invalid('filters.' || name, format('%s is too long.', name), '{"limit": 10000}');
+    end if;
+    if v_is_list and exists (
+        select 1 from jsonb_array_elements(value) as e
+        where jsonb_typeof(e) <> 'string' or jsonb_typeof(type) = 'array' and not type @> e
+    ) then
+        perform private.raise_invalid(
+            'filters.' || name, format('%s has a value that cannot be meant.', name),
+            jsonb_build_object('expected', case when jsonb_typeof(type) = 'array' then type else '"texts"' end)
+        );
+    end if;
+    case type
+        when '"uuid"' then perform (value #>> '{}')::uuid;
+        when '"uuids"' then perform e::uuid from jsonb_array_elements_text(value) as e;
+        when '"timestamp"' then perform (value #>> '{}')::timestamptz;
+        when '"number"' then perform (value #>> '{}')::integer;
+        else null;
+    end case;
+exception when data_exception then
+    perform private.raise_invalid(
+        'filters.' || name, format('%s has a value that cannot be read.', name), jsonb_build_object('expected', type)
+    );
+end;
+$$;
+comment on function private.check_filter(text, jsonb, jsonb) is
+'Raises INVALID_ARGUMENT when the value of a filter is not of its type: text, texts, timestamp, number, object, uuid,
+uuids, or a list of the texts that it may have.';
+
+create function private.check_filters(filters jsonb, types jsonb) returns void
+language plpgsql stable
 security invoker
 set search_path = ''
 as $$
 declare
     v_key text;
     v_value jsonb;
-    v_type text;
 begin
     if jsonb_typeof(filters) <> 'object' then
         perform private.raise_invalid('filters', 'filters must be an object.');
     end if;
     for v_key, v_value in select f.key, f.value from jsonb_each(filters) as f loop
-        v_type := types ->> v_key;
-        if v_type is null then
+        if not types ? v_key then
             perform private.raise_invalid(
-                'filters.' || v_key,
-                format('There is no filter "%s".', v_key),
+                'filters.' || left(v_key, 100),
+                format('There is no filter "%s".', regexp_replace(left(v_key, 100), '[[:cntrl:]]', ' ', 'g')),
                 jsonb_build_object('expected', (select jsonb_agg(k) from jsonb_object_keys(types) as k))
             );
         end if;
-        continue when v_value = 'null';
-        if jsonb_typeof(v_value) <> (case when v_type = 'texts' then 'array' else 'string' end) then
-            perform private.raise_invalid(
-                'filters.' || v_key,
-                format('%s must be null or a %s.', v_key, case when v_type = 'texts' then 'list' else 'text' end)
-            );
+        if v_value <> 'null' then
+            perform private.check_filter(v_key, v_value, types -> v_key);
         end if;
-        begin
-            if v_type = 'timestamp' then
-                perform (filters ->> v_key)::timestamptz;
-            end if;
-        exception when data_exception then
-            perform private.raise_invalid('filters.' || v_key, format('%s is no date or time.', v_key));
-        end;
     end loop;
 end;
 $$;
-comment on function private.check_filter_types(jsonb, jsonb) is
-'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: texts | text | timestamp}), or malformed.';
+comment on function private.check_filters(jsonb, jsonb) is
+'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: type, as for check_filter}), or malformed.';
 
 create function private.filter_conditions(filters jsonb) returns text
 language sql stable
@@ -445,7 +479,7 @@ begin
     end if;
     return v_after;
 exception when others then
-    perform private.raise_invalid('cursor', 'This cursor is not one that list_folder gave.');
+    perform private.raise_invalid('cursor', 'This cursor is not one that this list gave.');
 end;
 $$;
 comment on function private.decode_cursor(text, text) is
@@ -486,7 +520,7 @@ begin
         perform private.raise_invalid('recursive', 'recursive is true or false.');
     end if;
     if filters is not null then
-        perform private.check_filter_types(
+        perform private.check_filters(
             filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "tags": "texts", "name_contains": "text",
                        "updated_from": "timestamp", "updated_to": "timestamp"}'
         );

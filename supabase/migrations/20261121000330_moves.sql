@@ -620,11 +620,11 @@ begin
         coalesce(cardinality((target).path), 0) + 1 - v_depth
         + (select cardinality(n.path) from public.nodes as n where n.id = v_old_ids[1]) -- the deepest
     );
-    insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, status, created_by)
+    insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, metadata, source, status, created_by)
     select
         c.new_id, n.kind, case when n.id = (node).id then copy_subtree.name else n.name end,
         case when n.id = (node).id then (target).id else p.new_id end,
-        copy_subtree.owner_id, coalesce((target).path, '{}') || c.path, n.mime,
+        copy_subtree.owner_id, coalesce((target).path, '{}') || c.path, n.mime, n.metadata, n.source,
         case n.kind when 'file' then 'queued' else 'ready' end, auth.uid()
     from (
         select o.old_id, o.new_id, array_agg(m.new_id order by a.depth) as path

@@ -19,55 +19,22 @@ comment on type private.search_scope is
 'What one search may look at: the caller''s owners and granted roots, files shared with them (and, in the same order,
 whose they are), the files that pass the filters (null: all), their own files in the trash, and filters on chunks (null: none).';
 
+create function private.filter_types() returns jsonb
+language sql immutable parallel safe
+return '{
+    "folder_id": "uuid", "file_ids": "uuids", "types": "texts", "tags": "texts", "date_from": "timestamp",
+    "date_to": "timestamp", "owner_ids": "uuids", "languages": "texts", "source": "text", "metadata": "object",
+    "page_from": "number", "page_to": "number", "kinds": ["text", "image", "audio", "video"]
+}'::jsonb;
+comment on function private.filter_types() is 'The filters of a search, as check_filters takes them.';
+
 create function private.check_filters(filters jsonb) returns void
-language plpgsql immutable
+language sql stable
 security invoker
 set search_path = ''
-as $$
-declare
-    v_key text;
-    v_value jsonb;
-    v_kind text;
-begin
-    if jsonb_typeof(filters) <> 'object' then
-        perform private.raise_invalid('filters', 'filters must be an object.');
-    end if;
-    for v_key, v_value in select f.key, f.value from jsonb_each(filters) as f loop
-        v_kind := case
-            when v_key in ('file_ids', 'types', 'tags', 'owner_ids', 'languages', 'kinds') then 'array'
-            when v_key in ('folder_id', 'date_from', 'date_to', 'source') then 'string'
-            when v_key in ('page_from', 'page_to') then 'number'
-            when v_key = 'metadata' then 'object'
-        end;
-        if v_kind is null then
-            perform private.raise_invalid(
-                'filters.' || v_key,
-                format('There is no filter "%s".', v_key),
-                '{"expected": ["folder_id", "file_ids", "types", "tags", "date_from", "date_to", "owner_ids", "languages",
-                  "source", "metadata", "page_from", "page_to", "kinds"]}'
-            );
-        end if;
-        if v_value <> 'null' and jsonb_typeof(v_value) <> v_kind then
-            perform private.raise_invalid('filters.' || v_key, format('%s must be null or a JSON %s.', v_key, v_kind));
-        end if;
-        begin
-            if v_key in ('file_ids', 'owner_ids') then
-                perform private.json_texts(v_value)::uuid[];
-            elsif v_key = 'folder_id' then
-                perform (filters ->> v_key)::uuid;
-            elsif v_key in ('date_from', 'date_to') then
-                perform (filters ->> v_key)::timestamptz;
-            elsif v_key in ('page_from', 'page_to') then
-                perform (filters ->> v_key)::integer;
-            end if;
-        exception when data_exception then
-            perform private.raise_invalid('filters.' || v_key, format('%s has a value that cannot be read.', v_key));
-        end;
-    end loop;
-end;
-$$;
+as $$ select private.check_filters(filters, private.filter_types()); $$;
 comment on function private.check_filters(jsonb) is
-'Raises INVALID_ARGUMENT naming the filter that is unknown or malformed.';
+'Raises INVALID_ARGUMENT naming the filter of a search that is unknown or malformed.';
 
 create function private.json_texts(value jsonb) returns text[]
 language sql immutable
@@ -77,27 +44,97 @@ as $$
 $$;
 comment on function private.json_texts(jsonb) is 'A JSON array as text[]; null for null.';
 
+create function private.file_kind(mime text) returns text
+language sql immutable parallel safe
+return case
+    when mime like 'image/%' then 'image' when mime like 'audio/%' then 'audio' when mime like 'video/%' then 'video'
+    else 'text'
+end;
+comment on function private.file_kind(text) is 'What a file is for the filter kinds: text, image, audio or video.';
+
+create function private.filtered_ids(filters jsonb, scope private.search_scope) returns uuid[]
+language plpgsql stable
+security invoker -- called by search_scope, as its owner
+set search_path = ''
+set enable_seqscan = off -- whatever the size of the table: never over the rows of others
+as $$
+declare
+    v_types text[] := case when jsonb_typeof(filters -> 'types') = 'array' then
+        array(select lower(ltrim(t, '.')) from jsonb_array_elements_text(filters -> 'types') as t)
+    end;
+    v_tags text[] := nullif(private.json_texts(filters -> 'tags'), '{}');
+    v_metadata jsonb := nullif(nullif(filters -> 'metadata', 'null'), '{}');
+    v_ids uuid[] := private.json_texts(filters -> 'file_ids')::uuid[];
+    v_folder_id uuid := (filters ->> 'folder_id')::uuid;
+    v_conditions text;
+    v_source text;
+begin
+    if v_folder_id is not null then
+        perform private.require_level(v_folder_id, 'view');
+    end if;
+    if v_tags is not null then
+        perform private.require_user(); -- tags are for people, not for whoever holds a link
+    end if;
+    v_conditions := concat(
+        ' and n.kind = ''file'' and n.trashed_at is null',
+        case when v_folder_id is not null then ' and n.path @> array[$5]' end,
+        case when v_types is not null then ' and lower(substring(n.name from ''\.([^.]+)$'')) = any($6)' end,
+        case when filters ->> 'date_from' is not null then ' and n.updated_at >= $7' end,
+        case when filters ->> 'date_to' is not null then ' and n.updated_at <= $8' end,
+        case when filters ->> 'owner_ids' is not null then ' and n.owner_id = any($9)' end,
+        case when filters ->> 'source' is not null then ' and n.source = $10' end,
+        -- what the index of them says, so that it is used
+        case when v_metadata is not null then ' and n.metadata <> ''{}'' and n.metadata @> $11' end,
+        case when filters ->> 'kinds' is not null then ' and private.file_kind(n.mime) = any($12)' end
+    );
+    if v_conditions = ' and n.kind = ''file'' and n.trashed_at is null' and num_nonnulls(v_ids, v_tags) = 0 then
+        return null;
+    end if;
+    -- from the fewest: some files, what has a tag, a folder; else all that the caller can read
+    if v_tags is not null then -- any of them
+        v_ids := case
+            when v_ids is null then private.tagged_ids(v_tags, (scope).owner_ids, (scope).shared_file_ids)
+            else array(
+                select i.id from unnest(v_ids) as i (id)
+                intersect
+                select t.id
+                from unnest(private.tagged_ids(v_tags, (scope).owner_ids, (scope).shared_file_ids)) as t (id)
+            )
+        end;
+    end if;
+    if v_ids is not null then
+        v_source := 'select n.id from (select distinct i.id from unnest($1) as i (id)) as f '
+            'inner join public.nodes as n on n.id = f.id '
+            'where private.is_readable(n.owner_id, n.path, n.trashed_at, $2, $3)' || v_conditions;
+    elsif v_folder_id is not null then
+        -- who sees a folder sees what is in it
+        v_source := 'select n.id from public.nodes as n where true' || v_conditions;
+    else
+        v_source := 'select n.id from public.nodes as n where n.owner_id = any($2)' || v_conditions
+            || ' union all select n.id from unnest($4) as f (id) inner join public.nodes as n on n.id = f.id where true'
+            || v_conditions;
+    end if;
+    execute format('select coalesce(array_agg(f.id), ''{}'') from (%s) as f', v_source)
+    into v_ids
+    using v_ids, (scope).owner_ids, (scope).roots, (scope).shared_file_ids, v_folder_id, v_types,
+        (filters ->> 'date_from')::timestamptz, (filters ->> 'date_to')::timestamptz,
+        private.json_texts(filters -> 'owner_ids')::uuid[], filters ->> 'source', v_metadata,
+        private.json_texts(filters -> 'kinds');
+    return v_ids;
+end;
+$$;
+comment on function private.filtered_ids(jsonb, private.search_scope) is
+'The readable files that pass the filters on files; null when there are none of these filters. Raises NOT_FOUND for a
+folder that is not visible.';
+
 create function private.search_scope(filters jsonb) returns private.search_scope
 language plpgsql stable
 security definer -- collects files through the one predicate, which row security would apply without indexes
 set search_path = ''
+set enable_seqscan = off -- whatever the size of the table: never over the rows of others
 as $$
 declare
     v_scope private.search_scope;
-    v_types text[] := case when jsonb_typeof(filters -> 'types') = 'array' then
-        array(select lower(ltrim(t, '.')) from jsonb_array_elements_text(filters -> 'types') as t)
-    end;
-    v_file_ids uuid[] := private.json_texts(filters -> 'file_ids')::uuid[];
-    v_owner_ids uuid[] := private.json_texts(filters -> 'owner_ids')::uuid[];
-    v_folder_id uuid := (filters ->> 'folder_id')::uuid;
-    v_date_from timestamptz := (filters ->> 'date_from')::timestamptz;
-    v_date_to timestamptz := (filters ->> 'date_to')::timestamptz;
-    v_tags text[] := nullif(private.json_texts(filters -> 'tags'), '{}');
-    v_tagged_ids uuid[];
-    -- no file carries a source or metadata so far, and all that is searched is text
-    v_asks_for_more boolean := filters ->> 'source' is not null
-        or coalesce(nullif(filters -> 'metadata', 'null'), '{}') <> '{}'
-        or not coalesce(nullif(filters -> 'kinds', 'null') ? 'text', true);
 begin
     v_scope.owner_ids := private.my_owner_ids();
     v_scope.roots := private.granted_roots();
@@ -115,28 +152,7 @@ begin
         select n.id from public.nodes as n
         where n.owner_id = any(v_scope.owner_ids) and n.trashed_at is not null and n.kind = 'file'
     );
-    if v_folder_id is not null then
-        perform private.require_level(v_folder_id, 'view');
-    end if;
-    if v_tags is not null then -- any of them
-        v_tagged_ids := private.tagged_ids(v_tags, v_scope.owner_ids, v_scope.shared_file_ids);
-    end if;
-    if num_nonnulls(v_types, v_file_ids, v_owner_ids, v_folder_id, v_date_from, v_date_to, v_tags) > 0
-        or v_asks_for_more then
-        v_scope.file_ids := array(
-            select n.id from public.nodes as n
-            where n.kind = 'file'
-                and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
-                and (v_folder_id is null or n.path && array[v_folder_id])
-                and (v_file_ids is null or n.id = any(v_file_ids))
-                and (v_tags is null or n.id = any(v_tagged_ids))
-                and (v_owner_ids is null or n.owner_id = any(v_owner_ids))
-                and (v_types is null or lower(substring(n.name from '\.([^.]+)$')) = any(v_types))
-                and (v_date_from is null or n.updated_at >= v_date_from)
-                and (v_date_to is null or n.updated_at <= v_date_to)
-                and not v_asks_for_more
-        );
-    end if;
+    v_scope.file_ids := private.filtered_ids(filters, v_scope);
     return v_scope;
 end;
 $$;
@@ -165,6 +181,22 @@ return num_nonnulls((scope).languages, (scope).page_from, (scope).page_to) > 0;
 comment on function private.has_chunk_filters(private.search_scope) is
 'Whether chunks must pass passes_chunk_filters.';
 
+create function private.chunk_clause(scope private.search_scope, chunk_id text) returns text
+language sql immutable
+set search_path = ''
+as $$
+    select format(
+        'exists (select 1 from public.chunks as x where x.id = %s', chunk_id
+    ) || concat(
+        case when (scope).languages is not null then ' and x.language = any(($5).languages)' end,
+        case when (scope).page_from is not null then ' and x.page >= ($5).page_from' end,
+        case when (scope).page_to is not null then ' and x.page <= ($5).page_to' end,
+        ')'
+    );
+$$;
+comment on function private.chunk_clause(private.search_scope, text) is
+'passes_chunk_filters as constant SQL text about a chunk, faster where many are tested. Parameter: $5 the scope.';
+
 create function private.file_clause(scope private.search_scope) returns text
 language sql immutable
 set search_path = ''
@@ -184,7 +216,7 @@ set search_path = ''
 as $$
     select private.file_clause(scope)
         || case when private.has_chunk_filters(scope)
-            then ' and private.passes_chunk_filters(t.chunk_id, $5)' else '' end;
+            then format(' and %s', private.chunk_clause(scope, 't.chunk_id')) else '' end;
 $$;
 comment on function private.scope_clause(private.search_scope) is
 'file_clause, and the filters on chunks. Parameter: $5 the scope.';
@@ -198,13 +230,19 @@ as $$
         'pending_files', count(*),
         'index_lag', coalesce(extract(epoch from now() - min(v.created_at)), 0)
     )
-    from public.nodes as n
+    from (
+        select n.id
+        from public.nodes as n
+        where n.status in ('queued', 'processing') and n.trashed_at is null and n.owner_id = any((scope).owner_ids)
+        union all
+        select n.id
+        from unnest((scope).shared_owner_ids, (scope).shared_file_ids) as s (owner_id, id)
+        inner join public.nodes as n on n.owner_id = s.owner_id and n.id = s.id -- in the index of what is pending
+        where n.status in ('queued', 'processing') and n.trashed_at is null
+    ) as p
     left join lateral (
-        select max(f.created_at) as created_at from public.file_versions as f where f.file_id = n.id
-    ) as v on true
-    where n.status in ('queued', 'processing')
-        and n.trashed_at is null
-        and (n.owner_id = any((scope).owner_ids) or n.id = any((scope).shared_file_ids));
+        select max(f.created_at) as created_at from public.file_versions as f where f.file_id = p.id
+    ) as v on true;
 $$;
 comment on function private.freshness(private.search_scope) is
 '{pending_files: readable files that are not fully searchable yet, index_lag: age of the oldest of them in seconds}.';

@@ -111,14 +111,21 @@ as $$
     select
         w.word, max(w.weight),
         greatest(sum(bool_or(w.is_counted)::integer) over (), 1)::smallint
-    from private.split_name(words_of_file.name) as s
+    -- as split_name does
+    from (
+        select regexp_match(words_of_file.name, '^(.+?)(\.(?:tar\.)?[^.\s]{1,16})$') as parts
+    ) as s
     cross join lateral (
         select n.word, 1::real as weight, n.part > 0 or count(*) over (partition by n.run) = 1 as is_counted
-        from private.split_words(s.stem) as n
+        from private.split_words(coalesce(s.parts[1], words_of_file.name)) as n
         union all
-        select t.word, 0.6, false from private.split_words(left(words_of_file.title, 300)) as t
+        select t.word, 0.6, false
+        from private.split_words(left(words_of_file.title, 300)) as t
+        where words_of_file.title is not null
         union all
-        select e.word, 0.5, false from private.split_words(s.extension) as e
+        select e.word, 0.5, false
+        from string_to_table(lower(s.parts[2]), '.') as e (word)
+        where e.word <> ''
     ) as w
     group by w.word;
 $$;
@@ -138,21 +145,22 @@ as $$
 $$;
 comment on function private.title_of(uuid) is 'The title of a document: the first heading on its first page, or null.';
 
-create function private.typo_keys(word text) returns setof text
-language sql immutable rows 10
-set search_path = ''
-as $$
-    select '^' || overlay(left(typo_keys.word, 5) placing '' from i for 1)
-    from generate_series(1, least(char_length(typo_keys.word), 5)) as i
-    where char_length(typo_keys.word) >= 3 and typo_keys.word !~ '\d'
-    union
-    select '^' || typo_keys.word
-    where char_length(typo_keys.word) in (3, 4) and typo_keys.word !~ '\d'
-    union
-    select '$' || overlay(right(typo_keys.word, 5) placing '' from i for 1)
-    from generate_series(1, 5) as i
-    where char_length(typo_keys.word) >= 7 and typo_keys.word !~ '\d';
-$$;
+create function private.typo_keys(word text) returns text[]
+language sql immutable parallel safe
+-- of shorter words there is also the word itself
+return case when char_length(word) < 3 or word ~ '\d' then '{}' else array[
+    '^' || overlay(left(word, 5) placing '' from 1 for 1),
+    '^' || overlay(left(word, 5) placing '' from 2 for 1),
+    '^' || overlay(left(word, 5) placing '' from 3 for 1),
+    '^' || overlay(left(word, 5) placing '' from 4 for 1),
+    '^' || overlay(left(word, 5) placing '' from 5 for 1)
+] || case when char_length(word) < 7 then '{}' else array[
+    '$' || overlay(right(word, 5) placing '' from 1 for 1),
+    '$' || overlay(right(word, 5) placing '' from 2 for 1),
+    '$' || overlay(right(word, 5) placing '' from 3 for 1),
+    '$' || overlay(right(word, 5) placing '' from 4 for 1),
+    '$' || overlay(right(word, 5) placing '' from 5 for 1)
+] end end;
 comment on function private.typo_keys(text) is
 'What a word has in common with those that are like it. A typo in a number makes another number.';
 
@@ -194,31 +202,36 @@ on, two from 9 on), else 0.';
 
 -- The index ------------------------------------------------------------------------------------
 
-create function private.add_name_keys(file_ids uuid[]) returns void
-language plpgsql volatile
+create function private.lock_names(file_ids uuid[]) returns void
+language sql volatile
 security invoker
 set search_path = ''
 as $$
-begin
-    -- not while forget_names takes words away
-    perform pg_advisory_xact_lock_shared(hashtextextended('names:' || o.owner_id, 0))
+    select pg_advisory_xact_lock_shared(hashtextextended('names:' || o.owner_id, 0))
     from (
-        select distinct w.owner_id from private.name_words as w where w.file_id = any(file_ids) order by w.owner_id
+        select distinct n.owner_id from public.nodes as n where n.id = any(lock_names.file_ids) order by n.owner_id
     ) as o;
+$$;
+comment on function private.lock_names(uuid[]) is
+'Keeps forget_names from the words of the owners of these files. Those who name files hold it side by side.';
+
+create function private.add_name_keys(owner_ids uuid[], words text[]) returns void
+language sql volatile
+security invoker
+set search_path = ''
+as $$
     insert into private.name_keys (owner_id, key, word)
     select w.owner_id, k.key, w.word
-    from (select distinct n.owner_id, n.word from private.name_words as n where n.file_id = any(file_ids)) as w
-    cross join lateral (
-        select '=' || w.word union all select t.key from private.typo_keys(w.word) as t (key)
-    ) as k (key)
+    from (select distinct u.owner_id, u.word from unnest(owner_ids, words) as u (owner_id, word)) as w
+    cross join lateral unnest(array['=' || w.word] || private.typo_keys(w.word)) as k (key)
     where not exists (
         select 1
         from private.name_keys as x
         where x.owner_id = w.owner_id and x.key = '=' || w.word and x.word = w.word
     );
-end;
 $$;
-comment on function private.add_name_keys(uuid[]) is 'Makes the words of these files known among their owners'' words.';
+comment on function private.add_name_keys(uuid[], text[]) is
+'Makes words known among their owners'' words. The caller holds lock_names.';
 
 create function private.remove_names(file_ids uuid[]) returns void
 language sql volatile
@@ -241,17 +254,27 @@ language plpgsql volatile
 security invoker
 set search_path = ''
 as $$
+declare
+    v_owner_ids uuid[];
+    v_words text[];
 begin
-    perform private.remove_names(file_ids);
-    insert into private.name_words (file_id, word, owner_id, weight, length)
-    select n.id, w.word, n.owner_id, w.weight, w.length
-    from public.nodes as n
-    cross join lateral private.words_of_file(n.name, private.title_of(n.head_version_id)) as w
-    where n.id = any(file_ids) and n.kind = 'file';
-    perform private.add_name_keys(file_ids);
+    perform private.lock_names(file_ids);
+    with made as (
+        insert into private.name_words (file_id, word, owner_id, weight, length)
+        select n.id, w.word, n.owner_id, w.weight, w.length
+        from public.nodes as n
+        cross join lateral private.words_of_file(
+            n.name, case when n.head_version_id is not null then private.title_of(n.head_version_id) end
+        ) as w
+        where n.id = any(file_ids) and n.kind = 'file'
+        returning owner_id, word
+    )
+    select array_agg(m.owner_id), array_agg(m.word) into v_owner_ids, v_words from made as m;
+    perform private.add_name_keys(v_owner_ids, v_words);
 end;
 $$;
-comment on function private.index_names(uuid[]) is 'Puts files into the index of names, as they are called now.';
+comment on function private.index_names(uuid[]) is
+'Puts files into the index of names that are not there, as they are called now.';
 
 create function private.tg_nodes__index_names() returns trigger
 language plpgsql volatile
@@ -284,7 +307,10 @@ begin
             select distinct g.owner_id, w.word
             from gone as g inner join private.name_words as w on w.file_id = g.id
             where g.id = any(v_ids);
-            perform private.add_name_keys(v_ids);
+            perform private.lock_names(v_ids);
+            perform private.add_name_keys(array_agg(w.owner_id), array_agg(w.word))
+            from private.name_words as w
+            where w.file_id = any(v_ids);
         end if;
         v_ids := array(
             select c.id
@@ -295,6 +321,7 @@ begin
             ) as c
         );
         if v_ids <> '{}' then
+            perform private.remove_names(v_ids);
             perform private.index_names(v_ids);
         end if;
     end if;
@@ -332,6 +359,7 @@ declare
     );
 begin
     if v_ids <> '{}' then
+        perform private.remove_names(v_ids);
         perform private.index_names(v_ids);
     end if;
     return null; -- after trigger
@@ -375,9 +403,7 @@ begin
             select 1 from private.name_words as w where w.owner_id = v_owner_id and w.word = u.word
         )
     ) as f
-    cross join lateral (
-        select '=' || f.word union all select t.key from private.typo_keys(f.word) as t (key)
-    ) as t (key)
+    cross join lateral unnest(array['=' || f.word] || private.typo_keys(f.word)) as t (key)
     where k.owner_id = v_owner_id and k.key = t.key and k.word = f.word;
     return v_count;
 end;
@@ -404,7 +430,7 @@ as $$
         )
         union
         select k.word
-        from private.typo_keys(similar_words.asked) as t (key)
+        from unnest(private.typo_keys(similar_words.asked)) as t (key)
         cross join lateral (
             select n.word from private.name_keys as n
             where n.owner_id = similar_words.owner_id and n.key = t.key
@@ -615,3 +641,109 @@ comment on function private.search_names(text, private.search_scope, integer) is
 'The files whose names or titles have words of the query, or words like them, at most max_hits. The score, 0 to 1, tells
 how much of the query they have; rare words count more, rare among what the caller can read. Callers test the files
 with is_readable once more.';
+
+-- Finding files --------------------------------------------------------------------------------
+
+create function private.files_found(query text, scope private.search_scope)
+returns table (file_id uuid, score real, place numeric)
+language plpgsql stable rows 1000
+security invoker -- called by search_files, as its owner
+set search_path = ''
+set enable_seqscan = off -- whatever the size of the table: never over the rows of others
+as $$
+begin
+    if query <> '' then
+        return query
+        select s.file_id, s.score, -s.score::numeric from private.search_names(query, scope, 1000) as s;
+    elsif (scope).file_ids is not null then
+        return query
+        select n.id, null::real, -extract(epoch from n.updated_at)
+        from unnest((scope).file_ids) as f (id) inner join public.nodes as n on n.id = f.id;
+    else
+        return query
+        select n.id, null::real, -extract(epoch from n.updated_at)
+        from public.nodes as n
+        where n.owner_id = any((scope).owner_ids) and n.kind = 'file' and n.trashed_at is null
+        union all
+        select n.id, null::real, -extract(epoch from n.updated_at)
+        from unnest((scope).shared_file_ids) as f (id) inner join public.nodes as n on n.id = f.id;
+    end if;
+end;
+$$;
+comment on function private.files_found(text, private.search_scope) is
+'The files of a scope that are called like a query, or all of them; place orders them: the best, or the newest, first.';
+
+create function private.search_files(query text, filters jsonb, page_size integer, cursor text) returns jsonb
+language plpgsql stable
+security definer -- the leg needs indexes that row security would take away; files pass the predicate again
+set search_path = ''
+as $$
+declare
+    v_query text := coalesce(btrim(query, e' \t\r\n'), '');
+    v_after jsonb := private.decode_cursor(cursor, 'search_files');
+    v_scope private.search_scope;
+    v_rows jsonb;
+begin
+    perform private.require_reader();
+    if char_length(v_query) > 1000 then
+        perform private.raise_invalid('query', 'A query has at most 1000 characters.');
+    end if;
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    if v_after ->> 0 !~ '^-?\d{1,15}(\.\d{1,15})?$' then
+        perform private.raise_invalid('cursor', 'This cursor is not one that search_files gave.');
+    end if;
+    perform private.check_filters(coalesce(filters, '{}'), private.filter_types() - '{page_from,page_to}'::text[]);
+    v_scope := private.search_scope(coalesce(filters, '{}'));
+
+    -- one row more than asked tells whether there is a next page
+    select coalesce(jsonb_agg(jsonb_build_object('file', p.file, 'place', p.place) order by p.place, p.id), '[]')
+    into v_rows
+    from (
+        select n.id, f.place, to_jsonb(n) || jsonb_build_object('path', private.path_name(n), 'score', f.score) as file
+        from private.files_found(v_query, v_scope) as f
+        inner join public.nodes as n on n.id = f.file_id
+        where (v_after is null or (f.place, n.id) > ((v_after ->> 0)::numeric, (v_after ->> 1)::uuid))
+            and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
+            and (v_scope.languages is null or exists (
+                select 1 from public.file_versions as v
+                where v.id = n.head_version_id and v.language = any(v_scope.languages)
+            ))
+        order by f.place, n.id
+        limit page_size + 1
+    ) as p;
+    return jsonb_build_object(
+        'items', jsonb_path_query_array(v_rows - page_size, '$[*].file'),
+        'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
+            jsonb_build_array(
+                v_rows -> (page_size - 1) -> 'place', v_rows -> (page_size - 1) -> 'file' -> 'id', 'search_files'
+            )::text, 'UTF8'
+        ), 'base64'), e'\n', '') end
+    );
+end;
+$$;
+comment on function private.search_files(text, jsonb, integer, text) is 'Behind public.search_files.';
+grant execute on function private.search_files(text, jsonb, integer, text) to anon, authenticated;
+
+create function public.search_files(
+    query text default null,
+    filters jsonb default null,
+    page_size integer default 50,
+    cursor text default null
+) returns jsonb
+language sql stable
+security invoker
+set search_path = ''
+as $$ select private.search_files(query, filters, page_size, cursor); $$;
+comment on function public.search_files(text, jsonb, integer, text) is
+'Find files by what they are called and by what is noted about them, in all that you can read: {items, next_cursor}.
+
+query: words of the name or of the title, at most 1000 characters; parts of words, typos and other spellings are found
+too, the best first, at most 1000 files. Without a query all files that pass the filters, the newest first. filters:
+folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata
+(what it contains), kinds (text, image, audio, video). page_size: 1 to 1000. cursor: the next_cursor of the page before.
+An item is the file with path and score (0 to 1, how much of the query the name has; null without a query). What is in
+files is found by hybrid_search, folders by list_folder. Raises INVALID_ARGUMENT (field query, filters.…, page_size or
+cursor), NOT_FOUND for a folder that is not visible, NOT_AUTHENTICATED.';
+grant execute on function public.search_files(text, jsonb, integer, text) to anon, authenticated;

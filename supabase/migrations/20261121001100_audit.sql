@@ -30,9 +30,9 @@ line) or worker.';
 comment on column public.audit_logs.actor_id is 'The id in actor, if it has one.';
 comment on column public.audit_logs.on_behalf_of is 'The user for whom an agent, the service or a worker acted.';
 comment on column public.audit_logs.action is
-'create_folder, create_file, copy, rename, move, transfer, trash, restore, purge; create_version, restore_version,
-reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share, change_share, unshare;
-create_link, open_link, refuse_link (a wrong password), change_link, revoke_link; and so on: list_audit takes it as a
+'create_folder, create_file, copy, rename, set_metadata, move, transfer, trash, restore, purge; create_version,
+restore_version, reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share,
+change_share, unshare; create_link, open_link, refuse_link (a wrong password), change_link, revoke_link; and so on: list_audit takes it as a
 filter.';
 comment on column public.audit_logs.owner_id is
 'The owner of the node when it happened; the user or workspace for what concerns them without a node.';
@@ -293,6 +293,16 @@ as $$
 $$;
 comment on function private.differing(jsonb, jsonb) is 'The keys of one object whose values the other has not.';
 
+create function private.differing_keys(before jsonb, after jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path = ''
+as $$
+    select coalesce(jsonb_agg(distinct k.key), '[]')
+    from (select jsonb_object_keys(before) union select jsonb_object_keys(after)) as k (key)
+    where before -> k.key is distinct from after -> k.key;
+$$;
+comment on function private.differing_keys(jsonb, jsonb) is 'The keys whose values two objects do not share.';
+
 create function private.tg_nodes__audit() returns trigger
 language plpgsql volatile
 security definer -- runs for whoever writes
@@ -307,8 +317,8 @@ begin
         if (select count(*) from (select from made limit 2) as m) = 1 and not exists (
             select 1
             from gone as o cross join made as n
-            where (o.name, o.parent_id, o.owner_id, o.trashed_at, o.purged_at)
-                is distinct from (n.name, n.parent_id, n.owner_id, n.trashed_at, n.purged_at)
+            where (o.name, o.parent_id, o.owner_id, o.trashed_at, o.purged_at, o.metadata, o.source)
+                is distinct from (n.name, n.parent_id, n.owner_id, n.trashed_at, n.purged_at, n.metadata, n.source)
         ) then
             return null;
         end if;
@@ -318,7 +328,8 @@ begin
         when 'INSERT' then $query$
             select
                 'create' as act, n.id, n.parent_id, n.kind, n.owner_id, n.created_by,
-                null as old_name, null::uuid as old_parent_id, null::uuid as old_owner_id, n.name, true as is_nested
+                null as old_name, null::uuid as old_parent_id, null::uuid as old_owner_id, n.name, true as is_nested,
+                null as old_source, n.source, null::jsonb as keys
             from made as n
         $query$
         when 'UPDATE' then $query$
@@ -328,7 +339,8 @@ begin
                 case a.act when 'transfer' then n.owner_id else o.owner_id end as owner_id,
                 null::uuid as created_by,
                 o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, n.name,
-                a.act not in ('move', 'rename') as is_nested
+                a.act not in ('move', 'rename', 'set_metadata') as is_nested, o.source as old_source, n.source,
+                case when a.act = 'set_metadata' then private.differing_keys(o.metadata, n.metadata) end as keys
             from gone as o
             inner join made as n on n.id = o.id
             cross join lateral (values
@@ -339,14 +351,16 @@ begin
                     when o.parent_id is distinct from n.parent_id then 'move'
                     when o.name <> n.name then 'rename'
                 end),
-                (case when o.owner_id <> n.owner_id then 'transfer' end)
+                (case when o.owner_id <> n.owner_id then 'transfer' end),
+                (case when (o.metadata, o.source) is distinct from (n.metadata, n.source) then 'set_metadata' end)
             ) as a (act)
             where a.act is not null
         $query$
         when 'DELETE' then $query$
             select
                 'purge' as act, o.id, o.parent_id, o.kind, o.owner_id, null::uuid as created_by,
-                o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, o.name, true as is_nested
+                o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, o.name, true as is_nested,
+                o.source as old_source, null as source, null::jsonb as keys
             from gone as o
             -- those were purged before; a file that only waited for its bytes was never there
             where o.purged_at is null and o.status <> 'uploading'
@@ -370,21 +384,26 @@ begin
             case
                 when r.act = 'transfer' then jsonb_build_object('owner_id', r.old_owner_id)
                 when r.act in ('move', 'rename') then private.differing(v.before, v.after)
+                when r.act = 'set_metadata' then private.differing(v.source_before, v.source_after)
                 when r.act in ('trash', 'purge') then v.before
             end,
             case
                 when r.act = 'transfer' then jsonb_build_object('owner_id', r.owner_id)
                 when r.act in ('move', 'rename') then private.differing(v.after, v.before)
+                when r.act = 'set_metadata' then private.differing(v.source_after, v.source_before)
                 when r.act not in ('trash', 'purge') then v.after
             end,
             jsonb_build_object('kind', r.kind)
             || case when r.is_nested and r.nodes > 1 then jsonb_build_object('nodes', r.nodes) else '{}' end
+            || case when r.act = 'set_metadata' then jsonb_build_object('keys', r.keys) else '{}' end
         from roots as r
         left join acts as p on p.id = r.parent_id and p.act = r.act and r.is_nested
         cross join lateral (
             select
                 jsonb_build_object('name', r.old_name, 'parent_id', r.old_parent_id) as before,
-                jsonb_build_object('name', r.name, 'parent_id', r.parent_id) as after
+                jsonb_build_object('name', r.name, 'parent_id', r.parent_id) as after,
+                jsonb_build_object('source', r.old_source) as source_before,
+                jsonb_build_object('source', r.source) as source_after
         ) as v
         where p.id is null
         order by r.id

@@ -30,6 +30,11 @@ def library(db: Database, drive: Drive) -> dict[str, Any]:
     drive.share(files["shared"]["file_id"], owner)
     ids = {name: ticket["file_id"] for name, ticket in files.items()}
     db.all("update public.chunks set language = 'de' where file_id = %s", ids["txt"])
+    noted = {"client": {"name": "Acme", "ids": [1, 2]}, "year": 2026}
+    drive.rpc(owner, "set_metadata", file_id=ids["pdf"], metadata=noted, source="crm")
+    drive.rpc(other, "set_metadata", file_id=ids["shared"], metadata={"year": 2026}, source="web")
+    drive.rpc(other, "set_metadata", file_id=ids["secret"], metadata=noted, source="web")
+    db.all("update public.nodes set mime = 'image/png' where id = %s", ids["shared"])
     db.all("update public.nodes set updated_at = '2025-06-01' where id = %s", ids["txt"])
     return {"owner": owner, "other": other, "reports": reports, "deep": deep} | ids
 
@@ -60,13 +65,24 @@ def library(db: Database, drive: Drive) -> dict[str, Any]:
         ({"page_from": 2}, {"pdf"}),
         ({"page_to": 1}, {"pdf", "txt", "shared"}),
         ({"page_from": 3}, set()),
-        ({"kinds": ["text"]}, {"pdf", "txt", "shared"}),
-        ({"kinds": ["image"]}, set()),
+        ({"kinds": ["text"]}, {"pdf", "txt"}),
+        ({"kinds": ["image"]}, {"shared"}),
+        ({"kinds": ["text", "image"]}, {"pdf", "txt", "shared"}),
+        ({"kinds": ["audio", "video"]}, set()),
+        ({"kinds": []}, set()),
         ({"tags": []}, {"pdf", "txt", "shared"}),
         ({"tags": ["q3"]}, set()),
-        ({"source": "web"}, set()),
+        ({"source": "web"}, {"shared"}),
+        ({"source": "crm"}, {"pdf"}),
+        ({"source": "none"}, set()),
         ({"metadata": {}}, {"pdf", "txt", "shared"}),
         ({"metadata": {"a": 1}}, set()),
+        ({"metadata": {"year": 2026}}, {"pdf", "shared"}),
+        ({"metadata": {"year": "2026"}}, set()),
+        ({"metadata": {"client": {"ids": [2]}}}, {"pdf"}),
+        ({"metadata": {"client": {"name": "Acme"}}, "types": ["txt"]}, set()),
+        ({"folder_id": "reports", "source": "crm", "kinds": ["text"]}, {"pdf"}),
+        ({"folder_id": "reports", "file_ids": ["txt"]}, set()),
         ({"types": ["txt"], "owner_ids": ["owner"]}, {"txt"}),
     ],
 )
@@ -122,6 +138,17 @@ def test_a_folder_that_is_not_visible_cannot_be_searched(
         ("filters.page_from", {"filters": {"page_from": "1"}}),
         ("filters.page_to", {"filters": {"page_to": 1.5}}),
         ("filters.metadata", {"filters": {"metadata": []}}),
+        ("filters.metadata", {"filters": {"metadata": "{}"}}),
+        ("filters.kinds", {"filters": {"kinds": ["picture"]}}),
+        ("filters.kinds", {"filters": {"kinds": [None]}}),
+        ("filters.tags", {"filters": {"tags": [1]}}),
+        ("filters.types", {"filters": {"types": [["pdf"]]}}),
+        ("filters.source", {"filters": {"source": ["web"]}}),
+        ("filters.file_ids", {"filters": {"file_ids": [str(uuid.uuid4())] * 10_001}}),
+        ("filters.languages", {"filters": {"languages": ["x" * 1_000_001]}}),
+        ("filters.page_from", {"filters": {"page_from": 1e300}}),
+        ("filters.page_to", {"filters": {"page_to": 10**12}}),
+        ("filters.date_to", {"filters": {"date_to": "999999-01-01"}}),
         ("options", {"options": []}),
         ("options", {"options": "rrf"}),
         ("options.sort", {"options": {"sort": "date"}}),
