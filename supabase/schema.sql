@@ -453,31 +453,22 @@ $$;
 
 COMMENT ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) IS 'Behind public.add_group_member.';
 
-CREATE FUNCTION private.add_name_keys(file_ids uuid[]) RETURNS void
-    LANGUAGE plpgsql
+CREATE FUNCTION private.add_name_keys(owner_ids uuid[], words text[]) RETURNS void
+    LANGUAGE sql
     SET search_path TO ''
     AS $$
-begin
-    -- not while forget_names takes words away
-    perform pg_advisory_xact_lock_shared(hashtextextended('names:' || o.owner_id, 0))
-    from (
-        select distinct w.owner_id from private.name_words as w where w.file_id = any(file_ids) order by w.owner_id
-    ) as o;
     insert into private.name_keys (owner_id, key, word)
     select w.owner_id, k.key, w.word
-    from (select distinct n.owner_id, n.word from private.name_words as n where n.file_id = any(file_ids)) as w
-    cross join lateral (
-        select '=' || w.word union all select t.key from private.typo_keys(w.word) as t (key)
-    ) as k (key)
+    from (select distinct u.owner_id, u.word from unnest(owner_ids, words) as u (owner_id, word)) as w
+    cross join lateral unnest(array['=' || w.word] || private.typo_keys(w.word)) as k (key)
     where not exists (
         select 1
         from private.name_keys as x
         where x.owner_id = w.owner_id and x.key = '=' || w.word and x.word = w.word
     );
-end;
 $$;
 
-COMMENT ON FUNCTION private.add_name_keys(file_ids uuid[]) IS 'Makes the words of these files known among their owners'' words.';
+COMMENT ON FUNCTION private.add_name_keys(owner_ids uuid[], words text[]) IS 'Makes words known among their owners'' words. The caller holds lock_names.';
 
 CREATE FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) RETURNS uuid
     LANGUAGE plpgsql
@@ -1440,6 +1431,8 @@ CREATE TABLE public.nodes (
     mime text,
     status text DEFAULT 'ready'::text NOT NULL,
     head_version_id uuid,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    source text,
     created_by uuid,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -1452,7 +1445,9 @@ CREATE TABLE public.nodes (
     CONSTRAINT nodes_check2 CHECK (((trashed_at IS NULL) = (trash_root_id IS NULL))),
     CONSTRAINT nodes_check3 CHECK (((purged_at IS NULL) OR (trashed_at IS NOT NULL))),
     CONSTRAINT nodes_kind_check CHECK ((kind = ANY (ARRAY['file'::text, 'folder'::text]))),
+    CONSTRAINT nodes_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
     CONSTRAINT nodes_size_check CHECK ((size >= 0)),
+    CONSTRAINT nodes_source_check CHECK (((char_length(source) >= 1) AND (char_length(source) <= 255))),
     CONSTRAINT nodes_status_check CHECK ((status = ANY (ARRAY['uploading'::text, 'queued'::text, 'processing'::text, 'ready'::text, 'failed'::text, 'skipped'::text, 'rejected'::text])))
 );
 
@@ -1466,6 +1461,10 @@ COMMENT ON COLUMN public.nodes.status IS 'Where the newest version is: uploading
 rejected.';
 
 COMMENT ON COLUMN public.nodes.head_version_id IS 'The version that is searchable and downloaded; null before the first.';
+
+COMMENT ON COLUMN public.nodes.metadata IS 'What people and programs note about a file; searches can ask for it.';
+
+COMMENT ON COLUMN public.nodes.source IS 'Where a file came from, such as a connector; null when it was uploaded.';
 
 COMMENT ON COLUMN public.nodes.trashed_at IS 'Set on every node of a trashed subtree; nobody reads it through the API.';
 
@@ -1557,95 +1556,86 @@ $$;
 
 COMMENT ON FUNCTION private.check_expiry(expires_at timestamp with time zone) IS 'Raises INVALID_ARGUMENT (field expires_at).';
 
-CREATE FUNCTION private.check_filter_types(filters jsonb, types jsonb) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
+CREATE FUNCTION private.check_filter(name text, value jsonb, type jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_is_list boolean := jsonb_typeof(type) = 'array' or type in ('"texts"', '"uuids"');
+    v_expected text := case
+        when v_is_list then 'array' when type = '"number"' then 'number' when type = '"object"' then 'object'
+        else 'string'
+    end;
+begin
+    if jsonb_typeof(value) <> v_expected then
+        perform private.raise_invalid(
+            'filters.' || name, format('%s must be null or a JSON %s.', name, v_expected),
+            jsonb_build_object('expected', v_expected)
+        );
+    end if;
+    if octet_length(value #>> '{}') > 1000000 or v_is_list and jsonb_array_length(value) > 10000 then
+        perform private.raise_invalid('filters.' || name, format('%s is too long.', name), '{"limit": 10000}');
+    end if;
+    if v_is_list and exists (
+        select 1 from jsonb_array_elements(value) as e
+        where jsonb_typeof(e) <> 'string' or jsonb_typeof(type) = 'array' and not type @> e
+    ) then
+        perform private.raise_invalid(
+            'filters.' || name, format('%s has a value that cannot be meant.', name),
+            jsonb_build_object('expected', case when jsonb_typeof(type) = 'array' then type else '"texts"' end)
+        );
+    end if;
+    case type
+        when '"uuid"' then perform (value #>> '{}')::uuid;
+        when '"uuids"' then perform e::uuid from jsonb_array_elements_text(value) as e;
+        when '"timestamp"' then perform (value #>> '{}')::timestamptz;
+        when '"number"' then perform (value #>> '{}')::integer;
+        else null;
+    end case;
+exception when data_exception then
+    perform private.raise_invalid(
+        'filters.' || name, format('%s has a value that cannot be read.', name), jsonb_build_object('expected', type)
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_filter(name text, value jsonb, type jsonb) IS 'Raises INVALID_ARGUMENT when the value of a filter is not of its type: text, texts, timestamp, number, object, uuid,
+uuids, or a list of the texts that it may have.';
+
+CREATE FUNCTION private.check_filters(filters jsonb) RETURNS void
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.check_filters(filters, private.filter_types()); $$;
+
+COMMENT ON FUNCTION private.check_filters(filters jsonb) IS 'Raises INVALID_ARGUMENT naming the filter of a search that is unknown or malformed.';
+
+CREATE FUNCTION private.check_filters(filters jsonb, types jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
 declare
     v_key text;
     v_value jsonb;
-    v_type text;
 begin
     if jsonb_typeof(filters) <> 'object' then
         perform private.raise_invalid('filters', 'filters must be an object.');
     end if;
     for v_key, v_value in select f.key, f.value from jsonb_each(filters) as f loop
-        v_type := types ->> v_key;
-        if v_type is null then
+        if not types ? v_key then
             perform private.raise_invalid(
-                'filters.' || v_key,
-                format('There is no filter "%s".', v_key),
+                'filters.' || left(v_key, 100),
+                format('There is no filter "%s".', regexp_replace(left(v_key, 100), '[[:cntrl:]]', ' ', 'g')),
                 jsonb_build_object('expected', (select jsonb_agg(k) from jsonb_object_keys(types) as k))
             );
         end if;
-        continue when v_value = 'null';
-        if jsonb_typeof(v_value) <> (case when v_type = 'texts' then 'array' else 'string' end) then
-            perform private.raise_invalid(
-                'filters.' || v_key,
-                format('%s must be null or a %s.', v_key, case when v_type = 'texts' then 'list' else 'text' end)
-            );
+        if v_value <> 'null' then
+            perform private.check_filter(v_key, v_value, types -> v_key);
         end if;
-        begin
-            if v_type = 'timestamp' then
-                perform (filters ->> v_key)::timestamptz;
-            end if;
-        exception when data_exception then
-            perform private.raise_invalid('filters.' || v_key, format('%s is no date or time.', v_key));
-        end;
     end loop;
 end;
 $$;
 
-COMMENT ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) IS 'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: texts | text | timestamp}), or malformed.';
-
-CREATE FUNCTION private.check_filters(filters jsonb) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO ''
-    AS $$
-declare
-    v_key text;
-    v_value jsonb;
-    v_kind text;
-begin
-    if jsonb_typeof(filters) <> 'object' then
-        perform private.raise_invalid('filters', 'filters must be an object.');
-    end if;
-    for v_key, v_value in select f.key, f.value from jsonb_each(filters) as f loop
-        v_kind := case
-            when v_key in ('file_ids', 'types', 'tags', 'owner_ids', 'languages', 'kinds') then 'array'
-            when v_key in ('folder_id', 'date_from', 'date_to', 'source') then 'string'
-            when v_key in ('page_from', 'page_to') then 'number'
-            when v_key = 'metadata' then 'object'
-        end;
-        if v_kind is null then
-            perform private.raise_invalid(
-                'filters.' || v_key,
-                format('There is no filter "%s".', v_key),
-                '{"expected": ["folder_id", "file_ids", "types", "tags", "date_from", "date_to", "owner_ids", "languages",
-                  "source", "metadata", "page_from", "page_to", "kinds"]}'
-            );
-        end if;
-        if v_value <> 'null' and jsonb_typeof(v_value) <> v_kind then
-            perform private.raise_invalid('filters.' || v_key, format('%s must be null or a JSON %s.', v_key, v_kind));
-        end if;
-        begin
-            if v_key in ('file_ids', 'owner_ids') then
-                perform private.json_texts(v_value)::uuid[];
-            elsif v_key = 'folder_id' then
-                perform (filters ->> v_key)::uuid;
-            elsif v_key in ('date_from', 'date_to') then
-                perform (filters ->> v_key)::timestamptz;
-            elsif v_key in ('page_from', 'page_to') then
-                perform (filters ->> v_key)::integer;
-            end if;
-        exception when data_exception then
-            perform private.raise_invalid('filters.' || v_key, format('%s has a value that cannot be read.', v_key));
-        end;
-    end loop;
-end;
-$$;
-
-COMMENT ON FUNCTION private.check_filters(filters jsonb) IS 'Raises INVALID_ARGUMENT naming the filter that is unknown or malformed.';
+COMMENT ON FUNCTION private.check_filters(filters jsonb, types jsonb) IS 'Raises INVALID_ARGUMENT naming the filter that is not among types ({name: type, as for check_filter}), or malformed.';
 
 CREATE FUNCTION private.check_ids(ids uuid[]) RETURNS uuid[]
     LANGUAGE plpgsql IMMUTABLE
@@ -1760,6 +1750,28 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.check_member_level(level text) IS 'Raises INVALID_ARGUMENT (field level) for anything else.';
+
+CREATE FUNCTION private.check_metadata(metadata jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+begin
+    if metadata is null or jsonb_typeof(metadata) <> 'object' then
+        perform private.raise_invalid('metadata', 'metadata must be a JSON object.');
+    end if;
+    if octet_length(metadata::text) > 16384 then
+        perform private.raise_invalid(
+            'metadata', 'metadata may have at most 16384 bytes.',
+            jsonb_build_object('bytes', octet_length(metadata::text), 'limit', 16384)
+        );
+    end if;
+    if jsonb_path_exists(metadata, 'strict $.**{9 to last}') then
+        perform private.raise_invalid('metadata', 'metadata may be at most 8 levels deep.', '{"limit": 8}');
+    end if;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.check_metadata(metadata jsonb) IS 'Raises INVALID_ARGUMENT (field metadata).';
 
 CREATE FUNCTION private.check_name(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -2067,6 +2079,22 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
+
+CREATE FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    select format(
+        'exists (select 1 from public.chunks as x where x.id = %s', chunk_id
+    ) || concat(
+        case when (scope).languages is not null then ' and x.language = any(($5).languages)' end,
+        case when (scope).page_from is not null then ' and x.page >= ($5).page_from' end,
+        case when (scope).page_to is not null then ' and x.page <= ($5).page_to' end,
+        ')'
+    );
+$_$;
+
+COMMENT ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) IS 'passes_chunk_filters as constant SQL text about a chunk, faster where many are tested. Parameter: $5 the scope.';
 
 CREATE TABLE public.chunks (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -2829,11 +2857,11 @@ begin
         coalesce(cardinality((target).path), 0) + 1 - v_depth
         + (select cardinality(n.path) from public.nodes as n where n.id = v_old_ids[1]) -- the deepest
     );
-    insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, status, created_by)
+    insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, metadata, source, status, created_by)
     select
         c.new_id, n.kind, case when n.id = (node).id then copy_subtree.name else n.name end,
         case when n.id = (node).id then (target).id else p.new_id end,
-        copy_subtree.owner_id, coalesce((target).path, '{}') || c.path, n.mime,
+        copy_subtree.owner_id, coalesce((target).path, '{}') || c.path, n.mime, n.metadata, n.source,
         case n.kind when 'file' then 'queued' else 'ready' end, auth.uid()
     from (
         select o.old_id, o.new_id, array_agg(m.new_id order by a.depth) as path
@@ -3383,7 +3411,7 @@ begin
     end if;
     return v_after;
 exception when others then
-    perform private.raise_invalid('cursor', 'This cursor is not one that list_folder gave.');
+    perform private.raise_invalid('cursor', 'This cursor is not one that this list gave.');
 end;
 $$;
 
@@ -3614,6 +3642,17 @@ CREATE FUNCTION private.differing(one jsonb, other jsonb) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.differing(one jsonb, other jsonb) IS 'The keys of one object whose values the other has not.';
+
+CREATE FUNCTION private.differing_keys(before jsonb, after jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+    select coalesce(jsonb_agg(distinct k.key), '[]')
+    from (select jsonb_object_keys(before) union select jsonb_object_keys(after)) as k (key)
+    where before -> k.key is distinct from after -> k.key;
+$$;
+
+COMMENT ON FUNCTION private.differing_keys(before jsonb, after jsonb) IS 'The keys whose values two objects do not share.';
 
 CREATE FUNCTION private.drop_space(space_id smallint) RETURNS void
     LANGUAGE plpgsql
@@ -4230,6 +4269,12 @@ $$;
 
 COMMENT ON FUNCTION private.file_details(file_id uuid) IS 'Behind public.file_details.';
 
+CREATE FUNCTION private.file_kind(mime text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (mime ~~ 'image/%'::text) THEN 'image'::text WHEN (mime ~~ 'audio/%'::text) THEN 'audio'::text WHEN (mime ~~ 'video/%'::text) THEN 'video'::text ELSE 'text'::text END;
+
+COMMENT ON FUNCTION private.file_kind(mime text) IS 'What a file is for the filter kinds: text, image, audio or video.';
+
 CREATE FUNCTION private.file_vector(file_id uuid, space_id smallint) RETURNS extensions.halfvec
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -4245,6 +4290,33 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.file_vector(file_id uuid, space_id smallint) IS 'The middle of a file''s vectors in a space; null when it has none.';
+
+CREATE FUNCTION private.files_found(query text, scope private.search_scope) RETURNS TABLE(file_id uuid, score real, place numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    if query <> '' then
+        return query
+        select s.file_id, s.score, -s.score::numeric from private.search_names(query, scope, 1000) as s;
+    elsif (scope).file_ids is not null then
+        return query
+        select n.id, null::real, -extract(epoch from n.updated_at)
+        from unnest((scope).file_ids) as f (id) inner join public.nodes as n on n.id = f.id;
+    else
+        return query
+        select n.id, null::real, -extract(epoch from n.updated_at)
+        from public.nodes as n
+        where n.owner_id = any((scope).owner_ids) and n.kind = 'file' and n.trashed_at is null
+        union all
+        select n.id, null::real, -extract(epoch from n.updated_at)
+        from unnest((scope).shared_file_ids) as f (id) inner join public.nodes as n on n.id = f.id;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.files_found(query text, scope private.search_scope) IS 'The files of a scope that are called like a query, or all of them; place orders them: the best, or the newest, first.';
 
 CREATE FUNCTION private.filter_conditions(filters jsonb) RETURNS text
     LANGUAGE sql STABLE
@@ -4274,6 +4346,86 @@ CREATE FUNCTION private.filter_conditions(filters jsonb) RETURNS text
 $_$;
 
 COMMENT ON FUNCTION private.filter_conditions(filters jsonb) IS 'The filters of list_folder as conditions on nodes n, every value quoted; only those that are asked for cost anything.';
+
+CREATE FUNCTION private.filter_types() RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '{"tags": "texts", "kinds": ["text", "image", "audio", "video"], "types": "texts", "source": "text", "date_to": "timestamp", "page_to": "number", "file_ids": "uuids", "metadata": "object", "date_from": "timestamp", "folder_id": "uuid", "languages": "texts", "owner_ids": "uuids", "page_from": "number"}'::jsonb;
+
+COMMENT ON FUNCTION private.filter_types() IS 'The filters of a search, as check_filters takes them.';
+
+CREATE FUNCTION private.filtered_ids(filters jsonb, scope private.search_scope) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $_$
+declare
+    v_types text[] := case when jsonb_typeof(filters -> 'types') = 'array' then
+        array(select lower(ltrim(t, '.')) from jsonb_array_elements_text(filters -> 'types') as t)
+    end;
+    v_tags text[] := nullif(private.json_texts(filters -> 'tags'), '{}');
+    v_metadata jsonb := nullif(nullif(filters -> 'metadata', 'null'), '{}');
+    v_ids uuid[] := private.json_texts(filters -> 'file_ids')::uuid[];
+    v_folder_id uuid := (filters ->> 'folder_id')::uuid;
+    v_conditions text;
+    v_source text;
+begin
+    if v_folder_id is not null then
+        perform private.require_level(v_folder_id, 'view');
+    end if;
+    if v_tags is not null then
+        perform private.require_user(); -- tags are for people, not for whoever holds a link
+    end if;
+    v_conditions := concat(
+        ' and n.kind = ''file'' and n.trashed_at is null',
+        case when v_folder_id is not null then ' and n.path @> array[$5]' end,
+        case when v_types is not null then ' and lower(substring(n.name from ''\.([^.]+)$'')) = any($6)' end,
+        case when filters ->> 'date_from' is not null then ' and n.updated_at >= $7' end,
+        case when filters ->> 'date_to' is not null then ' and n.updated_at <= $8' end,
+        case when filters ->> 'owner_ids' is not null then ' and n.owner_id = any($9)' end,
+        case when filters ->> 'source' is not null then ' and n.source = $10' end,
+        -- what the index of them says, so that it is used
+        case when v_metadata is not null then ' and n.metadata <> ''{}'' and n.metadata @> $11' end,
+        case when filters ->> 'kinds' is not null then ' and private.file_kind(n.mime) = any($12)' end
+    );
+    if v_conditions = ' and n.kind = ''file'' and n.trashed_at is null' and num_nonnulls(v_ids, v_tags) = 0 then
+        return null;
+    end if;
+    -- from the fewest: some files, what has a tag, a folder; else all that the caller can read
+    if v_tags is not null then -- any of them
+        v_ids := case
+            when v_ids is null then private.tagged_ids(v_tags, (scope).owner_ids, (scope).shared_file_ids)
+            else array(
+                select i.id from unnest(v_ids) as i (id)
+                intersect
+                select t.id
+                from unnest(private.tagged_ids(v_tags, (scope).owner_ids, (scope).shared_file_ids)) as t (id)
+            )
+        end;
+    end if;
+    if v_ids is not null then
+        v_source := 'select n.id from (select distinct i.id from unnest($1) as i (id)) as f '
+            'inner join public.nodes as n on n.id = f.id '
+            'where private.is_readable(n.owner_id, n.path, n.trashed_at, $2, $3)' || v_conditions;
+    elsif v_folder_id is not null then
+        -- who sees a folder sees what is in it
+        v_source := 'select n.id from public.nodes as n where true' || v_conditions;
+    else
+        v_source := 'select n.id from public.nodes as n where n.owner_id = any($2)' || v_conditions
+            || ' union all select n.id from unnest($4) as f (id) inner join public.nodes as n on n.id = f.id where true'
+            || v_conditions;
+    end if;
+    execute format('select coalesce(array_agg(f.id), ''{}'') from (%s) as f', v_source)
+    into v_ids
+    using v_ids, (scope).owner_ids, (scope).roots, (scope).shared_file_ids, v_folder_id, v_types,
+        (filters ->> 'date_from')::timestamptz, (filters ->> 'date_to')::timestamptz,
+        private.json_texts(filters -> 'owner_ids')::uuid[], filters ->> 'source', v_metadata,
+        private.json_texts(filters -> 'kinds');
+    return v_ids;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.filtered_ids(filters jsonb, scope private.search_scope) IS 'The readable files that pass the filters on files; null when there are none of these filters. Raises NOT_FOUND for a
+folder that is not visible.';
 
 CREATE FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) RETURNS private.candidate[]
     LANGUAGE plpgsql STABLE
@@ -4943,9 +5095,7 @@ begin
             select 1 from private.name_words as w where w.owner_id = v_owner_id and w.word = u.word
         )
     ) as f
-    cross join lateral (
-        select '=' || f.word union all select t.key from private.typo_keys(f.word) as t (key)
-    ) as t (key)
+    cross join lateral unnest(array['=' || f.word] || private.typo_keys(f.word)) as t (key)
     where k.owner_id = v_owner_id and k.key = t.key and k.word = f.word;
     return v_count;
 end;
@@ -5036,13 +5186,19 @@ CREATE FUNCTION private.freshness(scope private.search_scope) RETURNS jsonb
         'pending_files', count(*),
         'index_lag', coalesce(extract(epoch from now() - min(v.created_at)), 0)
     )
-    from public.nodes as n
+    from (
+        select n.id
+        from public.nodes as n
+        where n.status in ('queued', 'processing') and n.trashed_at is null and n.owner_id = any((scope).owner_ids)
+        union all
+        select n.id
+        from unnest((scope).shared_owner_ids, (scope).shared_file_ids) as s (owner_id, id)
+        inner join public.nodes as n on n.owner_id = s.owner_id and n.id = s.id -- in the index of what is pending
+        where n.status in ('queued', 'processing') and n.trashed_at is null
+    ) as p
     left join lateral (
-        select max(f.created_at) as created_at from public.file_versions as f where f.file_id = n.id
-    ) as v on true
-    where n.status in ('queued', 'processing')
-        and n.trashed_at is null
-        and (n.owner_id = any((scope).owner_ids) or n.id = any((scope).shared_file_ids));
+        select max(f.created_at) as created_at from public.file_versions as f where f.file_id = p.id
+    ) as v on true;
 $$;
 
 COMMENT ON FUNCTION private.freshness(scope private.search_scope) IS '{pending_files: readable files that are not fully searchable yet, index_lag: age of the oldest of them in seconds}.';
@@ -5612,18 +5768,27 @@ CREATE FUNCTION private.index_names(file_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
+declare
+    v_owner_ids uuid[];
+    v_words text[];
 begin
-    perform private.remove_names(file_ids);
-    insert into private.name_words (file_id, word, owner_id, weight, length)
-    select n.id, w.word, n.owner_id, w.weight, w.length
-    from public.nodes as n
-    cross join lateral private.words_of_file(n.name, private.title_of(n.head_version_id)) as w
-    where n.id = any(file_ids) and n.kind = 'file';
-    perform private.add_name_keys(file_ids);
+    perform private.lock_names(file_ids);
+    with made as (
+        insert into private.name_words (file_id, word, owner_id, weight, length)
+        select n.id, w.word, n.owner_id, w.weight, w.length
+        from public.nodes as n
+        cross join lateral private.words_of_file(
+            n.name, case when n.head_version_id is not null then private.title_of(n.head_version_id) end
+        ) as w
+        where n.id = any(file_ids) and n.kind = 'file'
+        returning owner_id, word
+    )
+    select array_agg(m.owner_id), array_agg(m.word) into v_owner_ids, v_words from made as m;
+    perform private.add_name_keys(v_owner_ids, v_words);
 end;
 $$;
 
-COMMENT ON FUNCTION private.index_names(file_ids uuid[]) IS 'Puts files into the index of names, as they are called now.';
+COMMENT ON FUNCTION private.index_names(file_ids uuid[]) IS 'Puts files into the index of names that are not there, as they are called now.';
 
 CREATE FUNCTION private.insert_audit(action text, node_id uuid, owner_id uuid, before jsonb, after jsonb, details jsonb, on_behalf_of uuid DEFAULT NULL::uuid, link_id uuid DEFAULT NULL::uuid) RETURNS void
     LANGUAGE sql
@@ -6224,7 +6389,7 @@ begin
         perform private.raise_invalid('recursive', 'recursive is true or false.');
     end if;
     if filters is not null then
-        perform private.check_filter_types(
+        perform private.check_filters(
             filters, '{"kinds": "texts", "types": "texts", "statuses": "texts", "tags": "texts", "name_contains": "text",
                        "updated_from": "timestamp", "updated_to": "timestamp"}'
         );
@@ -6697,6 +6862,18 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.lock_if_free(node_ids uuid[], owner_ids uuid[]) IS 'Locks these nodes and owners; false, without waiting, when somebody holds any of them.';
+
+CREATE FUNCTION private.lock_names(file_ids uuid[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    select pg_advisory_xact_lock_shared(hashtextextended('names:' || o.owner_id, 0))
+    from (
+        select distinct n.owner_id from public.nodes as n where n.id = any(lock_names.file_ids) order by n.owner_id
+    ) as o;
+$$;
+
+COMMENT ON FUNCTION private.lock_names(file_ids uuid[]) IS 'Keeps forget_names from the words of the owners of these files. Those who name files hold it side by side.';
 
 CREATE FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -11594,11 +11771,11 @@ COMMENT ON FUNCTION private.schedule_maintenance() IS 'Makes the jobs narwhal_â€
 CREATE FUNCTION private.scope_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
-    AS $_$
+    AS $$
     select private.file_clause(scope)
         || case when private.has_chunk_filters(scope)
-            then ' and private.passes_chunk_filters(t.chunk_id, $5)' else '' end;
-$_$;
+            then format(' and %s', private.chunk_clause(scope, 't.chunk_id')) else '' end;
+$$;
 
 COMMENT ON FUNCTION private.scope_clause(scope private.search_scope) IS 'file_clause, and the filters on chunks. Parameter: $5 the scope.';
 
@@ -11656,6 +11833,58 @@ $_$;
 
 COMMENT ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) IS 'The nearest chunks by cosine, at most max_hits of the caller''s own and of what is shared. Exact, unless plan_dense
 says hnsw.';
+
+CREATE FUNCTION private.search_files(query text, filters jsonb, page_size integer, cursor text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+    v_query text := coalesce(btrim(query, e' \t\r\n'), '');
+    v_after jsonb := private.decode_cursor(cursor, 'search_files');
+    v_scope private.search_scope;
+    v_rows jsonb;
+begin
+    perform private.require_reader();
+    if char_length(v_query) > 1000 then
+        perform private.raise_invalid('query', 'A query has at most 1000 characters.');
+    end if;
+    if page_size is null or page_size not between 1 and 1000 then
+        perform private.raise_invalid('page_size', 'A page has 1 to 1000 items.');
+    end if;
+    if v_after ->> 0 !~ '^-?\d{1,15}(\.\d{1,15})?$' then
+        perform private.raise_invalid('cursor', 'This cursor is not one that search_files gave.');
+    end if;
+    perform private.check_filters(coalesce(filters, '{}'), private.filter_types() - '{page_from,page_to}'::text[]);
+    v_scope := private.search_scope(coalesce(filters, '{}'));
+
+    -- one row more than asked tells whether there is a next page
+    select coalesce(jsonb_agg(jsonb_build_object('file', p.file, 'place', p.place) order by p.place, p.id), '[]')
+    into v_rows
+    from (
+        select n.id, f.place, to_jsonb(n) || jsonb_build_object('path', private.path_name(n), 'score', f.score) as file
+        from private.files_found(v_query, v_scope) as f
+        inner join public.nodes as n on n.id = f.file_id
+        where (v_after is null or (f.place, n.id) > ((v_after ->> 0)::numeric, (v_after ->> 1)::uuid))
+            and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
+            and (v_scope.languages is null or exists (
+                select 1 from public.file_versions as v
+                where v.id = n.head_version_id and v.language = any(v_scope.languages)
+            ))
+        order by f.place, n.id
+        limit page_size + 1
+    ) as p;
+    return jsonb_build_object(
+        'items', jsonb_path_query_array(v_rows - page_size, '$[*].file'),
+        'next_cursor', case when jsonb_array_length(v_rows) > page_size then replace(encode(convert_to(
+            jsonb_build_array(
+                v_rows -> (page_size - 1) -> 'place', v_rows -> (page_size - 1) -> 'file' -> 'id', 'search_files'
+            )::text, 'UTF8'
+        ), 'base64'), e'\n', '') end
+    );
+end;
+$_$;
+
+COMMENT ON FUNCTION private.search_files(query text, filters jsonb, page_size integer, cursor text) IS 'Behind public.search_files.';
 
 CREATE FUNCTION private.search_hnsw(space_id smallint, query extensions.halfvec, scope private.search_scope, max_hits integer, OUT chunk_ids uuid[], OUT scores real[]) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -11829,6 +12058,8 @@ CREATE FUNCTION private.search_names(query text, scope private.search_scope, max
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET max_parallel_workers_per_gather TO '0'
+    SET enable_memoize TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
     v_max_files constant integer := 3000;
@@ -11841,7 +12072,9 @@ begin
         where s.run <= 100
         limit 100
     ), words as materialized (
-        select distinct a.no, a.word from asked as a
+        select distinct
+            a.no, a.word, char_length(a.word) as size, left(a.word, 2) as head, right(a.word, 2) as tail
+        from asked as a
     ), filtered as materialized (
         select f.id from unnest((scope).file_ids) as f (id)
     ), hidden as materialized (
@@ -11858,12 +12091,40 @@ begin
                 and ((scope).file_ids is null or f.id in (select i.id from filtered as i))
         ) as f
         inner join private.name_words as n on n.file_id = f.id
-    ), listed_words as materialized (
-        select w.no, d.word, l.likeness
+        where f.id not in (select h.id from hidden as h)
+    ), spellings as materialized (
+        select d.word, left(d.word, 2) as head, right(d.word, 2) as tail, char_length(d.word) as size
         from (select distinct n.word from listed as n) as d
-        cross join words as w
-        cross join lateral (select private.word_likeness(w.word, d.word) as likeness) as l
-        where l.likeness > 0
+    ), listed_words as materialized (
+        select c.no, c.word, l.likeness
+        from (
+            -- one typo leaves one of the ends as it is
+            select w.no, w.word as asked, d.word, w.size, d.size as word_size
+            from words as w inner join spellings as d on d.head = w.head
+            union
+            select w.no, w.word, d.word, w.size, d.size
+            from words as w inner join spellings as d on d.tail = w.tail
+            where w.size >= 4
+            union
+            select w.no, w.word, d.word, w.size, d.size
+            from words as w inner join spellings as d on d.size between w.size - 2 and w.size + 2
+            where w.size >= 9
+            union
+            select w.no, w.word, d.word, w.size, d.size
+            from words as w inner join spellings as d on starts_with(d.word, w.word)
+            where w.size = 1
+        ) as c
+        cross join lateral (select private.word_likeness(c.asked, c.word) as likeness) as l
+        where (
+                starts_with(c.word, c.asked)
+                or c.word_size between c.size - 2 and c.size + 2
+                and extensions.levenshtein_less_equal(c.asked, c.word, 2) <= 2
+            )
+            and l.likeness > 0
+    ), listed_found as materialized (
+        select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
+        from listed as n inner join listed_words as m on m.word = n.word
+        group by n.file_id, m.no
     ),
     -- of the caller's own, the files that have the rarest words
     own_words as materialized (
@@ -11872,22 +12133,26 @@ begin
         cross join unnest((scope).owner_ids) as o (id)
         cross join lateral private.similar_words(o.id, w.word) as s
         where not coalesce(v_is_small, false)
+        order by s.likeness desc
     ), own_sizes as materialized (
-        select w.no, c.files, sum(c.files) over (order by c.files, w.no) as files_so_far
-        from words as w
-        cross join lateral (
-            select count(*) as files
-            from (
-                select 1
-                from own_words as m
-                inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
-                where m.no = w.no
-                limit v_max_files + 1
-            ) as l
+        select c.no, c.files, sum(c.files) over by_size as files_so_far, row_number() over by_size as place
+        from (
+            select w.no, (
+                select count(*)
+                from (
+                    select 1
+                    from own_words as m
+                    inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+                    where m.no = w.no
+                    limit v_max_files + 1
+                ) as l
+            ) as files
+            from words as w
         ) as c
         where c.files > 0
+        window by_size as (order by c.files, c.no)
     ), own_files as materialized (
-        select distinct c.file_id
+        select c.file_id
         from own_sizes as s
         cross join lateral (
             select n.file_id
@@ -11896,10 +12161,28 @@ begin
             where m.no = s.no
                 and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
                 and n.file_id not in (select h.id from hidden as h)
-            order by m.likeness desc
             limit v_max_files
         ) as c
-        where s.files_so_far <= v_max_files or s.files_so_far = s.files
+        where s.files_so_far <= v_max_files or s.place = 1
+        union
+        -- when all words are common, what has the two rarest
+        (
+            select a.file_id
+            from own_sizes as s
+            inner join own_words as m on m.no = s.no
+            inner join private.name_words as a on a.owner_id = m.owner_id and a.word = m.word
+            where s.place = 1 and s.files > v_max_files
+                and ((scope).file_ids is null or a.file_id in (select i.id from filtered as i))
+                and a.file_id not in (select h.id from hidden as h)
+                and a.file_id in (
+                    select b.file_id
+                    from own_sizes as t
+                    inner join own_words as m on m.no = t.no
+                    inner join private.name_words as b on b.owner_id = m.owner_id and b.word = m.word
+                    where t.place = 2 and s.files > v_max_files
+                )
+            limit v_max_files
+        )
     ), found as materialized (
         select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
         from own_files as f
@@ -11907,11 +12190,7 @@ begin
         inner join own_words as m on m.owner_id = n.owner_id and m.word = n.word
         group by n.file_id, m.no
         union all
-        select n.file_id, m.no, max(m.likeness * n.weight), max(n.length)
-        from listed as n
-        inner join listed_words as m on m.word = n.word
-        where n.file_id not in (select h.id from hidden as h)
-        group by n.file_id, m.no
+        select l.file_id, l.no, l.likeness, l.length from listed_found as l
     ), rarity as materialized (
         -- only what the caller can read counts
         select w.no, 1 / (1 + ln(1 + coalesce(s.files, 0) + coalesce(l.files, 0)))::real as weight,
@@ -11919,9 +12198,7 @@ begin
         from words as w
         left join own_sizes as s on s.no = w.no
         left join (
-            select m.no, count(distinct n.file_id) as files
-            from listed as n inner join listed_words as m on m.word = n.word
-            group by m.no
+            select f.no, count(*) as files from listed_found as f group by f.no
         ) as l on l.no = w.no
     ), shares as materialized (
         -- a run counts as a whole or by its parts, whichever fits better
@@ -12129,23 +12406,10 @@ COMMENT ON FUNCTION private.search_replay(search_id uuid) IS 'Behind public.sear
 CREATE FUNCTION private.search_scope(filters jsonb) RETURNS private.search_scope
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
-    AS $_$
+    SET enable_seqscan TO 'off'
+    AS $$
 declare
     v_scope private.search_scope;
-    v_types text[] := case when jsonb_typeof(filters -> 'types') = 'array' then
-        array(select lower(ltrim(t, '.')) from jsonb_array_elements_text(filters -> 'types') as t)
-    end;
-    v_file_ids uuid[] := private.json_texts(filters -> 'file_ids')::uuid[];
-    v_owner_ids uuid[] := private.json_texts(filters -> 'owner_ids')::uuid[];
-    v_folder_id uuid := (filters ->> 'folder_id')::uuid;
-    v_date_from timestamptz := (filters ->> 'date_from')::timestamptz;
-    v_date_to timestamptz := (filters ->> 'date_to')::timestamptz;
-    v_tags text[] := nullif(private.json_texts(filters -> 'tags'), '{}');
-    v_tagged_ids uuid[];
-    -- no file carries a source or metadata so far, and all that is searched is text
-    v_asks_for_more boolean := filters ->> 'source' is not null
-        or coalesce(nullif(filters -> 'metadata', 'null'), '{}') <> '{}'
-        or not coalesce(nullif(filters -> 'kinds', 'null') ? 'text', true);
 begin
     v_scope.owner_ids := private.my_owner_ids();
     v_scope.roots := private.granted_roots();
@@ -12163,31 +12427,10 @@ begin
         select n.id from public.nodes as n
         where n.owner_id = any(v_scope.owner_ids) and n.trashed_at is not null and n.kind = 'file'
     );
-    if v_folder_id is not null then
-        perform private.require_level(v_folder_id, 'view');
-    end if;
-    if v_tags is not null then -- any of them
-        v_tagged_ids := private.tagged_ids(v_tags, v_scope.owner_ids, v_scope.shared_file_ids);
-    end if;
-    if num_nonnulls(v_types, v_file_ids, v_owner_ids, v_folder_id, v_date_from, v_date_to, v_tags) > 0
-        or v_asks_for_more then
-        v_scope.file_ids := array(
-            select n.id from public.nodes as n
-            where n.kind = 'file'
-                and private.is_readable(n.owner_id, n.path, n.trashed_at, v_scope.owner_ids, v_scope.roots)
-                and (v_folder_id is null or n.path && array[v_folder_id])
-                and (v_file_ids is null or n.id = any(v_file_ids))
-                and (v_tags is null or n.id = any(v_tagged_ids))
-                and (v_owner_ids is null or n.owner_id = any(v_owner_ids))
-                and (v_types is null or lower(substring(n.name from '\.([^.]+)$')) = any(v_types))
-                and (v_date_from is null or n.updated_at >= v_date_from)
-                and (v_date_to is null or n.updated_at <= v_date_to)
-                and not v_asks_for_more
-        );
-    end if;
+    v_scope.file_ids := private.filtered_ids(filters, v_scope);
     return v_scope;
 end;
-$_$;
+$$;
 
 COMMENT ON FUNCTION private.search_scope(filters jsonb) IS 'The scope of a search by the caller. Raises NOT_FOUND for a folder that is not visible.';
 
@@ -12354,6 +12597,44 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) IS 'Behind public.set_favourite.';
+
+CREATE FUNCTION private.set_metadata(file_id uuid, metadata jsonb, source text) RETURNS public.nodes
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_node public.nodes;
+begin
+    perform private.require_writer();
+    perform private.check_metadata(metadata);
+    if char_length(source) > 255 or source ~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]' then
+        perform private.raise_invalid(
+            'source', 'A source has at most 255 characters, none of them control characters or direction overrides.'
+        );
+    end if;
+    -- it may be on its way to the trash: wait for that, then look
+    perform from public.nodes as n where n.id = set_metadata.file_id for no key update;
+    v_node := private.require_level(file_id, 'edit');
+    if v_node.kind <> 'file' then
+        perform private.raise_invalid('file_id', 'Only files have metadata.');
+    end if;
+    update public.nodes as n
+    set
+        metadata = set_metadata.metadata,
+        source = case when set_metadata.source is null then n.source else nullif(set_metadata.source, '') end,
+        updated_at = now()
+    where n.id = v_node.id
+        and (n.metadata, coalesce(n.source, ''))
+        is distinct from (set_metadata.metadata, coalesce(set_metadata.source, n.source, ''))
+    returning * into v_node;
+    if not found then
+        return private.require_level(file_id, 'edit'); -- nothing has changed
+    end if;
+    return v_node;
+end;
+$$;
+
+COMMENT ON FUNCTION private.set_metadata(file_id uuid, metadata jsonb, source text) IS 'Behind public.set_metadata.';
 
 CREATE FUNCTION private.set_user_active(user_id uuid, is_active boolean) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -12797,7 +13078,7 @@ CREATE FUNCTION private.similar_words(owner_id uuid, asked text) RETURNS TABLE(w
         )
         union
         select k.word
-        from private.typo_keys(similar_words.asked) as t (key)
+        from unnest(private.typo_keys(similar_words.asked)) as t (key)
         cross join lateral (
             select n.word from private.name_keys as n
             where n.owner_id = similar_words.owner_id and n.key = t.key
@@ -13908,8 +14189,8 @@ begin
         if (select count(*) from (select from made limit 2) as m) = 1 and not exists (
             select 1
             from gone as o cross join made as n
-            where (o.name, o.parent_id, o.owner_id, o.trashed_at, o.purged_at)
-                is distinct from (n.name, n.parent_id, n.owner_id, n.trashed_at, n.purged_at)
+            where (o.name, o.parent_id, o.owner_id, o.trashed_at, o.purged_at, o.metadata, o.source)
+                is distinct from (n.name, n.parent_id, n.owner_id, n.trashed_at, n.purged_at, n.metadata, n.source)
         ) then
             return null;
         end if;
@@ -13919,7 +14200,8 @@ begin
         when 'INSERT' then $query$
             select
                 'create' as act, n.id, n.parent_id, n.kind, n.owner_id, n.created_by,
-                null as old_name, null::uuid as old_parent_id, null::uuid as old_owner_id, n.name, true as is_nested
+                null as old_name, null::uuid as old_parent_id, null::uuid as old_owner_id, n.name, true as is_nested,
+                null as old_source, n.source, null::jsonb as keys
             from made as n
         $query$
         when 'UPDATE' then $query$
@@ -13929,7 +14211,8 @@ begin
                 case a.act when 'transfer' then n.owner_id else o.owner_id end as owner_id,
                 null::uuid as created_by,
                 o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, n.name,
-                a.act not in ('move', 'rename') as is_nested
+                a.act not in ('move', 'rename', 'set_metadata') as is_nested, o.source as old_source, n.source,
+                case when a.act = 'set_metadata' then private.differing_keys(o.metadata, n.metadata) end as keys
             from gone as o
             inner join made as n on n.id = o.id
             cross join lateral (values
@@ -13940,14 +14223,16 @@ begin
                     when o.parent_id is distinct from n.parent_id then 'move'
                     when o.name <> n.name then 'rename'
                 end),
-                (case when o.owner_id <> n.owner_id then 'transfer' end)
+                (case when o.owner_id <> n.owner_id then 'transfer' end),
+                (case when (o.metadata, o.source) is distinct from (n.metadata, n.source) then 'set_metadata' end)
             ) as a (act)
             where a.act is not null
         $query$
         when 'DELETE' then $query$
             select
                 'purge' as act, o.id, o.parent_id, o.kind, o.owner_id, null::uuid as created_by,
-                o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, o.name, true as is_nested
+                o.name as old_name, o.parent_id as old_parent_id, o.owner_id as old_owner_id, o.name, true as is_nested,
+                o.source as old_source, null as source, null::jsonb as keys
             from gone as o
             -- those were purged before; a file that only waited for its bytes was never there
             where o.purged_at is null and o.status <> 'uploading'
@@ -13971,21 +14256,26 @@ begin
             case
                 when r.act = 'transfer' then jsonb_build_object('owner_id', r.old_owner_id)
                 when r.act in ('move', 'rename') then private.differing(v.before, v.after)
+                when r.act = 'set_metadata' then private.differing(v.source_before, v.source_after)
                 when r.act in ('trash', 'purge') then v.before
             end,
             case
                 when r.act = 'transfer' then jsonb_build_object('owner_id', r.owner_id)
                 when r.act in ('move', 'rename') then private.differing(v.after, v.before)
+                when r.act = 'set_metadata' then private.differing(v.source_after, v.source_before)
                 when r.act not in ('trash', 'purge') then v.after
             end,
             jsonb_build_object('kind', r.kind)
             || case when r.is_nested and r.nodes > 1 then jsonb_build_object('nodes', r.nodes) else '{}' end
+            || case when r.act = 'set_metadata' then jsonb_build_object('keys', r.keys) else '{}' end
         from roots as r
         left join acts as p on p.id = r.parent_id and p.act = r.act and r.is_nested
         cross join lateral (
             select
                 jsonb_build_object('name', r.old_name, 'parent_id', r.old_parent_id) as before,
-                jsonb_build_object('name', r.name, 'parent_id', r.parent_id) as after
+                jsonb_build_object('name', r.name, 'parent_id', r.parent_id) as after,
+                jsonb_build_object('source', r.old_source) as source_before,
+                jsonb_build_object('source', r.source) as source_after
         ) as v
         where p.id is null
         order by r.id
@@ -14125,7 +14415,10 @@ begin
             select distinct g.owner_id, w.word
             from gone as g inner join private.name_words as w on w.file_id = g.id
             where g.id = any(v_ids);
-            perform private.add_name_keys(v_ids);
+            perform private.lock_names(v_ids);
+            perform private.add_name_keys(array_agg(w.owner_id), array_agg(w.word))
+            from private.name_words as w
+            where w.file_id = any(v_ids);
         end if;
         v_ids := array(
             select c.id
@@ -14136,6 +14429,7 @@ begin
             ) as c
         );
         if v_ids <> '{}' then
+            perform private.remove_names(v_ids);
             perform private.index_names(v_ids);
         end if;
     end if;
@@ -14302,6 +14596,7 @@ declare
     );
 begin
     if v_ids <> '{}' then
+        perform private.remove_names(v_ids);
         perform private.index_names(v_ids);
     end if;
     return null; -- after trigger
@@ -15150,21 +15445,9 @@ $$;
 
 COMMENT ON FUNCTION private.trash_trees(ids uuid[]) IS 'Puts these nodes and all below them into the trash, whoever asks; how many nodes. The caller has locked them.';
 
-CREATE FUNCTION private.typo_keys(word text) RETURNS SETOF text
-    LANGUAGE sql IMMUTABLE ROWS 10
-    SET search_path TO ''
-    AS $_$
-    select '^' || overlay(left(typo_keys.word, 5) placing '' from i for 1)
-    from generate_series(1, least(char_length(typo_keys.word), 5)) as i
-    where char_length(typo_keys.word) >= 3 and typo_keys.word !~ '\d'
-    union
-    select '^' || typo_keys.word
-    where char_length(typo_keys.word) in (3, 4) and typo_keys.word !~ '\d'
-    union
-    select '$' || overlay(right(typo_keys.word, 5) placing '' from i for 1)
-    from generate_series(1, 5) as i
-    where char_length(typo_keys.word) >= 7 and typo_keys.word !~ '\d';
-$_$;
+CREATE FUNCTION private.typo_keys(word text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((char_length(word) < 3) OR (word ~ '\d'::text)) THEN '{}'::text[] ELSE (ARRAY[('^'::text || OVERLAY("left"(word, 5) PLACING ''::text FROM 1 FOR 1)), ('^'::text || OVERLAY("left"(word, 5) PLACING ''::text FROM 2 FOR 1)), ('^'::text || OVERLAY("left"(word, 5) PLACING ''::text FROM 3 FOR 1)), ('^'::text || OVERLAY("left"(word, 5) PLACING ''::text FROM 4 FOR 1)), ('^'::text || OVERLAY("left"(word, 5) PLACING ''::text FROM 5 FOR 1))] || CASE WHEN (char_length(word) < 7) THEN '{}'::text[] ELSE ARRAY[('$'::text || OVERLAY("right"(word, 5) PLACING ''::text FROM 1 FOR 1)), ('$'::text || OVERLAY("right"(word, 5) PLACING ''::text FROM 2 FOR 1)), ('$'::text || OVERLAY("right"(word, 5) PLACING ''::text FROM 3 FOR 1)), ('$'::text || OVERLAY("right"(word, 5) PLACING ''::text FROM 4 FOR 1)), ('$'::text || OVERLAY("right"(word, 5) PLACING ''::text FROM 5 FOR 1))] END) END;
 
 COMMENT ON FUNCTION private.typo_keys(word text) IS 'What a word has in common with those that are like it. A typo in a number makes another number.';
 
@@ -15616,21 +15899,28 @@ COMMENT ON FUNCTION private.word_pattern(word text, is_beginning boolean) IS 'A 
 CREATE FUNCTION private.words_of_file(name text, title text) RETURNS TABLE(word text, weight real, length smallint)
     LANGUAGE sql IMMUTABLE ROWS 8
     SET search_path TO ''
-    AS $$
+    AS $_$
     select
         w.word, max(w.weight),
         greatest(sum(bool_or(w.is_counted)::integer) over (), 1)::smallint
-    from private.split_name(words_of_file.name) as s
+    -- as split_name does
+    from (
+        select regexp_match(words_of_file.name, '^(.+?)(\.(?:tar\.)?[^.\s]{1,16})$') as parts
+    ) as s
     cross join lateral (
         select n.word, 1::real as weight, n.part > 0 or count(*) over (partition by n.run) = 1 as is_counted
-        from private.split_words(s.stem) as n
+        from private.split_words(coalesce(s.parts[1], words_of_file.name)) as n
         union all
-        select t.word, 0.6, false from private.split_words(left(words_of_file.title, 300)) as t
+        select t.word, 0.6, false
+        from private.split_words(left(words_of_file.title, 300)) as t
+        where words_of_file.title is not null
         union all
-        select e.word, 0.5, false from private.split_words(s.extension) as e
+        select e.word, 0.5, false
+        from string_to_table(lower(s.parts[2]), '.') as e (word)
+        where e.word <> ''
     ) as w
     group by w.word;
-$$;
+$_$;
 
 COMMENT ON FUNCTION private.words_of_file(name text, title text) IS 'What name_words has of a file, besides its ids.';
 
@@ -16330,6 +16620,21 @@ URLs made before, by anybody, are dead within 60 seconds while Storage works; un
 revoked_at null, and the owner''s own URLs are to be made again. Revoking a soft-revoked link hard does the rest.
 Raises NOT_FOUND, FORBIDDEN.';
 
+CREATE FUNCTION public.search_files(query text DEFAULT NULL::text, filters jsonb DEFAULT NULL::jsonb, page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.search_files(query, filters, page_size, cursor); $$;
+
+COMMENT ON FUNCTION public.search_files(query text, filters jsonb, page_size integer, cursor text) IS 'Find files by what they are called and by what is noted about them, in all that you can read: {items, next_cursor}.
+
+query: words of the name or of the title, at most 1000 characters; parts of words, typos and other spellings are found
+too, the best first, at most 1000 files. Without a query all files that pass the filters, the newest first. filters:
+folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata
+(what it contains), kinds (text, image, audio, video). page_size: 1 to 1000. cursor: the next_cursor of the page before.
+An item is the file with path and score (0 to 1, how much of the query the name has; null without a query). What is in
+files is found by hybrid_search, folders by list_folder. Raises INVALID_ARGUMENT (field query, filters.â€¦, page_size or
+cursor), NOT_FOUND for a folder that is not visible, NOT_AUTHENTICATED.';
+
 CREATE FUNCTION public.search_images(embedding jsonb, top_k integer DEFAULT 10, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -16380,6 +16685,18 @@ CREATE FUNCTION public.set_favourite(node uuid, is_favourite boolean DEFAULT tru
 COMMENT ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) IS 'Mark a file or folder as a favourite of your own, or no longer; returns your state of it.
 
 Needs level view only, and any role, since nobody else sees it. Raises NOT_FOUND, INVALID_ARGUMENT.';
+
+CREATE FUNCTION public.set_metadata(file_id uuid, metadata jsonb, source text DEFAULT NULL::text) RETURNS public.nodes
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.set_metadata(file_id, metadata, source); $$;
+
+COMMENT ON FUNCTION public.set_metadata(file_id uuid, metadata jsonb, source text) IS 'Note something about a file, in place of what was noted before, and return the file.
+
+metadata: a JSON object of at most 16384 bytes and 8 levels; {} for none. Searches find files that contain what their
+filter "metadata" says. source: where the file came from, null to leave it as it is, "" for nowhere. Versions share it,
+copies take it along. Needs level edit. Raises INVALID_ARGUMENT (field file_id, metadata or source), NOT_FOUND,
+FORBIDDEN.';
 
 CREATE FUNCTION public.set_user_active(user_id uuid, is_active boolean) RETURNS jsonb
     LANGUAGE sql
@@ -17065,9 +17382,9 @@ line) or worker.';
 
 COMMENT ON COLUMN public.audit_logs.on_behalf_of IS 'The user for whom an agent, the service or a worker acted.';
 
-COMMENT ON COLUMN public.audit_logs.action IS 'create_folder, create_file, copy, rename, move, transfer, trash, restore, purge; create_version, restore_version,
-reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share, change_share, unshare;
-create_link, open_link, refuse_link (a wrong password), change_link, revoke_link; and so on: list_audit takes it as a
+COMMENT ON COLUMN public.audit_logs.action IS 'create_folder, create_file, copy, rename, set_metadata, move, transfer, trash, restore, purge; create_version,
+restore_version, reject_version, purge_version; begin_upload, abort_upload, expire_upload, download; share,
+change_share, unshare; create_link, open_link, refuse_link (a wrong password), change_link, revoke_link; and so on: list_audit takes it as a
 filter.';
 
 COMMENT ON COLUMN public.audit_logs.owner_id IS 'The owner of the node when it happened; the user or workspace for what concerns them without a node.';
@@ -17570,6 +17887,8 @@ CREATE INDEX nodes_created_by_idx ON public.nodes USING btree (created_by);
 
 CREATE INDEX nodes_head_version_id_idx ON public.nodes USING btree (head_version_id);
 
+CREATE INDEX nodes_metadata_idx ON public.nodes USING btree (owner_id, id) WHERE (metadata <> '{}'::jsonb);
+
 CREATE INDEX nodes_my_trash_idx ON public.nodes USING btree (trashed_by, trashed_at, id) WHERE ((trash_root_id = id) AND (purged_at IS NULL));
 
 CREATE INDEX nodes_owner_id_idx ON public.nodes USING btree (owner_id);
@@ -17583,6 +17902,8 @@ CREATE INDEX nodes_pending_idx ON public.nodes USING btree (owner_id, id) WHERE 
 CREATE INDEX nodes_purged_idx ON public.nodes USING btree (cardinality(path) DESC, id) WHERE (purged_at IS NOT NULL);
 
 CREATE UNIQUE INDEX nodes_sibling_name_key ON public.nodes USING btree (owner_id, parent_id, lower((NORMALIZE(name, NFC) COLLATE pg_c_utf8))) NULLS NOT DISTINCT WHERE (trashed_at IS NULL);
+
+CREATE INDEX nodes_source_idx ON public.nodes USING btree (owner_id, source, id) WHERE (source IS NOT NULL);
 
 CREATE INDEX nodes_trash_idx ON public.nodes USING btree (owner_id, trashed_at, id) WHERE ((trash_root_id = id) AND (purged_at IS NULL));
 
@@ -18373,7 +18694,7 @@ REVOKE ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_
 GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO anon;
 GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_manager boolean) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.add_name_keys(file_ids uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.add_name_keys(owner_ids uuid[], words text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
 
@@ -18462,9 +18783,11 @@ REVOKE ALL ON FUNCTION private.check_depth(depth integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_expiry(expires_at timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.check_filter_types(filters jsonb, types jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.check_filter(name text, value jsonb, type jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_filters(filters jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_filters(filters jsonb, types jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_ids(ids uuid[]) FROM PUBLIC;
 
@@ -18473,6 +18796,8 @@ REVOKE ALL ON FUNCTION private.check_link(level text, password text, expires_at 
 REVOKE ALL ON FUNCTION private.check_link_password(secret private.link_secrets, password text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_member_level(level text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_metadata(metadata jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
 
@@ -18497,6 +18822,8 @@ REVOKE ALL ON FUNCTION private.check_team_name(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.chunks TO anon;
 GRANT SELECT ON TABLE public.chunks TO authenticated;
@@ -18629,6 +18956,8 @@ REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.differing_keys(before jsonb, after jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.drop_space(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.edit_comment(id uuid, body text) FROM PUBLIC;
@@ -18691,9 +19020,17 @@ REVOKE ALL ON FUNCTION private.file_details(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.file_details(file_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.file_kind(mime text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.file_vector(file_id uuid, space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.files_found(query text, scope private.search_scope) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.filter_conditions(filters jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.filter_types() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.filtered_ids(filters jsonb, scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) FROM PUBLIC;
 
@@ -18951,6 +19288,8 @@ REVOKE ALL ON FUNCTION private.lock_backfill(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.lock_file(file_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_if_free(node_ids uuid[], owner_ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.lock_names(file_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_nodes(root_ids uuid[], ids uuid[]) FROM PUBLIC;
 
@@ -19412,6 +19751,10 @@ REVOKE ALL ON FUNCTION private.scope_clause(scope private.search_scope) FROM PUB
 
 REVOKE ALL ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.search_files(query text, filters jsonb, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.search_files(query text, filters jsonb, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION private.search_files(query text, filters jsonb, page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.search_hnsw(space_id smallint, query extensions.halfvec, scope private.search_scope, max_hits integer, OUT chunk_ids uuid[], OUT scores real[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
@@ -19445,6 +19788,10 @@ REVOKE ALL ON FUNCTION private.serve_version(version_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) TO anon;
 GRANT ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.set_metadata(file_id uuid, metadata jsonb, source text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.set_metadata(file_id uuid, metadata jsonb, source text) TO anon;
+GRANT ALL ON FUNCTION private.set_metadata(file_id uuid, metadata jsonb, source text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.set_user_active(user_id uuid, is_active boolean) TO anon;
@@ -19937,6 +20284,10 @@ REVOKE ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) FROM PUBL
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO anon;
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.search_files(query text, filters jsonb, page_size integer, cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.search_files(query text, filters jsonb, page_size integer, cursor text) TO anon;
+GRANT ALL ON FUNCTION public.search_files(query text, filters jsonb, page_size integer, cursor text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) TO anon;
 GRANT ALL ON FUNCTION public.search_images(embedding jsonb, top_k integer, filters jsonb, space text, options jsonb, explain boolean) TO authenticated;
@@ -19952,6 +20303,10 @@ GRANT ALL ON FUNCTION public.search_replay(search_id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) TO anon;
 GRANT ALL ON FUNCTION public.set_favourite(node uuid, is_favourite boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.set_metadata(file_id uuid, metadata jsonb, source text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.set_metadata(file_id uuid, metadata jsonb, source text) TO anon;
+GRANT ALL ON FUNCTION public.set_metadata(file_id uuid, metadata jsonb, source text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.set_user_active(user_id uuid, is_active boolean) TO anon;
