@@ -545,6 +545,48 @@ $$;
 comment on function private.reconcile_vectors(boolean) is
 'Vectors in service whose chunk is gone, or not of a head version; deleted.';
 
+create function private.reconcile_blocks(fix boolean) returns jsonb
+language plpgsql volatile
+security invoker
+set search_path = ''
+as $$
+declare
+    v_found uuid[] := array(
+        select distinct coalesce(v.file_id, b.file_id)
+        from (
+            select e.space_id, e.owner_id, e.file_id, array_agg(e.chunk_id order by e.chunk_id) as chunk_ids
+            from private.chunk_vectors as e
+            group by e.space_id, e.owner_id, e.file_id
+        ) as v
+        full join (
+            select p.space_id, p.owner_id, p.file_id, array_agg(c order by c) as chunk_ids
+            from private.vector_blocks as p
+            cross join lateral unnest(p.chunk_ids) as c
+            group by p.space_id, p.owner_id, p.file_id
+        ) as b on b.space_id = v.space_id and b.owner_id = v.owner_id and b.file_id = v.file_id
+        where b.chunk_ids is distinct from v.chunk_ids
+        order by 1
+    );
+    v_file_id uuid;
+    v_fixed integer := 0;
+begin
+    if fix then
+        foreach v_file_id in array v_found loop
+            -- whoever deletes one of them meanwhile finds the new blocks
+            perform from private.chunk_vectors as e where e.file_id = v_file_id order by e.chunk_id for update;
+            delete from private.vector_blocks as b where b.file_id = v_file_id;
+            execute private.packing(
+                format('(select * from private.chunk_vectors as e where e.file_id = %L)', v_file_id)
+            );
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found::text[], v_fixed);
+end;
+$$;
+comment on function private.reconcile_blocks(boolean) is
+'Files whose blocks do not hold exactly their vectors in service, so that exact search misses some; packed anew.';
+
 create function private.reconcile_terms(fix boolean) returns jsonb
 language plpgsql volatile
 security invoker
@@ -826,6 +868,7 @@ return array[
     'terms_without_chunk',
     'statistics_differences', -- before what serves: weights are computed from them
     'versions_not_served',
+    'block_differences', -- after what puts vectors in service
     'texts_without_chunk',
     'page_vectors_without_page',
     'pages_not_served',
@@ -852,6 +895,7 @@ begin
         when 'ledger_differences' then private.reconcile_ledger(fix)
         when 'profile_differences' then private.reconcile_profiles(fix)
         when 'vectors_without_chunk' then private.reconcile_vectors(fix)
+        when 'block_differences' then private.reconcile_blocks(fix)
         when 'terms_without_chunk' then private.reconcile_terms(fix)
         when 'statistics_differences' then private.reconcile_statistics(fix)
         when 'versions_not_served' then private.reconcile_unserved(fix)

@@ -180,6 +180,13 @@ DAMAGES: list[tuple[str, int, LiteralString]] = [
         "delete from private.chunk_vectors where chunk_id ="
         " (select id from public.chunks where file_id = %(file)s limit 1)",
     ),
+    ("block_differences", 1, "delete from private.vector_blocks where file_id = %(file)s"),
+    (
+        "block_differences",
+        1,
+        "update private.vector_blocks set chunk_ids = chunk_ids[2:], embeddings = embeddings[2:]"
+        " where file_id = %(file)s",
+    ),
     ("statistics_differences", 1, "update private.indexed_files set total_length = 7"),
     ("versions_not_served", 1, "delete from private.indexed_files where file_id = %(file)s"),
     ("statistics_differences", 1, "delete from private.owner_statistics"),
