@@ -9499,6 +9499,47 @@ COMMENT ON FUNCTION private.reconcile(fix boolean) IS 'Looks for everything that
 samples}}}. A second run right after finds nothing. It runs beside any number of workers; what they hold is left for the
 next time. The command line and the schedule take one kind a transaction instead.';
 
+CREATE FUNCTION private.reconcile_blocks(fix boolean) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_found uuid[] := array(
+        select distinct coalesce(v.file_id, b.file_id)
+        from (
+            select e.space_id, e.owner_id, e.file_id, array_agg(e.chunk_id order by e.chunk_id) as chunk_ids
+            from private.chunk_vectors as e
+            group by e.space_id, e.owner_id, e.file_id
+        ) as v
+        full join (
+            select p.space_id, p.owner_id, p.file_id, array_agg(c order by c) as chunk_ids
+            from private.vector_blocks as p
+            cross join lateral unnest(p.chunk_ids) as c
+            group by p.space_id, p.owner_id, p.file_id
+        ) as b on b.space_id = v.space_id and b.owner_id = v.owner_id and b.file_id = v.file_id
+        where b.chunk_ids is distinct from v.chunk_ids
+        order by 1
+    );
+    v_file_id uuid;
+    v_fixed integer := 0;
+begin
+    if fix then
+        foreach v_file_id in array v_found loop
+            -- whoever deletes one of them meanwhile finds the new blocks
+            perform from private.chunk_vectors as e where e.file_id = v_file_id order by e.chunk_id for update;
+            delete from private.vector_blocks as b where b.file_id = v_file_id;
+            execute private.packing(
+                format('(select * from private.chunk_vectors as e where e.file_id = %L)', v_file_id)
+            );
+            v_fixed := v_fixed + 1;
+        end loop;
+    end if;
+    return private.finding(v_found::text[], v_fixed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reconcile_blocks(fix boolean) IS 'Files whose blocks do not hold exactly their vectors in service, so that exact search misses some; packed anew.';
+
 CREATE FUNCTION private.reconcile_kind(kind text, fix boolean) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -9516,6 +9557,7 @@ begin
         when 'ledger_differences' then private.reconcile_ledger(fix)
         when 'profile_differences' then private.reconcile_profiles(fix)
         when 'vectors_without_chunk' then private.reconcile_vectors(fix)
+        when 'block_differences' then private.reconcile_blocks(fix)
         when 'terms_without_chunk' then private.reconcile_terms(fix)
         when 'statistics_differences' then private.reconcile_statistics(fix)
         when 'versions_not_served' then private.reconcile_unserved(fix)
@@ -9531,7 +9573,7 @@ COMMENT ON FUNCTION private.reconcile_kind(kind text, fix boolean) IS 'Looks for
 
 CREATE FUNCTION private.reconcile_kinds() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY['path_differences'::text, 'ledger_differences'::text, 'expired_tickets'::text, 'files_without_upload'::text, 'purge_leftovers'::text, 'versions_without_object'::text, 'blobs_without_version'::text, 'release_differences'::text, 'objects_without_version'::text, 'profile_differences'::text, 'vectors_without_chunk'::text, 'terms_without_chunk'::text, 'statistics_differences'::text, 'versions_not_served'::text, 'texts_without_chunk'::text, 'page_vectors_without_page'::text, 'pages_not_served'::text, 'pictures_without_page'::text];
+    RETURN ARRAY['path_differences'::text, 'ledger_differences'::text, 'expired_tickets'::text, 'files_without_upload'::text, 'purge_leftovers'::text, 'versions_without_object'::text, 'blobs_without_version'::text, 'release_differences'::text, 'objects_without_version'::text, 'profile_differences'::text, 'vectors_without_chunk'::text, 'terms_without_chunk'::text, 'statistics_differences'::text, 'versions_not_served'::text, 'block_differences'::text, 'texts_without_chunk'::text, 'page_vectors_without_page'::text, 'pages_not_served'::text, 'pictures_without_page'::text];
 
 COMMENT ON FUNCTION private.reconcile_kinds() IS 'What reconcile looks for, in the order in which repairs lead to others.';
 
@@ -19565,6 +19607,8 @@ REVOKE ALL ON FUNCTION private.reads_object(bucket text, key text, owner_ids uui
 REVOKE ALL ON FUNCTION private.reclaim_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile(fix boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reconcile_blocks(fix boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reconcile_kind(kind text, fix boolean) FROM PUBLIC;
 
