@@ -93,6 +93,18 @@ def test_who_does_not_want_a_history_has_none(db: Database, drive: Drive, owner:
     assert len(db.all(HISTORY, owner)) == 1
 
 
+def test_a_search_may_ask_not_to_be_remembered(
+    db: Database, drive: Drive, owner: uuid.UUID
+) -> None:
+    options = Jsonb({"record": False})
+    answer = drive.rpc(owner, "hybrid_search", query="walrus", options=options)
+    assert answer["hits"]
+    assert answer["search_id"] is None
+    assert db.all(HISTORY, owner) == []
+    drive.search(owner, "walrus", options=Jsonb({"record": True}))
+    assert len(db.all(HISTORY, owner)) == 1
+
+
 def test_a_history_can_be_cleared_and_takes_the_kept_hits_along(
     db: Database, drive: Drive, owner: uuid.UUID
 ) -> None:
@@ -126,6 +138,7 @@ def test_old_searches_go(db: Database, drive: Drive, owner: uuid.UUID) -> None:
     ("options", "field"),
     [
         ({"cache": "no"}, "options.cache"),
+        ({"record": 1}, "options.record"),
         ({"technique": "magic"}, "options.technique"),
         ({"technique": "hyde+"}, "options.technique"),
         ([], "options"),
