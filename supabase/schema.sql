@@ -5580,7 +5580,7 @@ begin
     end if;
     perform private.check_filters(coalesce(filters, '{}'));
     perform private.check_query_options(options);
-    v_call.options := private.search_options(coalesce(options, '{}') - '{cache,technique}'::text[]);
+    v_call.options := private.search_options(coalesce(options, '{}') - '{cache,record,technique}'::text[]);
     v_space := private.find_space(coalesce(space, 'active'), 'text');
     v_call.space_id := v_space.id;
     v_call.embedding := private.query_vector(embedding, v_space);
@@ -12303,7 +12303,7 @@ begin
     if v_unknown is not null then
         perform private.raise_invalid(
             'options.' || v_unknown, format('There is no option "%s".', v_unknown),
-            jsonb_build_object('expected', v_known || '{cache,technique}'::text[])
+            jsonb_build_object('expected', v_known || '{cache,record,technique}'::text[])
         );
     end if;
     if jsonb_typeof(coalesce(nullif(options -> 'weights', 'null'), '{}')) <> 'object'
@@ -16272,12 +16272,13 @@ kinds. top_k: 1 to 100; a longer list begins with the shorter one. candidates: h
 (least cosine of what is found by meaning), group_by (none, file: one hit a file with its best passages, at most
 per_file), context (none, neighbours, section: the text before and after), dedup (passages that say what a better one
 says: by default they come last, true leaves them out, false lets them be), cache (false: never the hits kept of an
-equal search), technique (noted in the history). search_id: for search_replay; null when the search is not in the
-history. explain: adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id, version_id,
-is_head, name, path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet, highlights
-([[start, end], …] in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts, copies
-{count, files}; a file without text that is found by its name has no passage. Raises INVALID_ARGUMENT (field,
-expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
+equal search), record (false: not in the history), technique (noted there). search_id: for search_replay; null when the
+search is not in the history. explain: adds how it was answered, and why the caller can read each hit. A hit: chunk_id,
+file_id, version_id, is_head, name, path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page),
+snippet, highlights ([[start, end], …] in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes,
+score, parts, copies {count, files}; a file without text that is found by its name has no passage. Raises
+INVALID_ARGUMENT (field, expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after),
+NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.link_history(id uuid, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
