@@ -128,6 +128,51 @@ $$;
 comment on function private.sign_picture(extensions.halfvec[], integer) is
 'The signature of a picture by a codebook: the centroids that are nearest to its vectors.';
 
+create function private.codebook_work(space text, out space_id smallint, out building integer, out pictures bigint)
+returns setof record
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select
+        s.id,
+        (select b.id from private.page_codebooks as b where b.space_id = s.id and b.state = 'building'),
+        (select count(*) from private.picture_vectors as x where x.space_id = s.id)
+    from public.embedding_spaces as s
+    where s.kind = 'page'
+        and case when codebook_work.space = 'active' then s.state = 'active' else s.name = codebook_work.space end;
+$$;
+comment on function private.codebook_work(text) is
+'What there is to train for a page space: its pictures, and the codebook whose training was interrupted.';
+
+create function private.sample_pictures(space_id smallint, max_pictures integer)
+returns table (vectors extensions.halfvec[])
+language sql volatile
+security invoker
+set search_path = ''
+as $$
+    select x.vectors
+    from (
+        select y.id from private.picture_vectors as y
+        where y.space_id = sample_pictures.space_id
+        order by random()
+        limit max_pictures
+    ) as s
+    inner join private.picture_vectors as x on x.id = s.id and x.space_id = sample_pictures.space_id;
+$$;
+comment on function private.sample_pictures(smallint, integer) is 'Some pictures of a space, by chance.';
+
+create function private.codebook_centroids(codebook_id integer) returns extensions.halfvec[]
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select array_agg(c.centroid order by c.number)
+    from private.page_centroids as c
+    where c.codebook_id = codebook_centroids.codebook_id;
+$$;
+comment on function private.codebook_centroids(integer) is 'The centroids of a codebook, in order.';
+
 create function private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) returns integer
 language plpgsql volatile
 security invoker

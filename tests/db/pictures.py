@@ -32,10 +32,10 @@ def make_space(db: Database, kind: str = "page", state: str = "active", name: st
 
 
 def draw(rng: np.random.Generator, patches: int = 6, near: Floats | None = None) -> Floats:
-    """Draw a picture's vectors, each of unit length; some near those of another picture."""
+    """Draw a picture's vectors, each of unit length; near those of another picture if given."""
     vectors = rng.normal(size=(patches, DIMENSION))
     if near is not None:
-        vectors = near[rng.integers(0, len(near), patches)] + 0.4 * vectors
+        vectors = near[rng.integers(0, len(near), patches)] + 0.1 * vectors
     unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from psycopg.types.json import Jsonb
 
+from narwhal.codebooks import train
+from narwhal.errors import NarwhalError
 from tests.database import Database
 from tests.db.conftest import Drive, refused
 from tests.db.pictures import (
@@ -565,3 +567,143 @@ def test_everybody_finds_what_they_may_read_and_nothing_else(
             single = _expected(question[:1], {(f, 1): shown[f] for f in readable})
             assert found == pytest.approx(single, abs=0.01)
     assert look(drive, stranger, question)["hits"] == []
+
+
+# Two stages --------------------------------------------------------------------------------------
+
+
+def _fill(drive: Drive, owner: uuid.UUID, space: int, files: dict[str, list[Floats]]) -> None:
+    """Put pages of files into service, as their jobs would."""
+    db = drive.db
+    for file, pictures in files.items():
+        version = db.one("select head_version_id from public.nodes where id = %s", file)
+        for page, picture in enumerate(pictures, 1):
+            db.all(
+                "insert into private.page_pictures values (%s, %s, %s, decode(%s, 'hex'))",
+                version,
+                page,
+                file,
+                hash_of(picture),
+            )
+            db.all(
+                "with x as (insert into private.picture_vectors"
+                " (space_id, owner_id, picture_hash, vectors)"
+                " values (%s, %s, decode(%s, 'hex'), %s::extensions.halfvec[]) returning id)"
+                " insert into private.page_vectors"
+                " (space_id, owner_id, file_id, page, version_id, vector_id)"
+                " select %s, %s, %s, %s, %s, x.id from x",
+                space,
+                owner,
+                hash_of(picture),
+                [str(vector.tolist()) for vector in picture],
+                space,
+                owner,
+                file,
+                page,
+                version,
+            )
+
+
+def test_a_codebook_finds_what_full_comparison_finds(
+    db: Database, drive: Drive, pages: int, rng: np.random.Generator
+) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    subjects = [draw(rng, 12) for _ in range(30)]
+    folder = drive.rpc(owner, "create_folder", name="shared")["id"]
+    drive.share(folder, peer)
+    shown: dict[tuple[str, int], Floats] = {}
+    shared = set()
+    for number in range(40):
+        where = {"folder_id": folder} if number % 2 else {}
+        file = drive.file(owner, f"{number}.pdf", **where)["file_id"]
+        pictures = [draw(rng, 20, subjects[rng.integers(0, 30)]) for _ in range(27)]
+        _fill(drive, owner, pages, {file: pictures})
+        shown |= {(file, page): picture for page, picture in enumerate(pictures, 1)}
+        if number % 2:
+            shared.add(file)
+    extra = draw(rng, 20, subjects[0])
+    late = paint(drive, peer, "late.pdf", extra)["file_id"]
+
+    plan = "select (private.plan_pages(%s, private.search_scope('{}'))).plan"
+    with db.as_user(owner):
+        claims = db.one("select current_setting('request.jwt.claims')")
+    db.all("select set_config('request.jwt.claims', %s, true)", claims)
+    assert db.one(plan, pages) == "exact"  # there is no codebook yet
+
+    book = train(db.connection, "active", centroids=256)
+    assert (book.centroids, book.pictures) == (256, len(shown) + 1)
+    assert db.one(plan, pages) == "two_stage"
+    assert _problems(db) == []
+    # what SQL signs, and what the training does, is the same
+    assert db.one(
+        "select bool_and(s.signature = private.sign_picture(x.vectors, s.codebook_id))"
+        " from private.picture_signatures as s inner join private.picture_vectors as x"
+        " on x.id = s.vector_id"
+    )
+
+    theirs = {place: shown[place] for place in shown if place[0] in shared} | {(late, 1): extra}
+    for user, mine in ((owner, shown), (peer, theirs)):
+        recall = []
+        for _ in range(10):
+            question = draw(rng, 6, subjects[rng.integers(0, 30)])
+            answer = look(drive, user, question, top_k=10, candidates=150, explain=True)
+            assert answer["explain"]["plan"] == "two_stage"
+            assert answer["explain"]["centroids"] == 256
+            best = list(_expected(question, mine).items())[:10]
+            found = {(hit["file_id"], hit["page"]): hit["score"] for hit in answer["hits"]}
+            assert set(found) <= set(mine)
+            recall.append(len(found.keys() & dict(best).keys()) / 10)
+            scores = {place: max_sim(question, mine[place]) for place in found}
+            assert found == pytest.approx(scores, abs=0.02)
+        assert sum(recall) / len(recall) >= 0.95, recall
+    # every page is looked at when all are candidates
+    question = draw(rng, 6, subjects[1])
+    answer = look(drive, peer, question, top_k=10, candidates=1000)
+    assert _found(answer) == list(_expected(question, theirs))[:10]
+
+
+def test_training_goes_on_where_it_was_interrupted(
+    db: Database, drive: Drive, pages: int, rng: np.random.Generator
+) -> None:
+    owner = db.create_user()
+    first = paint(drive, owner, "a.pdf", *(draw(rng) for _ in range(5)))["file_id"]
+    made = train(db.connection, "page-test", centroids=8)
+    # pages that come later are signed as they are stored
+    paint(drive, owner, "b.pdf", later := draw(rng))
+    count = "select count(*) from private.picture_signatures where codebook_id = %s"
+    assert db.one(count, made.id) == 6
+    assert db.one("select count(distinct codebook_id) from private.page_vectors") == 1
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(db.connection, "page-test", centroids=16, progress=interrupt)
+    building = db.one("select id from private.page_codebooks where state = 'building'")
+    assert db.one(count, building) == 6
+    before = look(drive, owner, later)["hits"]
+    with refused("CONFLICT_STATE", missing=1):
+        db.all(
+            "delete from private.picture_signatures where codebook_id = %s and vector_id ="
+            " (select min(vector_id) from private.picture_signatures)",
+            building,
+        )
+        with db.connection.transaction():
+            db.all("select private.activate_codebook(%s)", building)
+    again = train(db.connection, "page-test")
+    assert (again.id, again.centroids) == (building, 16)
+    assert db.all("select id, state from private.page_codebooks") == [(building, "active")]
+    assert db.all("select distinct codebook_id from private.page_vectors") == [building]
+    assert look(drive, owner, later)["hits"] == before
+    # a page that has no signature by the codebook is looked at all the same
+    db.all("update private.page_vectors set codebook_id = null, signature = null")
+    assert look(drive, owner, later)["hits"] == before
+    assert first in {hit["file_id"] for hit in before}
+
+
+def test_there_is_nothing_to_train_without_pages(db: Database, pages: int) -> None:
+    with pytest.raises(NarwhalError, match="no pictures"):
+        train(db.connection, "page-test")
+    with pytest.raises(NarwhalError, match="no page space"):
+        train(db.connection, "minilm-l6-v2")
+    assert pages
