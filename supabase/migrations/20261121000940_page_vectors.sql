@@ -303,7 +303,7 @@ begin
     execute format('alter table private.%I enable row level security', v_pages);
     -- covering: a scan of one owner's range scores without touching the table
     execute format(
-        'create index on private.%I (owner_id, file_id) include (page, %s)', v_pages, case
+        'create index on private.%I (owner_id, file_id) include (page, version_id, %s)', v_pages, case
             when (space).kind = 'page' then 'vector_id, codebook_id, signature'
             when (space).dimension <= 1200 then 'embedding'
             else 'vector_id'

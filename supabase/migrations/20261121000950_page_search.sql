@@ -213,9 +213,9 @@ declare
     v_plan private.page_plan := private.plan_pages(space_id, scope);
     -- pages that have no signature by this codebook are always looked at; "offset 0": each product computed once
     v_candidates text := $statement$
-        select c.file_id, c.page, c.vector_id
+        select c.file_id, c.page, c.version_id, c.vector_id
         from (
-            select p.file_id, p.page, p.vector_id, case
+            select p.file_id, p.page, p.version_id, p.vector_id, case
                 when p.codebook_id = $8 then p.signature operator(extensions.<#>) $7
                 else '-infinity'
             end as product
@@ -226,17 +226,16 @@ declare
         limit %s
     $statement$;
     v_statement text := $statement$
-        select p.file_id, p.page, t.version_id, p.vector_id, m.score::real
+        select p.file_id, p.page, p.version_id, p.vector_id, m.score::real
         from (%s) as p
         inner join private.%I as x on x.id = p.vector_id
-        inner join private.%I as t on t.file_id = p.file_id and t.page = p.page
         cross join lateral (select %s as score from (select unnest(x.vectors) as v) as u) as m
         where m.score is not null -- a picture without any patch is like nothing
         order by m.score desc, p.file_id, p.page
         limit %s
     $statement$;
     v_places text := private.page_places(
-        space_id, scope, 't.file_id, t.page, t.vector_id, t.codebook_id, t.signature'
+        space_id, scope, 't.file_id, t.page, t.version_id, t.vector_id, t.codebook_id, t.signature'
     );
     v_query extensions.sparsevec;
 begin
@@ -247,8 +246,7 @@ begin
         v_places := format(v_candidates, v_places, find_pages.candidates);
     end if;
     return query execute format(
-        v_statement, v_places, 'picture_vectors_' || space_id, 'page_vectors_' || space_id, private.max_sim(tokens),
-        max_pages
+        v_statement, v_places, 'picture_vectors_' || space_id, private.max_sim(tokens), max_pages
     ) using (scope).owner_ids, (scope).shared_owner_ids, (scope).file_ids, (scope).hidden_file_ids, scope,
         (scope).shared_file_ids, v_query, v_plan.codebook_id;
 end;
@@ -492,21 +490,19 @@ set max_parallel_workers_per_gather = 0
 as $$
 declare
     v_statement text := $statement$
-        select p.file_id, p.page, t.version_id, (-p.product)::real
+        select p.file_id, p.page, p.version_id, (-p.product)::real
         from (
-            select p.file_id, p.page, p.embedding operator(extensions.<#>) $7 as product
+            select p.file_id, p.page, p.version_id, p.embedding operator(extensions.<#>) $7 as product
             from (%s) as p
             offset 0
         ) as p
-        inner join private.%I as t on t.file_id = p.file_id and t.page = p.page
         where $8 is null or -p.product >= $8
         order by p.product, p.file_id, p.page
         limit %s
     $statement$;
 begin
     return query execute format(
-        v_statement, private.page_places(space_id, scope, 't.file_id, t.page, t.embedding'),
-        'page_vectors_' || space_id, max_images
+        v_statement, private.page_places(space_id, scope, 't.file_id, t.page, t.version_id, t.embedding'), max_images
     ) using (scope).owner_ids, (scope).shared_owner_ids, (scope).file_ids, (scope).hidden_file_ids, scope,
         (scope).shared_file_ids, embedding, threshold;
 end;

@@ -707,3 +707,48 @@ def test_there_is_nothing_to_train_without_pages(db: Database, pages: int) -> No
     with pytest.raises(NarwhalError, match="no page space"):
         train(db.connection, "minilm-l6-v2")
     assert pages
+
+
+def test_what_others_have_is_not_read(
+    db: Database, drive: Drive, pages: int, rng: np.random.Generator
+) -> None:
+    owner, other, peer = (db.create_user() for _ in range(3))
+    folder = drive.rpc(owner, "create_folder", name="shared")["id"]
+    drive.share(folder, peer)
+
+    def add(user: uuid.UUID, count: int, folder: str | None = None) -> None:
+        for _ in range(count):
+            name = f"{uuid.uuid4()}.pdf"
+            file = drive.file(user, name, **({"folder_id": folder} if folder else {}))["file_id"]
+            _fill(drive, user, pages, {file: [draw(rng, 6) for _ in range(30)]})
+
+    add(owner, 2, folder)
+    add(owner, 2)
+    add(peer, 1)
+    add(other, 15)  # the indexes have their depth
+    train(db.connection, "active", centroids=16)
+    question = [str(vector.tolist()) for vector in draw(rng, 3)]
+
+    def buffers(user: uuid.UUID) -> int:
+        with db.as_user(user):
+            claims = db.one("select current_setting('request.jwt.claims')")
+        db.all("select set_config('request.jwt.claims', %s, true)", claims)
+        for _ in range(2):  # the catalogues are read once
+            plan = db.one(
+                "explain (analyze, buffers, timing off, format json) select * from"
+                " private.find_pages(%s::smallint, %s::extensions.halfvec[],"
+                " private.search_scope('{}'), 10, 20)",
+                pages,
+                question,
+            )[0]["Plan"]
+        assert plan["Actual Rows"] == 10
+        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+    before = {user: buffers(user) for user in (owner, peer)}
+    add(other, 15)
+    after = {user: buffers(user) for user in (owner, peer)}
+    for user, least in before.items():
+        assert after[user] <= least + 20, before
+    add(owner, 10)  # not shared
+    assert buffers(peer) <= after[peer] + 20
+    assert buffers(owner) >= after[owner] + 300  # control: all of these are compared

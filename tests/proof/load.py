@@ -6,10 +6,13 @@ from typing import LiteralString
 
 from tests.database import Database
 from tests.db.conftest import DIMENSION
+from tests.db.pictures import DIMENSION as PATCH
+from tests.db.pictures import make_space
 from tests.proof.world import Blob, Group, Named, World
 
 WORD = "walrus"
 SIZE = 10
+PICTURE = f"extensions.l2_normalize(array_fill(1.0::real, array[{PATCH}])::extensions.halfvec)"
 
 
 def load(db: Database, world: World) -> None:
@@ -17,6 +20,7 @@ def load(db: Database, world: World) -> None:
     _people(db, world)
     _tree(db, world)
     _content(db, world)
+    _pictures(db, world)
     _access(db, world)
     _state(db, world)
 
@@ -210,6 +214,28 @@ def _content(db: Database, world: World) -> None:
         " from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as c (owner_id, file_id, chunk_id)",
         [(f.owner.id, f.id, f.head.chunk_id) for f in world.files if f.head],
     )
+
+
+def _pictures(db: Database, world: World) -> None:
+    """Every head shows the same page and the same image, in spaces of their own."""
+    for kind in ("page", "image"):
+        space = db.one(
+            "select id from public.embedding_spaces where kind = %s and state = 'active'", kind
+        ) or make_space(db, kind)
+        _insert(
+            db,
+            "with made as ("
+            "insert into private.picture_vectors (space_id, owner_id, picture_hash, vectors)"
+            f" select {space}, owner_id, sha256(file_id::text::bytea), array[{PICTURE}]"
+            " from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as h (owner_id, file_id, version_id)"
+            " returning id, owner_id, picture_hash)"
+            " insert into private.page_vectors"
+            " (space_id, owner_id, file_id, page, version_id, vector_id, embedding)"
+            f" select {space}, m.owner_id, h.file_id, 1, h.version_id, m.id, {PICTURE}"
+            " from made as m inner join unnest(%s::uuid[], %s::uuid[]) as h (file_id, version_id)"
+            " on sha256(h.file_id::text::bytea) = m.picture_hash",
+            [(f.owner.id, f.id, f.head.id, f.id, f.head.id) for f in world.files if f.head],
+        )
 
 
 def _access(db: Database, world: World) -> None:

@@ -371,6 +371,16 @@ FUNCTIONS: list[Loosened | Both] = [
     ),
     # search; the hits pass the predicate once more, so either check alone makes up for the other
     Loosened("hybrid_search", "perform private.require_permission('query');"),
+    Loosened("search_pages", "perform private.require_permission('query');"),
+    Loosened("search_images", "perform private.require_permission('query');"),
+    *[
+        Both(
+            Loosened("page_places", where, "where true"),
+            Loosened(search, HIT, "true"),
+        )
+        for where in ("where t.owner_id = any($1)",)
+        for search in ("search_pages", "search_images")
+    ],
     Both(
         Loosened(
             "search_scope",

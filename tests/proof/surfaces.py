@@ -17,6 +17,7 @@ import psycopg
 
 from tests.database import Database
 from tests.db.conftest import DIMENSION
+from tests.db.pictures import DIMENSION as PATCH
 from tests.proof.oracle import Oracle, is_allowed, rank
 from tests.proof.world import Caller, Node, Person, Version, World
 
@@ -150,6 +151,12 @@ def _found(oracle: Oracle, caller: Caller) -> set[str]:
     return {f.head.chunk_id for f in oracle.world.files if f.head and oracle.reads(caller, f)}
 
 
+def _shown(oracle: Oracle, caller: Caller) -> set[str]:
+    if caller.person and not is_allowed(caller.person, "query"):
+        return set()
+    return {f.head.id for f in oracle.world.files if f.head and oracle.reads(caller, f)}
+
+
 def _is_unknown(oracle: Oracle, caller: Caller) -> bool:
     return not oracle.is_known(caller)
 
@@ -186,6 +193,8 @@ SEARCH = (
     " -> 'hits') as hit"
 )
 VECTOR = json.dumps([1] * DIMENSION)
+LOOK = "select hit ->> 'version_id' from jsonb_array_elements({} -> 'hits') as hit"
+PICTURE = json.dumps([1] * PATCH)
 
 SURFACES = [
     Surface("nodes", "select id::text from public.nodes", _nodes, _readable),
@@ -320,6 +329,20 @@ SURFACES = [
         SEARCH.replace("{}", f"'{VECTOR}'", 1).replace("'{}'", """'{"weights": {"keyword": 0}}'"""),  # type: ignore[arg-type]
         _versions(lambda v: v.chunk_id),
         _found,
+        refused=_has_no_access,
+    ),
+    Surface(
+        "page search",
+        LOOK.replace("{}", f"public.search_pages('[{PICTURE}]', top_k => 100)"),  # type: ignore[arg-type]
+        _versions(lambda v: v.id),
+        _shown,
+        refused=_has_no_access,
+    ),
+    Surface(
+        "image search",
+        LOOK.replace("{}", f"public.search_images('{PICTURE}', top_k => 100)"),  # type: ignore[arg-type]
+        _versions(lambda v: v.id),
+        _shown,
         refused=_has_no_access,
     ),
 ]
