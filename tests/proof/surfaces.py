@@ -195,6 +195,7 @@ SEARCH = (
 VECTOR = json.dumps([1] * DIMENSION)
 LOOK = "select hit ->> 'version_id' from jsonb_array_elements({} -> 'hits') as hit"
 PICTURE = json.dumps([1] * PATCH)
+SPACES = {"minilm-l6-v2", "page-test", "image-test"}
 
 SURFACES = [
     Surface("nodes", "select id::text from public.nodes", _nodes, _readable),
@@ -313,8 +314,8 @@ SURFACES = [
     Surface(
         "embedding_spaces",
         "select name from public.embedding_spaces",
-        lambda w: {"minilm-l6-v2": "the space"},
-        lambda o, c: {"minilm-l6-v2"} if o.is_known(c) else set(),
+        lambda w: {name: f"the space {name}" for name in SPACES},
+        lambda o, c: SPACES if o.is_known(c) else set(),
         signed_in_only=True,
     ),
     Surface(
