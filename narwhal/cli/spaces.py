@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -251,6 +252,30 @@ def activate(
         print(f"{name} is active; before: {answer['previous'] or 'none'}")
     else:
         print(f"{name} is active already")
+
+
+@spaces_app.command("train")
+def train(name: Name, as_json: AsJson = False, home: Home = None) -> None:
+    """Learn which pages are worth a full comparison, for a space of pages.
+
+    Up to 500 pages that somebody may read are all compared; above, centroids learnt from a sample
+    choose. Train once there are some thousands, and again when there are many times more. Search
+    goes on meanwhile. Stopped or killed, it goes on where it was when it is started again.
+
+    Example: narwhal spaces train colqwen2.5
+    """
+    with _spaces(home) as spaces:
+        from narwhal.codebooks import train as train_codebook
+
+        codebook = train_codebook(
+            spaces.connection,
+            name,
+            progress=lambda done, total: say(f"{done} of {total} pages signed"),
+        )
+    if as_json:
+        show_json(asdict(codebook))
+    else:
+        print(f"{codebook.centroids} centroids for {codebook.pictures} pages")
 
 
 @spaces_app.command("rollback")

@@ -145,7 +145,17 @@ def real(folder: Path, cache: Path | None) -> Corpus:
         {place[page]: grade for page, grade in judged[row["_id"]].items() if page in place}
         for row in queries
     ]
-    return Corpus(pages, [q[:64].astype(np.float32) for q in questions], answers)
+    asked = list(range(len(queries)))
+    if (folder / "qrels" / "test.tsv").exists():
+        test = {
+            row[0] for row in csv.reader((folder / "qrels" / "test.tsv").open(), delimiter="\t")
+        }
+        asked = [number for number in asked if queries[number]["_id"] in test]
+    return Corpus(
+        pages,
+        [questions[number][:64].astype(np.float32) for number in asked],
+        [answers[number] for number in asked],
+    )
 
 
 def _words(texts: list[str]) -> list[Any]:

@@ -269,3 +269,9 @@ def test_activation_is_refused_after_a_lost_evaluation(
         "scifact: nDCG@10 0.400 of 300 questions, failed its gate"
         in cli.run("spaces", "show", name).stdout
     )
+
+
+def test_training_needs_pages(cli: CommandLine) -> None:
+    done = cli.run("spaces", "train", "minilm-l6-v2")
+    assert done.returncode == 1
+    assert 'no page space "minilm-l6-v2"' in done.stderr
