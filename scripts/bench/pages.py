@@ -7,7 +7,7 @@ LanceDB's multivector index where it is installed. With --texts (a BEIR folder),
 words of real texts, as MiniLM gives them, reduced to 128 dimensions, are measured too, with nDCG.
 CPU time of the server's process is what a busy machine does not distort. Writes JSON.
 
-Example: scripts/bench/run pages --pages 10000 --growth 1000 10000
+Example: scripts/bench/run pages --pages 10000
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ NOISE = 0.6
 TOKENS = 20
 PAGES_A_FILE = 20
 BITS_PAGES = 200  # the usual SQL is too slow for more
+OTHERS = 1000
 LANCE_PAGES = 2000  # its index takes long to build
 
 Halves = NDArray[np.float16]
@@ -59,8 +60,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=10_000)
     parser.add_argument("--patches", type=int, default=256)
     parser.add_argument("--questions", type=int, default=30)
-    parser.add_argument("--growth", type=int, nargs="*", default=[], help="sizes to measure alone")
-    parser.add_argument("--growth-patches", type=int, default=64, help="vectors a page for those")
+    parser.add_argument("--copies", type=int, default=10, help="places of each page, at the end")
     parser.add_argument("--texts", type=Path, help="folder in BEIR layout")
     parser.add_argument("--cache", type=Path, help="where vectors of --texts are kept")
     parser.add_argument("--lock", type=Path, help="a file to lock while measuring")
@@ -70,15 +70,11 @@ def main() -> None:
     figures["machine"] = machine()
     if options.pages:
         figures[f"{options.pages}_pages_of_{options.patches}"] = _measure(
-            generated(options.pages, options.patches), options.questions, options.lock
-        )
-    for size in options.growth:
-        figures[f"growth_{size}_pages_of_{options.growth_patches}"] = _measure(
-            generated(size, options.growth_patches), options.questions, options.lock
+            generated(options.pages, options.patches), options
         )
     if options.texts:
         figures[f"texts_{options.texts.name}"] = _measure(
-            real(options.texts, options.cache), options.questions, options.lock
+            real(options.texts, options.cache), options
         )
     write("pages", figures)
 
@@ -178,7 +174,7 @@ def _words(texts: list[str]) -> list[Any]:
 # The database ------------------------------------------------------------------------------------
 
 
-def _measure(corpus: Corpus, count: int, lock: Path | None) -> dict[str, Any]:
+def _measure(corpus: Corpus, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="narwhal-bench-") as folder:
         passwords = dict.fromkeys(LOGIN_ROLES, "bench")
         server = EmbeddedPostgres(Path(folder) / "data", passwords, durable=False)
@@ -188,13 +184,13 @@ def _measure(corpus: Corpus, count: int, lock: Path | None) -> dict[str, Any]:
             bootstrap(server.url(SUPERUSER), passwords)
             migrate(server.url("postgres"))
             with psycopg.connect(server.url(SUPERUSER), autocommit=True) as connection:
-                return _run(connection, corpus, count, lock)
+                return _run(connection, corpus, options.questions, options.copies, options.lock)
         finally:
             server.stop()
 
 
 def _run(
-    connection: psycopg.Connection[Any], corpus: Corpus, count: int, lock: Path | None
+    connection: psycopg.Connection[Any], corpus: Corpus, count: int, copies: int, lock: Path | None
 ) -> dict[str, Any]:
     space = connection.execute(
         "select private.create_space('pages', 'bench', 'bench', %s, 'page', 'active', 1)",
@@ -202,8 +198,10 @@ def _run(
     ).fetchone()[0]  # type: ignore[index]
     rng = np.random.default_rng(3)
     owner = _Owner(connection, space, corpus.pages)
-    # somebody else's pages, which nobody may read
-    _Owner(connection, space, [corpus.pages[i] for i in rng.integers(0, len(corpus.pages), 500)])
+    # somebody else's pages, which the owner may not read
+    other = _Owner(
+        connection, space, [corpus.pages[i] for i in rng.integers(0, len(corpus.pages), OTHERS)]
+    )
     connection.execute("vacuum analyze")
     started = time.process_time()
     book = train(connection, "pages")
@@ -217,8 +215,7 @@ def _run(
     ).fetchone()[0]  # type: ignore[index]
 
     questions = list(corpus.questions[:count])
-    claims = json.dumps({"sub": str(owner.id), "role": "authenticated"})
-    connection.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
+    _act_as(connection, owner)
 
     def ask(
         question: Floats, candidates: int = 200, filters: str | None = None
@@ -230,13 +227,12 @@ def _run(
         ).fetchone()[0]  # type: ignore[index]
         return [(owner.number(hit), hit["score"]) for hit in answer["hits"]]
 
-    connection.execute("set role authenticated")
     figures: dict[str, Any] = {
         "pages": len(corpus.pages),
         "vectors_a_page": round(statistics.mean(len(page) for page in corpus.pages), 1),
         "vectors_a_question": round(statistics.mean(map(len, questions)), 1),
         "questions": len(questions),
-        "bytes_a_page": round(size / (len(corpus.pages) + 500)),
+        "bytes_a_page": round(size / (len(corpus.pages) + OTHERS)),
         "centroids": book.centroids,
         "training_cpu_s": round(trained, 1),
     }
@@ -246,7 +242,7 @@ def _run(
         torch_figures, scores = _torch(corpus.pages, questions)
     figures["torch"] = torch_figures
     figures["recall_at_10"] = _recall(found, scores)
-    for candidates in (50, 100, 400):
+    for candidates in (100, 400):
         figures[f"recall_at_10_with_{candidates}_candidates"] = _recall(
             [ask(question, candidates) for question in questions], scores
         )
@@ -265,6 +261,9 @@ def _run(
     _say(figures)
     with _Locked(lock):
         figures["exact"] = _exact(connection, space, owner, corpus.pages, questions)
+    figures["growth"] = _growth(connection, space, owner, other, copies, ask, questions, lock)
+    figures["growth"][f"{len(corpus.pages)} pages"] = figures["search_pages"]
+    _say(figures)
     connection.execute("reset role")
     with _Locked(lock):
         figures["bits_in_sql"] = _bits(connection, corpus.pages, questions)
@@ -281,6 +280,58 @@ def _run(
             figures["bits_in_sql"]["cpu_ms_of_all_pages"] / ours["cpu_ms"]
         ),
     }
+    return figures
+
+
+def _act_as(connection: psycopg.Connection[Any], owner: _Owner) -> None:
+    connection.execute("reset role")
+    claims = json.dumps({"sub": str(owner.id), "role": "authenticated"})
+    connection.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
+    connection.execute("set role authenticated")
+
+
+def _growth(
+    connection: psycopg.Connection[Any],
+    space: int,
+    owner: _Owner,
+    other: _Owner,
+    copies: int,
+    ask: Callable[[Floats], Any],
+    questions: Sequence[Floats],
+    lock: Path | None,
+) -> dict[str, Any]:
+    """The same questions of who has few pages; and with each page in several files.
+
+    Further places share the pictures of the first: what is scanned grows, what is stored does not.
+    """
+    connection.execute("reset role")
+    connection.execute(
+        "with files as (select gen_random_uuid() as id, gen_random_uuid() as version_id,"
+        " n.id as old_id, n.head_version_id as old_version_id, n.name || ' ' || c as name"
+        " from public.nodes as n cross join generate_series(2, %s) as c where n.owner_id = %s),"
+        " nodes as (insert into public.nodes"
+        " (id, kind, name, owner_id, path, status, head_version_id)"
+        " select id, 'file', name, %s, array[id], 'ready', null from files),"
+        " versions as (insert into public.file_versions (id, file_id, no, size, status)"
+        " select version_id, id, 1, 0, 'ready' from files)"
+        " insert into private.page_vectors (space_id, owner_id, file_id, page, version_id,"
+        " vector_id, codebook_id, signature) select t.space_id, t.owner_id, f.id, t.page,"
+        " f.version_id, t.vector_id, t.codebook_id, t.signature"
+        " from files as f inner join private.page_vectors as t on t.file_id = f.old_id",
+        (copies, owner.id, owner.id),
+    )
+    connection.execute("vacuum analyze")
+    figures = {}
+    for user in (other, owner):
+        pages = connection.execute(
+            "select count(*) from private.page_vectors where space_id = %s and owner_id = %s",
+            (space, user.id),
+        ).fetchone()[0]  # type: ignore[index]
+        _act_as(connection, user)
+        with _Locked(lock):
+            figures[f"{pages} pages"], _ = timed(connection, lambda q: ask(q) and None, questions)
+        connection.execute("reset role")
+    _act_as(connection, owner)
     return figures
 
 
@@ -358,7 +409,7 @@ class _Owner:
 
     def number(self, hit: Any) -> int:
         """Which of the pages a hit is."""
-        return self._place[hit["file_id"]] * PAGES_A_FILE + int(hit["page"]) - 1
+        return self._place.get(hit["file_id"], 0) * PAGES_A_FILE + int(hit["page"]) - 1
 
 
 def _digest(owner: uuid.UUID, number: int) -> bytes:
