@@ -2462,6 +2462,32 @@ $$;
 
 COMMENT ON FUNCTION private.close_upload(upload public.uploads, state text) IS 'Ends an open ticket and returns its reservation. The caller holds the lock on the owner.';
 
+CREATE FUNCTION private.codebook_centroids(codebook_id integer) RETURNS extensions.halfvec[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select array_agg(c.centroid order by c.number)
+    from private.page_centroids as c
+    where c.codebook_id = codebook_centroids.codebook_id;
+$$;
+
+COMMENT ON FUNCTION private.codebook_centroids(codebook_id integer) IS 'The centroids of a codebook, in order.';
+
+CREATE FUNCTION private.codebook_work(space text, OUT space_id smallint, OUT building integer, OUT pictures bigint) RETURNS SETOF record
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select
+        s.id,
+        (select b.id from private.page_codebooks as b where b.space_id = s.id and b.state = 'building'),
+        (select count(*) from private.picture_vectors as x where x.space_id = s.id)
+    from public.embedding_spaces as s
+    where s.kind = 'page'
+        and case when codebook_work.space = 'active' then s.state = 'active' else s.name = codebook_work.space end;
+$$;
+
+COMMENT ON FUNCTION private.codebook_work(space text, OUT space_id smallint, OUT building integer, OUT pictures bigint) IS 'What there is to train for a page space: its pictures, and the codebook whose training was interrupted.';
+
 CREATE FUNCTION private.compare_spaces(space_id smallint, other_id smallint, max_samples integer DEFAULT 100, top_k integer DEFAULT 10) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -3251,7 +3277,7 @@ begin
     execute format('alter table private.%I enable row level security', v_pages);
     -- covering: a scan of one owner's range scores without touching the table
     execute format(
-        'create index on private.%I (owner_id, file_id) include (page, %s)', v_pages, case
+        'create index on private.%I (owner_id, file_id) include (page, version_id, %s)', v_pages, case
             when (space).kind = 'page' then 'vector_id, codebook_id, signature'
             when (space).dimension <= 1200 then 'embedding'
             else 'vector_id'
@@ -4522,21 +4548,19 @@ CREATE FUNCTION private.find_images(space_id smallint, embedding extensions.half
     AS $_$
 declare
     v_statement text := $statement$
-        select p.file_id, p.page, t.version_id, (-p.product)::real
+        select p.file_id, p.page, p.version_id, (-p.product)::real
         from (
-            select p.file_id, p.page, p.embedding operator(extensions.<#>) $7 as product
+            select p.file_id, p.page, p.version_id, p.embedding operator(extensions.<#>) $7 as product
             from (%s) as p
             offset 0
         ) as p
-        inner join private.%I as t on t.file_id = p.file_id and t.page = p.page
         where $8 is null or -p.product >= $8
         order by p.product, p.file_id, p.page
         limit %s
     $statement$;
 begin
     return query execute format(
-        v_statement, private.page_places(space_id, scope, 't.file_id, t.page, t.embedding'),
-        'page_vectors_' || space_id, max_images
+        v_statement, private.page_places(space_id, scope, 't.file_id, t.page, t.version_id, t.embedding'), max_images
     ) using (scope).owner_ids, (scope).shared_owner_ids, (scope).file_ids, (scope).hidden_file_ids, scope,
         (scope).shared_file_ids, embedding, threshold;
 end;
@@ -4588,9 +4612,9 @@ declare
     v_plan private.page_plan := private.plan_pages(space_id, scope);
     -- pages that have no signature by this codebook are always looked at; "offset 0": each product computed once
     v_candidates text := $statement$
-        select c.file_id, c.page, c.vector_id
+        select c.file_id, c.page, c.version_id, c.vector_id
         from (
-            select p.file_id, p.page, p.vector_id, case
+            select p.file_id, p.page, p.version_id, p.vector_id, case
                 when p.codebook_id = $8 then p.signature operator(extensions.<#>) $7
                 else '-infinity'
             end as product
@@ -4601,17 +4625,16 @@ declare
         limit %s
     $statement$;
     v_statement text := $statement$
-        select p.file_id, p.page, t.version_id, p.vector_id, m.score::real
+        select p.file_id, p.page, p.version_id, p.vector_id, m.score::real
         from (%s) as p
         inner join private.%I as x on x.id = p.vector_id
-        inner join private.%I as t on t.file_id = p.file_id and t.page = p.page
         cross join lateral (select %s as score from (select unnest(x.vectors) as v) as u) as m
         where m.score is not null -- a picture without any patch is like nothing
         order by m.score desc, p.file_id, p.page
         limit %s
     $statement$;
     v_places text := private.page_places(
-        space_id, scope, 't.file_id, t.page, t.vector_id, t.codebook_id, t.signature'
+        space_id, scope, 't.file_id, t.page, t.version_id, t.vector_id, t.codebook_id, t.signature'
     );
     v_query extensions.sparsevec;
 begin
@@ -4622,8 +4645,7 @@ begin
         v_places := format(v_candidates, v_places, find_pages.candidates);
     end if;
     return query execute format(
-        v_statement, v_places, 'picture_vectors_' || space_id, 'page_vectors_' || space_id, private.max_sim(tokens),
-        max_pages
+        v_statement, v_places, 'picture_vectors_' || space_id, private.max_sim(tokens), max_pages
     ) using (scope).owner_ids, (scope).shared_owner_ids, (scope).file_ids, (scope).hidden_file_ids, scope,
         (scope).shared_file_ids, v_query, v_plan.codebook_id;
 end;
@@ -11790,6 +11812,22 @@ $$;
 
 COMMENT ON FUNCTION private.run_task(name text) IS 'Does one task, due or not; returns what it did.';
 
+CREATE FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) RETURNS TABLE(vectors extensions.halfvec[])
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    select x.vectors
+    from (
+        select y.id from private.picture_vectors as y
+        where y.space_id = sample_pictures.space_id
+        order by random()
+        limit max_pictures
+    ) as s
+    inner join private.picture_vectors as x on x.id = s.id and x.space_id = sample_pictures.space_id;
+$$;
+
+COMMENT ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) IS 'Some pictures of a space, by chance.';
+
 CREATE FUNCTION private.schedule_maintenance() RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -18900,6 +18938,10 @@ GRANT SELECT ON TABLE public.uploads TO service_role;
 
 REVOKE ALL ON FUNCTION private.close_upload(upload public.uploads, state text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.codebook_centroids(codebook_id integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.codebook_work(space text, OUT space_id smallint, OUT building integer, OUT pictures bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.compare_spaces(space_id smallint, other_id smallint, max_samples integer, top_k integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.complete_backfill(space_id smallint) FROM PUBLIC;
@@ -19789,6 +19831,8 @@ GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO authen
 REVOKE ALL ON FUNCTION private.rollback_space(kind text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.run_task(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
 
