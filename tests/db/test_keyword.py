@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 
 from tests.database import Database
+from tests.db.conftest import Drive, chunk_rows
+from tests.db.looks import hits_of
 
 
 def parse(db: Database, query: str) -> tuple[Any, ...]:
@@ -89,3 +92,165 @@ def test_a_chunk_passes_what_a_query_demands(
         "select private.passes_query(%s, %s, private.parse_query(%s))", content, language, query
     )
     assert found is passes
+
+
+# In the index ------------------------------------------------------------------------------------
+
+
+def add_file(drive: Drive, owner: uuid.UUID, name: str, language: str | None, *texts: str) -> Any:
+    """A file whose chunks are in a language."""
+    ticket = drive.upload(owner, name)
+    while jobs := drive.claim():
+        for job in jobs:
+            if job["stage"] == "chunk":
+                rows = [row | {"language": language} for row in chunk_rows(list(texts))]
+                drive.work("finish_chunk", job, rows)
+            else:
+                drive.run_stage(job, list(texts))
+    return ticket
+
+
+def found(drive: Drive, user: uuid.UUID, query: str) -> list[str]:
+    """Names of the files that a search by keyword alone finds, best first."""
+    options = {"weights": {"keyword": 1, "vector": 0, "name": 0}}
+    hits = hits_of(drive, user, query, embedding=None, options=options, top_k=100)
+    return [hit["name"] for hit in hits]
+
+
+IDENTIFIERS = {
+    "ISO-27001": ("certified to ISO-27001 last year", "ISO 9001, ISO 27001 and ISO 14001 ISO"),
+    "INV_2024/17": ("see INV_2024/17 for this", "INV 2024 and INV 17 and INV 2024 17 17"),
+    "john.doe@example.com": ("write to john.doe@example.com", "john john doe doe at example com"),
+    "v2.10.3": ("since v2.10.3 it works", "v2 10 3 and v2 10 and 3 10"),
+    "C++": ("written in C++ mostly", "c c c c vitamin c"),
+    "10,000": ("costs 10,000 a year", "10 10 000 000"),
+}
+
+
+@pytest.mark.parametrize("identifier", IDENTIFIERS)
+def test_an_identifier_as_written_comes_before_its_parts(
+    db: Database, drive: Drive, identifier: str
+) -> None:
+    owner = db.create_user()
+    whole, parts = IDENTIFIERS[identifier]
+    drive.file(owner, "parts.txt", parts, parts + " again")
+    drive.file(owner, "whole.txt", whole + " in a sentence that is a good deal longer than that")
+    drive.file(owner, "other.txt", "something else altogether")
+    for query in (identifier, identifier.lower(), f"what about {identifier}?"):
+        names = found(drive, owner, query)
+        assert names[0] == "whole.txt", query
+        assert "other.txt" not in names
+    assert found(drive, owner, f'"{identifier}"') == ["whole.txt"]
+
+
+def test_phrases_exclusions_and_beginnings_find_what_they_say(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    drive.file(owner, "a.txt", "the red apple tree")
+    drive.file(owner, "b.txt", "an apple that is red")
+    drive.file(owner, "c.txt", "universities of applied science")
+    drive.file(owner, "d.txt", "universal truths")
+    assert set(found(drive, owner, "red apple")) == {"a.txt", "b.txt"}
+    assert found(drive, owner, '"red apple"') == ["a.txt"]
+    assert found(drive, owner, '"apple red"') == []
+    assert found(drive, owner, '"red applause"') == []
+    assert found(drive, owner, "apple -trees") == ["b.txt"]
+    assert found(drive, owner, 'apple -"red apple"') == ["b.txt"]
+    assert found(drive, owner, "universit*") == ["c.txt"]
+    assert set(found(drive, owner, "univers*")) == {"c.txt", "d.txt"}
+    assert set(found(drive, owner, "appl*")) == {"a.txt", "b.txt", "c.txt"}
+    assert found(drive, owner, "-apple") == []
+    # the best that meet a condition are found among many that do not
+    drive.file(owner, "many.txt", *(f"pear {i} is best" for i in range(200)), "best of one pear")
+    assert hits_of(drive, owner, '"one pear"', embedding=None, candidates=1)[0]["page"] == 201
+
+
+def test_others_find_the_same_in_what_is_shared(db: Database, drive: Drive) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="shared")["id"]
+    drive.share(folder, peer)
+    drive.file(owner, "a.txt", "the red apple tree INV_2024/17", folder_id=folder)
+    drive.file(owner, "b.txt", "an apple that is red", folder_id=folder)
+    drive.file(owner, "c.txt", "the red apple applied, not shared, INV_2024/17")
+    for query, names in (
+        ("red apple", {"a.txt", "b.txt"}),
+        ('"red apple"', {"a.txt"}),
+        ("appl*", {"a.txt", "b.txt"}),
+        ("appli*", set()),
+        ("INV_2024/17", {"a.txt"}),
+        ("apple -tree", {"b.txt"}),
+    ):
+        assert set(found(drive, peer, query)) == names, query
+
+
+LANGUAGES = {
+    "zh": ("红色的猫坐在垫子上。", ["红色的猫", "垫子", "猫"], "狗"),
+    "ja": ("東京タワーは東京にあります。", ["東京タワー", "タワー", "東"], "大阪"),
+    "ko": ("서울은 대한민국의 수도이다.", ["대한민국", "수도"], "부산"),
+    "th": ("กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย", ["เมืองหลวง", "ประเทศไทย", "ไทย", "ทย"], "ลาวๆ"),
+    "my": ("ရန်ကုန်သည် မြန်မာနိုင်ငံ၏ မြို့ဖြစ်သည်", ["ရန်ကုန်", "မြန်မာ"], "လာအို"),
+    "hi": ("विश्वविद्यालयों में पढ़ाई होती है", ["विश्वविद्यालय", "पढ़ाई"], "किसान"),
+    "ar": ("الجامعات الكبيرة في المدينة", ["الجامعات", "المدينة"], "قطار"),
+    "ru": ("большие университеты города", ["университет", "городов"], "поезд"),
+    "de": ("die großen Häuser der Städte", ["Haus Häuser", "großes"], "Zug"),
+    "el": ("τα μεγάλα πανεπιστήμια", ["πανεπιστήμια"], "τρένο"),
+    None: ("plain words of unknown origin", ["unknown", "origin"], "unrelated"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_finds_its_text(db: Database, drive: Drive, language: str | None) -> None:
+    owner = db.create_user()
+    text, queries, absent = LANGUAGES[language]
+    add_file(drive, owner, "text.txt", language, text)
+    drive.file(owner, "english.txt", "an english text beside it")
+    for query in queries:
+        # two characters are a whole question here, but not for the check of its length
+        asked = query if len(query) > 2 else f"{query} zzz"
+        assert found(drive, owner, asked) == ["text.txt"], query
+    assert found(drive, owner, f"{absent} zzz") == []
+
+
+def test_common_words_of_a_question_do_not_rank_text_in_other_languages(
+    db: Database, drive: Drive
+) -> None:
+    owner = db.create_user()
+    add_file(drive, owner, "es.txt", "es", "el disco The Wall es de the band what")
+    drive.file(owner, "en.txt", "walruses live in the north", "other things", "and more of it")
+    assert found(drive, owner, "what is the home of the walrus")[0] == "en.txt"
+
+
+HOSTILE = [
+    "a" * 1000,
+    "a " * 500,
+    "\u0001\u0002\u0007 bell",
+    '"unbalanced phrase',
+    '""" """ "',
+    "-a -b -c",
+    "***",
+    "* * *",
+    "a* b* c*",
+    "'; drop table public.nodes; --",
+    "foo & !bar | (baz <-> :*)",
+    "\u202eright to left\u202c שלום مرحبا",
+    "🎉🎉🎉 party 👩\u200d👩\u200d👧",
+    "\\\\ \\m \\y (?i) [[:alpha:]",
+    '"(?<!x)[a-z"',
+    "%_%_%",
+    "\ufffd\ufffe\uffff",
+    "(" * 1000,
+    '"' + "x " * 30 + '" -' + "y" * 900,
+    "猫" * 1000,
+    "ก" * 1000,
+    "-" * 1000,
+    "a-" * 500,
+    "1.2.3." * 160,
+]
+
+
+@pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_queries_are_answered_quickly(db: Database, drive: Drive, query: str) -> None:
+    owner = db.create_user()
+    drive.file(owner, "a.txt", "party " + query[:900], "bell and foo bar")
+    db.all("set local statement_timeout = '3s'")
+    found(drive, owner, query)
+    found(drive, owner, query[:500] + " bell")

@@ -36,10 +36,10 @@ def test_made_up_words_are_their_own_stems(db: Database) -> None:
 def bm25(query: str, texts: list[str]) -> dict[str, float]:
     """Score each text that has a word of the query.
 
-    The formula of 20261121000800_keyword_index.sql: k1 = 0.9, b = 0.4, idf as in Lucene, the
+    The formula of 20261121000800_keyword_index.sql: k1 = 1.2, b = 0.75, idf as in Lucene, the
     query's own frequencies counted.
     """
-    k1, b = 0.9, 0.4
+    k1, b = 1.2, 0.75
     documents = [Counter(text.split()) for text in texts]
     average = sum(sum(document.values()) for document in documents) / len(documents)
     scores = {}
