@@ -8473,13 +8473,13 @@ nobody learns who has it.';
 CREATE FUNCTION private.phrase_units(phrase text) RETURNS SETOF text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
-    AS $$
+    AS $_$
     select distinct l.lexeme
     from private.lexemes(phrase_units.phrase, 'simple', true) as l
     where l.lexeme ~ '[[:alnum:]]' collate pg_c_utf8
         and not private.is_short_run(l.lexeme)
-        and l.lexeme !~ '[-_./@:+#&\\,]'; -- its parts will do
-$$;
+        and l.lexeme !~ '[-_./@:+#&\\,]|^[a-z0-9]$'; -- its parts will do; single letters may not be asked for
+$_$;
 
 COMMENT ON FUNCTION private.phrase_units(phrase text) IS 'The words of a phrase, each of which a chunk with the phrase has.';
 
@@ -9017,12 +9017,31 @@ COMMENT ON FUNCTION private.query_statistics("from" timestamp with time zone, "t
 CREATE FUNCTION private.query_terms(q private.search_query, languages text[]) RETURNS TABLE(lexeme text, weight real, is_beginning boolean, term text, bits integer)
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
-    AS $$
+    AS $_$
     -- each chunk was stemmed in its own language, so the query is stemmed in every language there is
     with asked as materialized (
         select min(t.language) as language
         from unnest(query_terms.languages) as t (language)
         group by private.stemmer(t.language)
+    ), tokens as materialized (
+        select t.token, t.position, btrim(private.fold(t.token), '.,;:!?()[]"') as word
+        from string_to_table(regexp_replace((query_terms.q).words, '\s+', ' ', 'g'), ' ')
+            with ordinality as t (token, position)
+    ), common as materialized (
+        -- the language of the query is the one that has most of its words as stop words: elsewhere they are rare, and
+        -- would rank foreign text first
+        select array_agg(t.word) as words
+        from asked as a
+        inner join tokens as t on ts_lexize(private.stemmer(a.language), t.word) = '{}'
+        group by a.language
+        order by count(*) desc, a.language
+        limit 1
+    ), ranking as materialized (
+        select
+            string_agg(t.token, ' ' order by t.position)
+                filter (where not t.word = any(coalesce((select c.words from common as c), '{}'))) as words,
+            count(*) > 8 as is_long
+        from tokens as t
     ), units as (
         -- a word that is too common to index in one of the languages may be missing in its chunks
         select u.lexemes, (1 << (row_number() over ())::integer - 1) as bit
@@ -9046,7 +9065,10 @@ CREATE FUNCTION private.query_terms(q private.search_query, languages text[]) RE
                 else 1
             end as weight
         from asked as a
-        cross join lateral private.lexemes((query_terms.q).words, a.language, true) as l
+        cross join ranking as r
+        cross join lateral private.lexemes(r.words, a.language, true) as l
+        -- "vitamin c" means it; in a longer question single letters are initials and variables
+        where not r.is_long or l.lexeme !~ '^[a-z0-9]$'
         group by l.lexeme
     )
     select
@@ -9066,7 +9088,7 @@ CREATE FUNCTION private.query_terms(q private.search_query, languages text[]) RE
         select private.stem(p.word, a.language) from asked as a
     ) as s
     where not starts_with(s.stem, p.word);
-$$;
+$_$;
 
 COMMENT ON FUNCTION private.query_terms(q private.search_query, languages text[]) IS 'What to look up for a query, stemmed in these languages: each lexeme, or all that begin with it, under
 the term of the query that it stands for; bits are set for the words of phrases, all of which a chunk must have.';
@@ -12070,7 +12092,7 @@ declare
                     r.file_id, (r.entry >> 40)::integer as idx,
                     sum(
                         r.weight
-                        / (1 + (0.54::float8 + (r.entry & 16777215)::float8 * $8) / ((r.entry >> 24) & 65535)::float8)
+                        / (1 + (0.3::float8 + (r.entry & 16777215)::float8 * $8) / ((r.entry >> 24) & 65535)::float8)
                     ) as score
                 from (
                     select t.file_id, q.weight, q.bits, unnest(t.entries) as entry
@@ -12124,7 +12146,7 @@ begin
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
         ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
-            v_weighted.bits, v_weighted.mask, 0.36 / v_weighted.average, v_owner_id,
+            v_weighted.bits, v_weighted.mask, 0.9 / v_weighted.average, v_owner_id,
             (scope).shared_owner_ids, (scope).shared_file_ids, v_query;
     end loop;
 end;
@@ -15820,7 +15842,7 @@ begin
     from (
         -- a lexeme may stand for several terms
         select
-            f.lexeme, sum(f.weight * i.idf * 1.9) as weight, bit_or(f.bits) as bits,
+            f.lexeme, sum(f.weight * i.idf * 2.2) as weight, bit_or(f.bits) as bits,
             max(f.chunk_count) as chunk_count
         from found as f
         inner join terms as t on t.term = f.term
