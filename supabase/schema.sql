@@ -11999,7 +11999,7 @@ begin
     -- goes on, nearly in order, until enough of what it finds is the caller's, or so many vectors were looked at
     perform set_config('hnsw.iterative_scan', 'relaxed_order', true);
     perform set_config('hnsw.max_scan_tuples', '20000', true);
-    -- as far as it goes: with 200, queries apart from all clusters found 87 % of the ten nearest, with 1000 all
+    -- as far as it goes: queries apart from all clusters need it
     perform set_config('hnsw.ef_search', '1000', true);
     execute format(
         $statement$
@@ -15769,9 +15769,11 @@ CREATE FUNCTION private.vector_index_statement(space_id smallint) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
     AS $$
+    -- recall@10 of 150,000 clustered vectors of 384 dimensions, on and off the reader's topics: .993 and .930 with
+    -- pgvector's defaults (m 16, ef_construction 64), 1.0 and .990 with these
     select format(
         'create index concurrently %I on private.%I using hnsw ((embedding::extensions.halfvec(%s)) '
-        || 'extensions.halfvec_ip_ops)',
+        || 'extensions.halfvec_ip_ops) with (m = 24, ef_construction = 200)',
         private.vector_table(s.id) || '_hnsw', private.vector_table(s.id), s.dimension
     )
     from public.embedding_spaces as s
