@@ -271,12 +271,16 @@ class Spaces:
             report(f"waiting {space['wait_s']:.0f} s for searches under way")
             time.sleep(float(space["wait_s"]))
         removed = 0
-        while count := self._one(
-            "select private.empty_space(%s::smallint, %s)", space["id"], EMPTY_AT_ONCE
-        ):
+        while self._one("select private.holds_rows(%s::smallint)", space["id"]):
+            count = self._one(
+                "select private.empty_space(%s::smallint, %s)", space["id"], EMPTY_AT_ONCE
+            )
             removed += count
             report(f"{removed} rows removed")
-        self._when_free("select private.drop_space(%s::smallint)", space["id"])
+            if not count:  # somebody has the last ones locked
+                time.sleep(POLL_S)
+        while self._one("select private.shrink_space(%s::smallint)", space["id"]):
+            pass
         return self.named(name) | {"removed": removed}
 
     def compare(self, name: str, other: str | None, samples: int, top_k: int) -> dict[str, Any]:

@@ -343,7 +343,9 @@ begin
     from public.ingest_jobs as j
     where j.id = job_id and j.lease_token = own_job.lease_token and j.state = 'running'
     for update;
-    if v_job.id is null then
+    if v_job.id is null or exists (
+        select 1 from public.embedding_spaces as s where s.id = v_job.space_id and s.state = 'retiring'
+    ) then
         perform private.raise_error(
             'CONFLICT_STATE', 'This job is not yours any more.', jsonb_build_object('job_id', job_id, 'lease', 'lost')
         );
@@ -352,7 +354,8 @@ begin
 end;
 $$;
 comment on function private.own_job(uuid, uuid) is
-'The fence: the running job, locked, if this lease token still holds it. Raises CONFLICT_STATE otherwise.';
+'The fence: the running job, locked, if this lease token still holds it and its space is not retired. Raises
+CONFLICT_STATE otherwise.';
 
 create function private.heartbeat_job(
     job_id uuid, lease_token uuid, progress real default null, pages_done integer default null,

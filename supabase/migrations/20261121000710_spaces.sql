@@ -377,11 +377,7 @@ begin
     perform private.check_space(name, model, revision, dimension, kind, max_tokens);
     perform private.claim_spaces();
     select s.* into v_space from public.embedding_spaces as s where s.name = add_space.name;
-    if v_space.state = 'retiring' and not exists (
-        select 1
-        from private.space_tables(v_space.id) as t (name)
-        inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
-    ) then
+    if v_space.state = 'retiring' and not private.holds_rows(v_space.id) then
         delete from public.embedding_spaces as s where s.id = v_space.id; -- gone but for its name
     elsif v_space.id is not null then
         perform private.raise_error(
@@ -390,10 +386,10 @@ begin
         );
     end if;
     -- a partition is locked against all who search and write: rather give up than let them queue behind us
-    perform set_config('lock_timeout', '500ms', true);
+    perform set_config('lock_timeout', '200ms', true);
     begin
         perform private.create_space(name, model, revision, dimension, kind, 'building', max_tokens);
-    exception when lock_not_available then
+    exception when lock_not_available or deadlock_detected then
         perform private.raise_error(
             'LOCKED', 'The tables of vectors are in use.', jsonb_build_object('space', name), 'Try again.'
         );
@@ -1086,45 +1082,63 @@ begin
 end;
 $$;
 comment on function private.empty_space(smallint, integer) is
-'Deletes at most so many rows of a retired space, its jobs among them; how many. Call again until it is 0. Raises
-CONFLICT_STATE while searches may still be under way in it.';
+'Deletes at most so many rows of a retired space, its jobs among them; how many. Call again until holds_rows says no:
+what somebody has locked is left for the next time. Raises CONFLICT_STATE while searches may still be under way in it.';
 
-create function private.drop_space(space_id smallint) returns void
+create function private.holds_rows(space_id smallint) returns boolean
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_table regclass;
+    v_found boolean;
+begin
+    for v_table in select t.name from private.space_tables(space_id) as t (name) loop
+        execute format('select exists (select from %s where space_id = $1)', v_table) into v_found using space_id;
+        if v_found then
+            return true;
+        end if;
+    end loop;
+    return false;
+end;
+$$;
+comment on function private.holds_rows(smallint) is 'Whether anything is left of what belongs to a space.';
+
+create function private.shrink_space(space_id smallint) returns boolean
 language plpgsql volatile
 security invoker
 set search_path = ''
 as $$
 declare
     v_table regclass;
-    v_is_empty boolean;
 begin
-    if not exists (
+    if private.holds_rows(space_id) or not exists (
         select 1 from public.embedding_spaces as s where s.id = space_id and s.state = 'retiring'
     ) then
-        perform private.raise_error(
-            'CONFLICT_STATE', 'Only a retired space is dropped.', jsonb_build_object('space_id', space_id)
-        );
+        return false;
     end if;
-    -- a partition is locked against all who search and write: rather give up than let them queue behind us
-    perform set_config('lock_timeout', '500ms', true);
+    -- Emptied partitions stay: to drop one locks nodes against everybody. One a call, and rather give up than let
+    -- others queue behind us.
+    perform set_config('lock_timeout', '200ms', true);
     for v_table in
         select t.name
         from private.space_tables(space_id) as t (name)
         inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
+        where pg_table_size(t.name) + pg_indexes_size(t.name) > 65536
+            and not exists ( -- those cannot be truncated
+                select 1 from pg_catalog.pg_constraint as k where k.contype = 'f' and k.confrelid = t.name
+            )
     loop
-        execute format('select not exists (select from %s)', v_table) into v_is_empty;
-        if v_is_empty then
-            -- detached first: foreign keys to the whole table hang on each partition
-            execute format(
-                'alter table %s detach partition %s',
-                (select i.inhparent::regclass from pg_catalog.pg_inherits as i where i.inhrelid = v_table), v_table
-            );
-            execute format('drop table %s', v_table);
-        end if;
+        begin
+            execute format('truncate %s', v_table);
+            return true;
+        exception when lock_not_available or deadlock_detected then
+            null; -- vacuum will do
+        end;
     end loop;
-exception when lock_not_available then
-    perform private.raise_error('LOCKED', 'The tables of vectors are in use.', '{}', 'Try again.');
+    return false;
 end;
 $$;
-comment on function private.drop_space(smallint) is
-'Drops the emptied partitions of a retired space; its name may be used again. Raises CONFLICT_STATE, LOCKED.';
+comment on function private.shrink_space(smallint) is
+'Gives back the disk of one emptied partition of a retired space; false when there is nothing to give back.';

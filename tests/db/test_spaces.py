@@ -548,7 +548,11 @@ def retire(db: Database, name: str, at_once: int = 4) -> int:
     while gone := db.one(empty, space, at_once):
         assert gone <= at_once
         count += gone
-    db.one("select private.drop_space(%s::smallint)", space)
+    assert not db.one("select private.holds_rows(%s::smallint)", space)
+    shrunk = 0
+    while db.one("select private.shrink_space(%s::smallint)", space):
+        shrunk += 1
+        assert shrunk < 10
     return count
 
 
@@ -573,7 +577,7 @@ def test_a_retired_space_is_emptied_in_batches_and_no_search_finds_it(
     assert _held(db) == 15 + 3 + 15 + 3
     assert retire(db, "next") == 15 + 3 + 15 + 3
     assert _held(db) == 0
-    assert (show(db)["state"], show(db)["vectors"], show(db)["bytes"]) == ("retiring", 0, 0)
+    assert (show(db)["state"], show(db)["vectors"], show(db)["texts"]) == ("retiring", 0, 0)
     assert ask(drive, owner, "alpha") == before
     with refused("INVALID_ARGUMENT", field="space", expected=["minilm-l6-v2"]):
         drive.search(owner, "alpha", embedding=Jsonb(turned("alpha")), space="next")
@@ -648,7 +652,7 @@ def test_no_client_may_change_spaces(db: Database) -> None:
     functions = db.all(
         "select p.oid::regprocedure::text from pg_proc as p"
         " where p.pronamespace = 'private'::regnamespace and p.proname in ('add_space',"
-        " 'activate_space', 'rollback_space', 'retire_space', 'empty_space', 'drop_space',"
+        " 'activate_space', 'rollback_space', 'retire_space', 'empty_space', 'shrink_space',"
         " 'queue_backfill', 'lock_backfill', 'record_evaluation', 'settle_space')"
     )
     assert len(functions) == 10
