@@ -513,11 +513,7 @@ begin
     perform private.check_space(name, model, revision, dimension, kind, max_tokens);
     perform private.claim_spaces();
     select s.* into v_space from public.embedding_spaces as s where s.name = add_space.name;
-    if v_space.state = 'retiring' and not exists (
-        select 1
-        from private.space_tables(v_space.id) as t (name)
-        inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
-    ) then
+    if v_space.state = 'retiring' and not private.holds_rows(v_space.id) then
         delete from public.embedding_spaces as s where s.id = v_space.id; -- gone but for its name
     elsif v_space.id is not null then
         perform private.raise_error(
@@ -526,10 +522,10 @@ begin
         );
     end if;
     -- a partition is locked against all who search and write: rather give up than let them queue behind us
-    perform set_config('lock_timeout', '500ms', true);
+    perform set_config('lock_timeout', '200ms', true);
     begin
         perform private.create_space(name, model, revision, dimension, kind, 'building', max_tokens);
-    exception when lock_not_available then
+    exception when lock_not_available or deadlock_detected then
         perform private.raise_error(
             'LOCKED', 'The tables of vectors are in use.', jsonb_build_object('space', name), 'Try again.'
         );
@@ -3680,45 +3676,6 @@ $$;
 
 COMMENT ON FUNCTION private.differing_keys(before jsonb, after jsonb) IS 'The keys whose values two objects do not share.';
 
-CREATE FUNCTION private.drop_space(space_id smallint) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-    v_table regclass;
-    v_is_empty boolean;
-begin
-    if not exists (
-        select 1 from public.embedding_spaces as s where s.id = space_id and s.state = 'retiring'
-    ) then
-        perform private.raise_error(
-            'CONFLICT_STATE', 'Only a retired space is dropped.', jsonb_build_object('space_id', space_id)
-        );
-    end if;
-    -- a partition is locked against all who search and write: rather give up than let them queue behind us
-    perform set_config('lock_timeout', '500ms', true);
-    for v_table in
-        select t.name
-        from private.space_tables(space_id) as t (name)
-        inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
-    loop
-        execute format('select not exists (select from %s)', v_table) into v_is_empty;
-        if v_is_empty then
-            -- detached first: foreign keys to the whole table hang on each partition
-            execute format(
-                'alter table %s detach partition %s',
-                (select i.inhparent::regclass from pg_catalog.pg_inherits as i where i.inhrelid = v_table), v_table
-            );
-            execute format('drop table %s', v_table);
-        end if;
-    end loop;
-exception when lock_not_available then
-    perform private.raise_error('LOCKED', 'The tables of vectors are in use.', '{}', 'Try again.');
-end;
-$$;
-
-COMMENT ON FUNCTION private.drop_space(space_id smallint) IS 'Drops the emptied partitions of a retired space; its name may be used again. Raises CONFLICT_STATE, LOCKED.';
-
 CREATE FUNCTION private.edit_comment(id uuid, body text) RETURNS public.comments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -3842,8 +3799,8 @@ begin
 end;
 $_$;
 
-COMMENT ON FUNCTION private.empty_space(space_id smallint, max_rows integer) IS 'Deletes at most so many rows of a retired space, its jobs among them; how many. Call again until it is 0. Raises
-CONFLICT_STATE while searches may still be under way in it.';
+COMMENT ON FUNCTION private.empty_space(space_id smallint, max_rows integer) IS 'Deletes at most so many rows of a retired space, its jobs among them; how many. Call again until holds_rows says no:
+what somebody has locked is left for the next time. Raises CONFLICT_STATE while searches may still be under way in it.';
 
 CREATE FUNCTION private.empty_trash(owner_id uuid) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5567,6 +5524,26 @@ CREATE FUNCTION private.holds_any(folder_id uuid, ids uuid[]) RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION private.holds_any(folder_id uuid, ids uuid[]) IS 'Whether a node is, or has below it, one of these.';
+
+CREATE FUNCTION private.holds_rows(space_id smallint) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+    v_table regclass;
+    v_found boolean;
+begin
+    for v_table in select t.name from private.space_tables(space_id) as t (name) loop
+        execute format('select exists (select from %s where space_id = $1)', v_table) into v_found using space_id;
+        if v_found then
+            return true;
+        end if;
+    end loop;
+    return false;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.holds_rows(space_id smallint) IS 'Whether anything is left of what belongs to a space.';
 
 CREATE FUNCTION private.holds_ticket(key text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -7904,7 +7881,9 @@ begin
     from public.ingest_jobs as j
     where j.id = job_id and j.lease_token = own_job.lease_token and j.state = 'running'
     for update;
-    if v_job.id is null then
+    if v_job.id is null or exists (
+        select 1 from public.embedding_spaces as s where s.id = v_job.space_id and s.state = 'retiring'
+    ) then
         perform private.raise_error(
             'CONFLICT_STATE', 'This job is not yours any more.', jsonb_build_object('job_id', job_id, 'lease', 'lost')
         );
@@ -7913,7 +7892,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.own_job(job_id uuid, lease_token uuid) IS 'The fence: the running job, locked, if this lease token still holds it. Raises CONFLICT_STATE otherwise.';
+COMMENT ON FUNCTION private.own_job(job_id uuid, lease_token uuid) IS 'The fence: the running job, locked, if this lease token still holds it and its space is not retired. Raises
+CONFLICT_STATE otherwise.';
 
 CREATE FUNCTION private.own_link(link_id uuid, level text) RETURNS public.share_links
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -13135,6 +13115,43 @@ CREATE FUNCTION private.shares_something(user_id uuid, other_id uuid) RETURNS bo
 $$;
 
 COMMENT ON FUNCTION private.shares_something(user_id uuid, other_id uuid) IS 'Whether two people meet anywhere: in a group or workspace, or in what one of them or a third shares with the other.';
+
+CREATE FUNCTION private.shrink_space(space_id smallint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_table regclass;
+begin
+    if private.holds_rows(space_id) or not exists (
+        select 1 from public.embedding_spaces as s where s.id = space_id and s.state = 'retiring'
+    ) then
+        return false;
+    end if;
+    -- Emptied partitions stay: to drop one locks nodes against everybody. One a call, and rather give up than let
+    -- others queue behind us.
+    perform set_config('lock_timeout', '200ms', true);
+    for v_table in
+        select t.name
+        from private.space_tables(space_id) as t (name)
+        inner join pg_catalog.pg_class as c on c.oid = t.name and c.relispartition
+        where pg_table_size(t.name) + pg_indexes_size(t.name) > 65536
+            and not exists ( -- those cannot be truncated
+                select 1 from pg_catalog.pg_constraint as k where k.contype = 'f' and k.confrelid = t.name
+            )
+    loop
+        begin
+            execute format('truncate %s', v_table);
+            return true;
+        exception when lock_not_available or deadlock_detected then
+            null; -- vacuum will do
+        end;
+    end loop;
+    return false;
+end;
+$$;
+
+COMMENT ON FUNCTION private.shrink_space(space_id smallint) IS 'Gives back the disk of one emptied partition of a retired space; false when there is nothing to give back.';
 
 CREATE FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) RETURNS extensions.sparsevec
     LANGUAGE sql STABLE
@@ -19067,8 +19084,6 @@ REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing_keys(before jsonb, after jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.drop_space(space_id smallint) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.edit_comment(id uuid, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO anon;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO authenticated;
@@ -19260,6 +19275,8 @@ REVOKE ALL ON FUNCTION private.hold_account(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.hold_spaces() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.holds_any(folder_id uuid, ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.holds_rows(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.holds_ticket(key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.holds_ticket(key text) TO authenticated;
@@ -19945,6 +19962,8 @@ GRANT ALL ON FUNCTION private.shared_with_me(page_size integer, cursor text) TO 
 REVOKE ALL ON FUNCTION private.shares_of(user_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.shares_something(user_id uuid, other_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.shrink_space(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) FROM PUBLIC;
 
