@@ -532,22 +532,24 @@ begin
         where not coalesce(v_is_small, false)
         order by s.likeness desc
     ), own_sizes as materialized (
-        select c.no, c.files, sum(c.files) over by_size as files_so_far, row_number() over by_size as place
+        select c.no, c.files, c.entries, sum(c.entries) over by_size as entries_so_far,
+            row_number() over by_size as place
         from (
-            select w.no, (
-                select count(*)
+            select w.no, l.entries, l.files
+            from words as w
+            cross join lateral (
+                select count(*) as entries, count(distinct e.file_id) as files
                 from (
-                    select 1
+                    select n.file_id
                     from own_words as m
                     inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
-                    where m.no = w.no
+                    where m.no = w.no and n.file_id not in (select h.id from hidden as h)
                     limit v_max_files + 1
-                ) as l
-            ) as files
-            from words as w
+                ) as e
+            ) as l
         ) as c
         where c.files > 0
-        window by_size as (order by c.files, c.no)
+        window by_size as (order by c.entries, c.no)
     ), own_files as materialized (
         select c.file_id
         from own_sizes as s
@@ -560,7 +562,7 @@ begin
                 and n.file_id not in (select h.id from hidden as h)
             limit v_max_files
         ) as c
-        where s.files_so_far <= v_max_files or s.place = 1
+        where s.entries_so_far <= v_max_files or s.place = 1
         union
         -- when all words are common, what has the two rarest
         (
@@ -568,7 +570,7 @@ begin
             from own_sizes as s
             inner join own_words as m on m.no = s.no
             inner join private.name_words as a on a.owner_id = m.owner_id and a.word = m.word
-            where s.place = 1 and s.files > v_max_files
+            where s.place = 1 and s.entries > v_max_files
                 and ((scope).file_ids is null or a.file_id in (select i.id from filtered as i))
                 and a.file_id not in (select h.id from hidden as h)
                 and a.file_id in (
@@ -576,7 +578,7 @@ begin
                     from own_sizes as t
                     inner join own_words as m on m.no = t.no
                     inner join private.name_words as b on b.owner_id = m.owner_id and b.word = m.word
-                    where t.place = 2 and s.files > v_max_files
+                    where t.place = 2 and s.entries > v_max_files
                 )
             limit v_max_files
         )
