@@ -459,7 +459,7 @@ set enable_memoize = off -- each file is looked up once
 set plan_cache_mode = force_generic_plan -- one plan for all: planning would take longer than most searches
 as $$
 declare
-    v_max_files constant integer := 3000;
+    v_max_files constant integer := 2000;
     v_is_small boolean := cardinality((scope).file_ids) <= v_max_files;
 begin
     return query
@@ -560,27 +560,30 @@ begin
             where m.no = s.no
                 and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
                 and n.file_id not in (select h.id from hidden as h)
-            limit v_max_files
+            limit case when s.entries > v_max_files then v_max_files / 2 else v_max_files end
         ) as c
         where s.entries_so_far <= v_max_files or s.place = 1
         union
-        -- when all words are common, what has the two rarest
+        -- when all words are common, what has the two rarest, as far as it goes
         (
-            select a.file_id
-            from own_sizes as s
-            inner join own_words as m on m.no = s.no
-            inner join private.name_words as a on a.owner_id = m.owner_id and a.word = m.word
-            where s.place = 1 and s.entries > v_max_files
-                and ((scope).file_ids is null or a.file_id in (select i.id from filtered as i))
-                and a.file_id not in (select h.id from hidden as h)
-                and a.file_id in (
-                    select b.file_id
-                    from own_sizes as t
-                    inner join own_words as m on m.no = t.no
-                    inner join private.name_words as b on b.owner_id = m.owner_id and b.word = m.word
-                    where t.place = 2 and s.entries > v_max_files
-                )
-            limit v_max_files
+            select c.file_id
+            from (
+                select l.file_id, l.place
+                from own_sizes as s
+                cross join lateral (
+                    select n.file_id, s.place
+                    from own_words as m
+                    inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+                    where m.no = s.no
+                        and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
+                    limit 5 * v_max_files
+                ) as l
+                where s.place <= 2 and (select min(t.entries) from own_sizes as t) > v_max_files
+            ) as c
+            where c.file_id not in (select h.id from hidden as h)
+            group by c.file_id
+            having min(c.place) < max(c.place)
+            limit v_max_files / 2
         )
     ), found as materialized (
         select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
