@@ -78,7 +78,10 @@ begin
     v_conditions := concat(
         ' and n.kind = ''file'' and n.trashed_at is null',
         case when v_folder_id is not null then ' and n.path @> array[$5]' end,
-        case when v_types is not null then ' and lower(substring(n.name from ''\.([^.]+)$'')) = any($6)' end,
+        -- what follows the last dot
+        case when v_types is not null then
+            ' and strpos(n.name, ''.'') > 0 and lower(split_part(n.name, ''.'', -1)) = any($6)'
+        end,
         case when filters ->> 'date_from' is not null then ' and n.updated_at >= $7' end,
         case when filters ->> 'date_to' is not null then ' and n.updated_at <= $8' end,
         case when filters ->> 'owner_ids' is not null then ' and n.owner_id = any($9)' end,
