@@ -4361,7 +4361,10 @@ begin
     v_conditions := concat(
         ' and n.kind = ''file'' and n.trashed_at is null',
         case when v_folder_id is not null then ' and n.path @> array[$5]' end,
-        case when v_types is not null then ' and lower(substring(n.name from ''\.([^.]+)$'')) = any($6)' end,
+        -- what follows the last dot
+        case when v_types is not null then
+            ' and strpos(n.name, ''.'') > 0 and lower(split_part(n.name, ''.'', -1)) = any($6)'
+        end,
         case when filters ->> 'date_from' is not null then ' and n.updated_at >= $7' end,
         case when filters ->> 'date_to' is not null then ' and n.updated_at <= $8' end,
         case when filters ->> 'owner_ids' is not null then ' and n.owner_id = any($9)' end,
@@ -12144,7 +12147,7 @@ CREATE FUNCTION private.search_names(query text, scope private.search_scope, max
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    v_max_files constant integer := 3000;
+    v_max_files constant integer := 2000;
     v_is_small boolean := cardinality((scope).file_ids) <= v_max_files;
 begin
     return query
@@ -12217,22 +12220,24 @@ begin
         where not coalesce(v_is_small, false)
         order by s.likeness desc
     ), own_sizes as materialized (
-        select c.no, c.files, sum(c.files) over by_size as files_so_far, row_number() over by_size as place
+        select c.no, c.files, c.entries, sum(c.entries) over by_size as entries_so_far,
+            row_number() over by_size as place
         from (
-            select w.no, (
-                select count(*)
+            select w.no, l.entries, l.files
+            from words as w
+            cross join lateral (
+                select count(*) as entries, count(distinct e.file_id) as files
                 from (
-                    select 1
+                    select n.file_id
                     from own_words as m
                     inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
-                    where m.no = w.no
+                    where m.no = w.no and n.file_id not in (select h.id from hidden as h)
                     limit v_max_files + 1
-                ) as l
-            ) as files
-            from words as w
+                ) as e
+            ) as l
         ) as c
         where c.files > 0
-        window by_size as (order by c.files, c.no)
+        window by_size as (order by c.entries, c.no)
     ), own_files as materialized (
         select c.file_id
         from own_sizes as s
@@ -12243,27 +12248,30 @@ begin
             where m.no = s.no
                 and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
                 and n.file_id not in (select h.id from hidden as h)
-            limit v_max_files
+            limit case when s.entries > v_max_files then v_max_files / 2 else v_max_files end
         ) as c
-        where s.files_so_far <= v_max_files or s.place = 1
+        where s.entries_so_far <= v_max_files or s.place = 1
         union
-        -- when all words are common, what has the two rarest
+        -- when all words are common, what has the two rarest, as far as it goes
         (
-            select a.file_id
-            from own_sizes as s
-            inner join own_words as m on m.no = s.no
-            inner join private.name_words as a on a.owner_id = m.owner_id and a.word = m.word
-            where s.place = 1 and s.files > v_max_files
-                and ((scope).file_ids is null or a.file_id in (select i.id from filtered as i))
-                and a.file_id not in (select h.id from hidden as h)
-                and a.file_id in (
-                    select b.file_id
-                    from own_sizes as t
-                    inner join own_words as m on m.no = t.no
-                    inner join private.name_words as b on b.owner_id = m.owner_id and b.word = m.word
-                    where t.place = 2 and s.files > v_max_files
-                )
-            limit v_max_files
+            select c.file_id
+            from (
+                select l.file_id, l.place
+                from own_sizes as s
+                cross join lateral (
+                    select n.file_id, s.place
+                    from own_words as m
+                    inner join private.name_words as n on n.owner_id = m.owner_id and n.word = m.word
+                    where m.no = s.no
+                        and ((scope).file_ids is null or n.file_id in (select i.id from filtered as i))
+                    limit 5 * v_max_files
+                ) as l
+                where s.place <= 2 and (select min(t.entries) from own_sizes as t) > v_max_files
+            ) as c
+            where c.file_id not in (select h.id from hidden as h)
+            group by c.file_id
+            having min(c.place) < max(c.place)
+            limit v_max_files / 2
         )
     ), found as materialized (
         select n.file_id, m.no, max(m.likeness * n.weight) as likeness, max(n.length) as length
