@@ -23,6 +23,14 @@ class Mode(StrEnum):
     pages = "pages"
 
 
+class Context(StrEnum):
+    """What to show around a passage."""
+
+    none = "none"
+    neighbours = "neighbours"
+    section = "section"
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the app."""
     app.command("search")(search)
@@ -39,6 +47,12 @@ def search(
         typer.Option("--type", metavar="EXT", help="Only this extension; may be repeated."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, max=100, help="At most this many hits.")] = 8,
+    by_file: Annotated[
+        bool, typer.Option("--by-file", help="One hit a file, with its best passages.")
+    ] = False,
+    context: Annotated[
+        Context, typer.Option(help="Also show the text around: of the neighbours, or the section.")
+    ] = Context.none,
     explain: Annotated[bool, typer.Option("--explain", help="Show how the hits were found.")] = (
         False
     ),
@@ -55,6 +69,11 @@ def search(
     from narwhal.session import user_client
 
     filters: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    if by_file:
+        options["group_by"] = "file"
+    if context is not Context.none:
+        options["context"] = context.value
     with user_client(settings, as_user) as client:
         if folder.strip("/"):
             filters["folder_id"] = Drive(client, settings).folder_id(folder)
@@ -67,6 +86,7 @@ def search(
                     "query": query,
                     "mode": mode.value,
                     "filters": filters,
+                    "options": options,
                     "top_k": top_k,
                     "explain": explain,
                 },
@@ -84,8 +104,15 @@ def _show_hits(answer: dict[str, Any], explain: bool) -> None:
     width = min(shutil.get_terminal_size().columns, 100)
     for rank, hit in enumerate(answer["hits"], start=1):
         print(f"{rank}. {_place(hit)}  ({hit['score']:.3f})")
-        passage = printable(" ".join(str(hit.get("snippet") or "").split()))
-        print(textwrap.fill(passage, width, initial_indent="   ", subsequent_indent="   "))
+        _show_passage(hit, width)
+        for more in (hit.get("passages") or [])[1:]:
+            page = f"page {more['page']}" if more.get("page") is not None else "also"
+            print(f"   - {page}  ({more['score']:.3f})")
+            _show_passage(more, width)
+        copies = hit.get("copies") or {}
+        if copies.get("count"):
+            names = ", ".join(printable(str(file["name"])) for file in copies["files"])
+            print(f"   (the same in {names})")
         if explain:
             print(f"   [{_parts(hit.get('parts') or {})}]")
     if not answer["hits"]:
@@ -96,6 +123,14 @@ def _show_hits(answer: dict[str, Any], explain: bool) -> None:
         say("note: answered by keyword only; the text encoder was not available")
     if answer.get("pending_files"):
         say(f"note: {answer['pending_files']} files are still being read")
+
+
+def _show_passage(hit: dict[str, Any], width: int) -> None:
+    """Print the snippet, between what stands around it when that was asked for."""
+    context = hit.get("context") or {}
+    for text in (context.get("before"), hit.get("snippet"), context.get("after")):
+        if passage := printable(" ".join(str(text or "").split())):
+            print(textwrap.fill(passage, width, initial_indent="   ", subsequent_indent="   "))
 
 
 def _place(hit: dict[str, Any]) -> str:
