@@ -283,6 +283,9 @@ create function private.likely_copies(pool private.candidate[]) returns table (p
 language sql stable
 security invoker -- called by search, as its owner
 set search_path = ''
+set enable_seqscan = off -- only ever look-ups by key, so that nobody's search reads other owners' rows
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
     with placed as (
         select

@@ -228,6 +228,9 @@ returns private.candidate[]
 language plpgsql stable
 security invoker -- called by hybrid_search, as its owner
 set search_path = ''
+set enable_seqscan = off -- only ever look-ups by key, so that nobody's search reads other owners' rows
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     v_options private.search_options := (request).options;
@@ -311,7 +314,7 @@ begin
         exit when v_limit >= 1000
             or v_copies * 2 <= cardinality(pool)
             or greatest(cardinality(v_legs.keyword), cardinality(v_legs.vector), 0) < v_limit;
-        v_limit := least(v_limit * 5, 1000);
+        v_limit := 1000;
     end loop;
     plan := jsonb_build_object(
         'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies
@@ -380,6 +383,9 @@ create function private.copies_json(chunk_id uuid, pool private.candidate[]) ret
 language sql stable
 security invoker -- called by search, as its owner
 set search_path = ''
+set enable_seqscan = off -- only ever look-ups by key, so that nobody's search reads other owners' rows
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
     select jsonb_build_object('count', count(*), 'files', coalesce((
         select jsonb_agg(jsonb_build_object('file_id', n.id, 'name', n.name) order by n.name, n.id)
@@ -421,6 +427,9 @@ create function private.hit_json(
 language sql stable
 security invoker -- called by search, as its owner
 set search_path = ''
+set enable_seqscan = off -- only ever look-ups by key, so that nobody's search reads other owners' rows
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
     select private.passage_json(candidate, request) || jsonb_build_object(
         'file_id', n.id,

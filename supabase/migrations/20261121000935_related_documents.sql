@@ -64,6 +64,7 @@ create function private.related_candidates(call private.search_call) returns tab
 language sql stable rows 100
 security invoker -- called by related_documents, as its owner
 set search_path = ''
+set enable_seqscan = off -- only ever look-ups by key, so that nobody's search reads other owners' rows
 as $$
     -- a file stands where its best passage does
     with legs as materialized (
