@@ -209,7 +209,7 @@ def test_search_reads_its_covering_indexes_and_only_what_is_readable(
     }
     # a file's ten chunks are one block
     assert 0 < _read(of_blocks, {"vector_blocks_1"}) <= OWN_CHUNKS / 10 * legs
-    # the candidates: of each part of the keyword leg, and those of both legs once more; then the hits
+    # the candidates: of each part of the keyword leg, those of both legs once more, and the hits
     assert _read(scans, {"chunks"}) <= 20 * legs + 2 * 20 + 2 * 8
     assert _read(scans, {"nodes"}) <= 500
 
