@@ -2630,6 +2630,9 @@ COMMENT ON FUNCTION private.content_version_id(node public.nodes) IS 'What a fil
 CREATE FUNCTION private.copies_json(chunk_id uuid, pool private.candidate[]) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
     select jsonb_build_object('count', count(*), 'files', coalesce((
         select jsonb_agg(jsonb_build_object('file_id', n.id, 'name', n.name) order by n.name, n.id)
@@ -4416,6 +4419,9 @@ folder that is not visible.';
 CREATE FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) RETURNS private.candidate[]
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
 declare
     v_options private.search_options := (request).options;
@@ -5456,6 +5462,9 @@ COMMENT ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progres
 CREATE FUNCTION private.hit_json(candidate private.candidate, pool private.candidate[], request private.search_call) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
     select private.passage_json(candidate, request) || jsonb_build_object(
         'file_id', n.id,
@@ -6225,6 +6234,9 @@ joined by - _ . / @ : + # & also as written.';
 CREATE FUNCTION private.likely_copies(pool private.candidate[]) RETURNS TABLE(place integer, others integer[])
     LANGUAGE sql STABLE
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
     with placed as (
         select
@@ -9349,7 +9361,7 @@ begin
         exit when v_limit >= 1000
             or v_copies * 2 <= cardinality(pool)
             or greatest(cardinality(v_legs.keyword), cardinality(v_legs.vector), 0) < v_limit;
-        v_limit := least(v_limit * 5, 1000);
+        v_limit := 1000;
     end loop;
     plan := jsonb_build_object(
         'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies
@@ -10593,6 +10605,7 @@ COMMENT ON FUNCTION private.reject_version(version_id uuid, error_code text, err
 CREATE FUNCTION private.related_candidates(call private.search_call) RETURNS TABLE(file_id uuid, chunk_id uuid, score double precision, keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real)
     LANGUAGE sql STABLE ROWS 100
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
     AS $$
     -- a file stands where its best passage does
     with legs as materialized (
