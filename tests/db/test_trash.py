@@ -715,10 +715,12 @@ REMEMBERED = {
         "public.audit_logs": "what was done, to whom did it",
         "public.share_links": "links stay on the list of who made them",
         "public.notifications": "what somebody was told",
+        "public.query_analytics": "what somebody's own searches found, by id",
     },
     "purged": {
         "public.audit_logs": "what was done, to whom did it",
         "public.notifications": "what somebody was told",
+        "public.query_analytics": "what somebody's own searches found, by id",
     },
 }
 
