@@ -6244,13 +6244,16 @@ CREATE FUNCTION private.likely_copies(pool private.candidate[]) RETURNS TABLE(pl
             min(u.ordinality) over (partition by u.text_hash)::integer as first
         from unnest(likely_copies.pool) with ordinality as u
         inner join public.chunks as c on c.id = u.chunk_id -- a file without text is a copy of none
-    ), bands as (
-        -- the outermost hashes of a chunk's terms: the same in texts with the same words
-        select p.place, f.sketches[6 * p.idx + b.at:6 * p.idx + b.at + 1] as pair
+    ), sketches as materialized (
+        select p.place, f.sketches[6 * p.idx + 1:6 * p.idx + 6] as sketch
         from placed as p
         inner join private.indexed_files as f on f.file_id = p.file_id and f.version_id = p.version_id
-        cross join (values (1), (2), (4), (5)) as b (at)
         where p.place = p.first
+    ), bands as (
+        -- the outermost hashes of a chunk's terms: the same in texts with the same words
+        select s.place, s.sketch[b.at]::bigint * 4294967296 + s.sketch[b.at + 1] as pair
+        from sketches as s
+        cross join (values (1), (2), (4), (5)) as b (at)
     )
     select p.place, array[p.first] from placed as p where p.first < p.place
     union all
