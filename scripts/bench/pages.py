@@ -218,7 +218,7 @@ def _run(
     _act_as(connection, owner)
 
     def ask(
-        question: Floats, candidates: int = 200, filters: str | None = None
+        question: Floats, candidates: int = 300, filters: str | None = None
     ) -> list[tuple[int, float]]:
         answer = connection.execute(
             "select public.search_pages(%s::jsonb, top_k => 10, candidates => %s,"
@@ -242,7 +242,7 @@ def _run(
         torch_figures, scores = _torch(corpus.pages, questions)
     figures["torch"] = torch_figures
     figures["recall_at_10"] = _recall(found, scores)
-    for candidates in (100, 400):
+    for candidates in (100, 200):
         figures[f"recall_at_10_with_{candidates}_candidates"] = _recall(
             [ask(question, candidates) for question in questions], scores
         )

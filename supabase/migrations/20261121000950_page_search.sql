@@ -93,7 +93,7 @@ as $$
                 from private.page_centroids as c
                 where c.codebook_id = b.id
                 order by similarity desc, c.number
-                limit 5
+                limit 17
             ) as c
         ) as n
         where b.id = page_query.codebook_id and n.gain > 0
@@ -408,7 +408,7 @@ create function public.search_pages(
     vectors jsonb,
     pooled jsonb default null,
     top_k integer default 8,
-    candidates integer default 200,
+    candidates integer default 300,
     filters jsonb default null,
     space text default 'active',
     options jsonb default null,
