@@ -8117,7 +8117,7 @@ CREATE FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id inte
                 from private.page_centroids as c
                 where c.codebook_id = b.id
                 order by similarity desc, c.number
-                limit 5
+                limit 17
             ) as c
         ) as n
         where b.id = page_query.codebook_id and n.gain > 0
@@ -16794,7 +16794,7 @@ cosine). explain: adds how it was answered. A hit: file_id, version_id, is_head,
 thumbnail_bucket, thumbnail_key, score (cosine), parts {cosine}. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND
 for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
-CREATE FUNCTION public.search_pages(vectors jsonb, pooled jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 200, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION public.search_pages(vectors jsonb, pooled jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 300, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
     AS $$ select private.search_pages(vectors, pooled, top_k, candidates, filters, space, options, explain); $$;
