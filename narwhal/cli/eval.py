@@ -95,6 +95,9 @@ def run(
     recall@100, MRR@10, hit@5, the share of an exact search's ten nearest that the dense leg found,
     and latency; for a reader of everything, of 10 % and of 1 % of the files, and by language.
 
+    In a project, the figures of hybrid search are also kept with the space: `narwhal spaces
+    activate` refuses a space that failed its gate, or is worse than the active one.
+
     Example: narwhal eval run data/scifact --gate
     """
     from narwhal.evaluation.baseline import losses, read_baseline, shipped, write_baseline

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
+import psycopg
 from psycopg.types.json import Jsonb
 
 from narwhal.db import connect
@@ -20,6 +21,8 @@ from narwhal.settings import Settings
 
 SECONDS = 60.0
 LONGEST_PAUSE_S = 120.0
+ATTEMPTS = 10
+RAISE_LIMIT = "When it is the rate: narwhal settings set search.per_minute 100000"
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,18 @@ class DirectAsker:
         """Call hybrid_search; returns its answer and how many seconds it took."""
         if arguments.get("embedding") is not None:
             arguments = arguments | {"embedding": Jsonb(arguments["embedding"])}
-        with self.connection.cursor() as cursor:
-            started = time.perf_counter()
-            answer: dict[str, Any] = call(cursor, "hybrid_search", arguments)
-            return answer, time.perf_counter() - started
+        for _ in range(ATTEMPTS):
+            with self.connection.cursor() as cursor:
+                started = time.perf_counter()
+                try:
+                    answer: dict[str, Any] = call(cursor, "hybrid_search", arguments)
+                except psycopg.Error as error:
+                    if error.sqlstate != "PT429":
+                        raise
+                    time.sleep(_pause(error.diag.message_detail))
+                else:
+                    return answer, time.perf_counter() - started
+        raise NarwhalError("hybrid_search refuses more searches of this account.", RAISE_LIMIT)
 
     def close(self) -> None:
         """Close the connection."""
@@ -76,12 +87,12 @@ class RestAsker:
     def ask(self, arguments: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """Call hybrid_search; returns its answer and how many seconds it took."""
         body = json.dumps(arguments).encode()
-        for _ in range(10):
+        for _ in range(ATTEMPTS):
             started = time.perf_counter()
             answer = self.http.post("/rest/v1/rpc/hybrid_search", content=body)
             seconds = time.perf_counter() - started
             if answer.status_code == 429:
-                time.sleep(_pause(answer))
+                time.sleep(_pause(answer.json().get("details")))
             elif answer.status_code == 401:
                 self._sign_in()  # the token lives for an hour
             elif answer.is_success:
@@ -90,8 +101,7 @@ class RestAsker:
             else:
                 break
         raise NarwhalError(
-            f"hybrid_search answered {answer.status_code}: {_message(answer)}",
-            "See the log of the database.",
+            f"hybrid_search answered {answer.status_code}: {_message(answer)}", RAISE_LIMIT
         )
 
     def close(self) -> None:
@@ -124,9 +134,10 @@ def asking(url: str, settings: Settings | None, user: User) -> Iterator[Asker]:
         asker.close()
 
 
-def _pause(answer: httpx.Response) -> float:
+def _pause(details: str | None) -> float:
+    """How long to wait after RATE_LIMITED."""
     try:
-        pause = float(json.loads(answer.json()["details"])["retry_after"])
+        pause = float(json.loads(details or "{}")["retry_after"])
     except (ValueError, KeyError, TypeError):
         pause = 1.0
     return min(pause, LONGEST_PAUSE_S)
