@@ -31,6 +31,7 @@ READING = [
     "versions list",
     "share list",
     "link list",
+    "eval run",
 ]
 DESTRUCTIVE = ["rm", "trash empty", "versions purge", "db reset"]
 
