@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 ALL = "100 %"
 MODES: dict[str, dict[str, Any]] = {
-    "keyword": {"weights": {"vector": 0}},
-    "dense": {"weights": {"keyword": 0}},
+    "keyword": {"weights": {"vector": 0, "name": 0}},
+    "dense": {"weights": {"keyword": 0, "name": 0}},
     "hybrid": {},
 }
+BY_FILE = {"group_by": "file", "per_file": 1}  # judgments are of files, so are the places
 DEPTH = 100  # files that recall looks at
 CANDIDATES = 100
 EXACT_DEPTH = 10
@@ -152,7 +153,7 @@ def _ask_all(
                 "space": space,
                 "top_k": DEPTH,
                 "candidates": CANDIDATES,
-                "options": options,
+                "options": options | BY_FILE,
             }
             answer, seconds = asker.ask(arguments)
             ranking = list(dict.fromkeys(names[hit["file_id"]] for hit in answer["hits"]))

@@ -62,8 +62,8 @@ BARS_MS = {"keyword": 40, "dense": 30}  # end to end at 100,000 readable chunks
 SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 MODES: dict[str, dict[str, Any]] = {
     # "cache": false, since a question asked before would be answered from what is kept
-    "keyword": {"weights": {"vector": 0}, "cache": False},
-    "dense": {"weights": {"keyword": 0}, "cache": False},
+    "keyword": {"weights": {"vector": 0, "name": 0}, "cache": False},
+    "dense": {"weights": {"keyword": 0, "name": 0}, "cache": False},
     "hybrid": {"cache": False},
 }
 
