@@ -197,6 +197,9 @@ WRITES: dict[str, tuple[Any, ...]] = {
     "job_texts": (10,),
     "store_vectors": ([{"hash": "00", "embedding": [1.0] * 384}],),
     "finish_embed_text": (),
+    "job_page_pictures": (10,),
+    "store_page_vectors": ([],),
+    "finish_embed_pages": (),
 }
 
 
