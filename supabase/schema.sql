@@ -4979,9 +4979,12 @@ COMMENT ON FUNCTION private.fold(content text) IS 'A text for comparison: compat
 in every locale.';
 
 CREATE FUNCTION private.fold_epochs() RETURNS bigint
-    LANGUAGE sql
+    LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
+declare
+    v_count bigint;
+begin
     -- sums stay what they are, whichever of both a snapshot sees; only the schedule folds, never two at once
     with gone as (
         delete from private.epochs as e where e.xid <> '0' returning e.scope_id, e.edits
@@ -4990,10 +4993,19 @@ CREATE FUNCTION private.fold_epochs() RETURNS bigint
         select g.scope_id, '0', sum(g.edits) from gone as g group by g.scope_id
         on conflict on constraint epochs_pkey do update set edits = epochs.edits + excluded.edits
     )
-    select count(*) from gone;
+    select count(*) into v_count from gone;
+    -- whoever is gone concerns nobody's search any more
+    delete from private.epochs as e
+    where e.xid = '0'
+        and e.scope_id <> '00000000-0000-0000-0000-000000000000'
+        and not exists (select 1 from public.owners as o where o.id = e.scope_id)
+        and not exists (select 1 from public.user_profiles as u where u.id = e.scope_id)
+        and not exists (select 1 from public.groups as g where g.id = e.scope_id);
+    return v_count;
+end;
 $$;
 
-COMMENT ON FUNCTION private.fold_epochs() IS 'Makes one row of all that are committed of an id; returns how many went.';
+COMMENT ON FUNCTION private.fold_epochs() IS 'Makes one row of all that are committed of an id, and drops those of ids that are gone; returns how many were folded.';
 
 CREATE FUNCTION private.fold_words(phrase text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
