@@ -127,7 +127,7 @@ class Drive:
         return ticket
 
     def clean_up(self, max_nodes: int = 200) -> int:
-        """Remove the rows of purged nodes, their objects and words, as workers do; how many nodes."""
+        """Remove the rows of purged nodes and their objects, as a worker does; how many nodes."""
         count = 0
         with self.db.as_role("narwhal_worker"):
             while removed := self.db.one("select private.purge_batch(%s)", max_nodes):
@@ -144,8 +144,6 @@ class Drive:
                     o["bucket"],
                     o["key"],
                 )
-        while self.db.one("select private.forget_names(10000)"):
-            pass
         return count
 
     def search(self, user: uuid.UUID | None, query: str, **arguments: object) -> Any:

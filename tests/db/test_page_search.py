@@ -481,7 +481,7 @@ def test_reading_again_serves_again(db: Database, drive: Drive, rng: np.random.G
     assert len(look(drive, owner, picture)["hits"]) == 1
 
 
-DAMAGE = [
+DAMAGES = [
     ("page_vectors_without_page", "update private.page_vectors set version_id = gen_random_uuid()"),
     ("page_vectors_without_page", "update private.page_vectors set vector_id = -1"),
     ("pages_not_served", "delete from private.page_vectors"),
@@ -491,7 +491,7 @@ DAMAGE = [
 
 
 @pytest.mark.usefixtures("pages")
-@pytest.mark.parametrize(("kind", "damage"), DAMAGE)
+@pytest.mark.parametrize(("kind", "damage"), DAMAGES)
 def test_damage_is_found_and_repaired(
     db: Database, drive: Drive, rng: np.random.Generator, kind: str, damage: Any
 ) -> None:

@@ -16,6 +16,7 @@ from tests.database import Database
 from tests.db.conftest import Drive
 from tests.db.invariants import UNBALANCED, UNEQUAL, UNNEEDED, UNSERVED
 from tests.db.looks import contents, hits_of, is_found, quota_of, status_of
+from tests.db.test_page_search import DAMAGES as DAMAGES_OF_PAGES
 
 
 def age(db: Database) -> None:
@@ -256,7 +257,8 @@ def test_each_damage_is_found_and_repaired_once(
 
 
 def test_every_kind_is_tried(db: Database) -> None:
-    assert set(db.one("select private.reconcile_kinds()")) == {kind for kind, _, _ in DAMAGES}
+    tried = {kind for kind, _, _ in DAMAGES} | {kind for kind, _ in DAMAGES_OF_PAGES}
+    assert set(db.one("select private.reconcile_kinds()")) == tried
 
 
 def test_all_damages_at_once_are_repaired_in_one_run(

@@ -220,6 +220,7 @@ FUNCTIONS: list[Loosened | Both] = [
     Loosened("is_active", "p.id = auth.uid() and p.is_active", "p.is_active"),
     Loosened("require_user", "not private.is_active()", "false"),
     Loosened("require_user", "auth.uid() is null or"),
+    Loosened("require_actor", "private.require_user()", "auth.uid()"),
     # who is meant
     Loosened("email_of", "and u.email_confirmed_at is not null"),
     Loosened("email_of", "lower(u.email)", "u.email"),
