@@ -643,9 +643,13 @@ def test_the_list_refuses_what_it_did_not_give(db: Database, drive: Drive) -> No
 
 # volatile functions of the API that leave no row, and why
 UNTOLD = {
+    "clear_query_history": "the caller's own list, which nobody else sees",
     "hybrid_search": "looks, and keeps its own statistics",
     "mark_notifications_read": "the caller's own list, which nobody else sees",
     "record_view": "looks; counted in node_stats",
+    "related_documents": "looks, and keeps its own statistics",
+    "search_images": "looks, and keeps its own statistics",
+    "search_pages": "looks, and keeps its own statistics",
     "set_favourite": "the caller's own list, which nobody else sees",
 }
 # what must be there for a call to change anything
