@@ -355,6 +355,14 @@ def _state(db: Database, world: World) -> None:
     )
     _insert(
         db,
+        "insert into public.query_analytics (user_id, query, mode, request, hits, hit_count,"
+        " file_ids, latency_ms, degraded, cached)"
+        " select *, 'proof', 'keyword', '{}', '[]', 0, '{}', 0, false, false"
+        " from unnest(%s::uuid[])",
+        [(p.id,) for p in world.people],
+    )
+    _insert(
+        db,
         "insert into public.audit_logs (actor, action, actor_id, on_behalf_of, owner_id, details)"
         " select 'proof', 'proof', actor_id, on_behalf_of, owner_id,"
         " jsonb_build_object('thing', thing)"

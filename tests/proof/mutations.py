@@ -308,7 +308,10 @@ FUNCTIONS: list[Loosened | Both] = [
     Loosened("find_node", "v_level is null", "v_node.id is null"),
     Loosened("find_node", "private.level_rank(v_level) < private.level_rank(level)", "false"),
     Loosened("find_node", "perform private.require_reader();"),
-    Loosened("require_level", "perform private.require_writer();", "null;"),
+    Both(  # who locks something asks for the role before that, too
+        Loosened("require_level", "perform private.require_writer();", "null;"),
+        Loosened("restore_version", "perform private.require_writer();", "null;"),
+    ),
     Loosened(
         "require_purge",
         "case when private.has_permission('delete_documents') then 'edit' else 'manage' end",

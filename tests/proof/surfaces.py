@@ -451,6 +451,13 @@ SURFACES += [
         signed_in_only=True,
     ),
     Surface(
+        "query_analytics",
+        "select user_id::text from public.query_analytics where query = 'proof'",
+        _people,
+        _self,
+        signed_in_only=True,
+    ),
+    Surface(
         "audit_logs",
         "select details ->> 'thing' from public.audit_logs where action = 'proof'",
         _audited,
