@@ -11372,8 +11372,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all, and who stays until the transaction ends. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
-(viewer) and for anonymous holders of a link.';
+COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all, and who stays until the transaction ends. Raises NOT_AUTHENTICATED, or
+FORBIDDEN for a role without edit_documents (viewer) and for anonymous holders of a link.';
 
 CREATE FUNCTION private.resolve_comment(id uuid, is_resolved boolean) RETURNS public.comments
     LANGUAGE plpgsql SECURITY DEFINER

@@ -294,8 +294,8 @@ begin
 end;
 $$;
 comment on function private.require_writer() is
-'The id of a caller who may write at all, and who stays until the transaction ends. Raises NOT_AUTHENTICATED, or FORBIDDEN for a role without edit_documents
-(viewer) and for anonymous holders of a link.';
+'The id of a caller who may write at all, and who stays until the transaction ends. Raises NOT_AUTHENTICATED, or
+FORBIDDEN for a role without edit_documents (viewer) and for anonymous holders of a link.';
 
 create function private.find_node(
     node_id uuid, level text, include_trashed boolean default false
