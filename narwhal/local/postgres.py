@@ -15,7 +15,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -298,7 +297,8 @@ class EmbeddedPostgres:
         if len(os.fsencode(wanted)) <= MAX_SOCKET_DIR:
             return wanted
         name = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"narwhal-{os.geteuid()}-{name}"
+        # Not TMPDIR: it may be long too, and every process must come to the same folder.
+        return Path("/tmp") / f"narwhal-{os.geteuid()}-{name}"  # noqa: S108 - checked for its owner
 
     def _make_socket_dir(self) -> None:
         self.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Spaces as collections of vecs; the adapter is an extra, so these run where it is installed."""
+"""Spaces as collections of vecs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ def test_without_the_extra_it_is_said_how_to_get_it(
 @pytest.fixture
 def world(fresh_database: FreshDatabase) -> Any:
     """Two owners, one with two files and one with one."""
-    pytest.importorskip("vecs")
     with fresh_database.connect("supabase_admin") as connection:
         drive = Drive(Database(connection))
         one, other = drive.db.create_user("one@x.test"), drive.db.create_user("other@x.test")

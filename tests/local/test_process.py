@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -186,6 +187,21 @@ def test_a_disk_that_fills_up_on_the_way_is_called_full(
 
     assert error.value.error == "DISK_FULL"
     assert list((tmp_path / "home").iterdir()) == []  # neither half a cluster nor a password
+
+
+def test_a_home_with_a_long_path_gets_the_same_short_socket_folder_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / ("deep" * 20)
+    folders = set()
+    for temporary in (tmp_path, home):  # the supervisor's TMPDIR need not be the client's
+        monkeypatch.setenv("TMPDIR", str(temporary))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        folders.add(EmbeddedPostgres(home / "pgdata", {}).socket_dir)
+
+    [folder] = folders
+    assert len(str(folder)) <= postgres.MAX_SOCKET_DIR
+    assert folder != EmbeddedPostgres(home / "other" / "pgdata", {}).socket_dir
 
 
 def test_one_process_at_a_time_holds_a_home(tmp_path: Path) -> None:
