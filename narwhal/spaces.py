@@ -1,7 +1,7 @@
 """Embedding spaces, as whoever holds the database manages them.
 
-The rules are functions of schema `private` (migration 20261121000710_spaces); here are the steps
-that take several of them, and what needs a model.
+The rules are functions of schema `private` (the migrations space_comparison, spaces and
+space_backfill); here are the steps that take several of them, and what needs a model.
 """
 
 from __future__ import annotations
