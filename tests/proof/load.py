@@ -12,7 +12,6 @@ from tests.proof.world import Blob, Group, Named, World
 
 WORD = "walrus"
 SIZE = 10
-PICTURE = f"extensions.l2_normalize(array_fill(1.0::real, array[{PATCH}])::extensions.halfvec)"
 
 
 def load(db: Database, world: World) -> None:
@@ -187,11 +186,13 @@ def _content(db: Database, world: World) -> None:
     )
     _insert(
         db,
-        "insert into public.chunks (id, file_id, version_id, idx, content, char_start, char_end,"
-        " language, text_hash)"
-        " select *, 0, 'walrus', 0, 6, 'en', sha256('walrus')"
-        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[])",
-        [(v.chunk_id, f.id, v.id) for f, _, v in versions],
+        "insert into public.chunks (id, file_id, version_id, idx, page, content, char_start,"
+        " char_end, language, text_hash)"
+        " select id, file_id, version_id, idx, idx + 1, content, 0, length(content), 'en',"
+        " sha256(convert_to(content, 'UTF8'))"
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::integer[], %s::text[])"
+        " as c (id, file_id, version_id, idx, content)",
+        [(p.id, f.id, v.id, i, p.text) for f, _, v in versions for i, p in enumerate(v.passages)],
     )
     _insert(
         db,
@@ -210,31 +211,47 @@ def _content(db: Database, world: World) -> None:
         db,
         "insert into private.chunk_vectors (space_id, owner_id, file_id, chunk_id, embedding)"
         " select 1, owner_id, file_id, chunk_id,"
-        f" extensions.l2_normalize(array_fill(1.0::real, array[{DIMENSION}])::extensions.halfvec)"  # type: ignore[arg-type]
-        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as c (owner_id, file_id, chunk_id)",
-        [(f.owner.id, f.id, f.head.chunk_id) for f in world.files if f.head],
+        " extensions.l2_normalize(embedding::extensions.halfvec)"
+        " from unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[])"
+        " as c (owner_id, file_id, chunk_id, embedding)",
+        [
+            (f.owner.id, f.id, p.id, str(p.vector or [1.0] * DIMENSION))
+            for f in world.files
+            if f.head
+            for p in f.head.passages
+        ],
     )
 
 
 def _pictures(db: Database, world: World) -> None:
-    """Every head shows the same page and the same image, in spaces of their own."""
+    """Every head shows one page, and its first patch as an image, in spaces of their own."""
     for kind in ("page", "image"):
         space = db.one(
             "select id from public.embedding_spaces where kind = %s and state = 'active'", kind
         ) or make_space(db, kind)
+        shown = [
+            (f, f.head, f.head.patches or [[1.0] * PATCH])
+            for f in world.files
+            if f.head is not None
+        ]
         _insert(
             db,
-            "with made as ("
+            "with heads as ("
+            "select * from unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[])"
+            " as h (owner_id, file_id, version_id, patches)"
+            "), made as ("
             "insert into private.picture_vectors (space_id, owner_id, picture_hash, vectors)"
-            f" select {space}, owner_id, sha256(file_id::text::bytea), array[{PICTURE}]"
-            " from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as h (owner_id, file_id, version_id)"
-            " returning id, owner_id, picture_hash)"
+            f" select {space}, owner_id, sha256(file_id::text::bytea),"  # type: ignore[arg-type]
+            " array(select extensions.l2_normalize(p.patch::text::extensions.halfvec)"
+            " from jsonb_array_elements(patches::jsonb) with ordinality as p (patch, no)"
+            " order by no)"
+            " from heads returning id, owner_id, picture_hash, vectors)"
             " insert into private.page_vectors"
             " (space_id, owner_id, file_id, page, version_id, vector_id, embedding)"
-            f" select {space}, m.owner_id, h.file_id, 1, h.version_id, m.id, {PICTURE}"
-            " from made as m inner join unnest(%s::uuid[], %s::uuid[]) as h (file_id, version_id)"
+            f" select {space}, m.owner_id, h.file_id, 1, h.version_id, m.id, m.vectors[1]"
+            " from made as m inner join heads as h"
             " on sha256(h.file_id::text::bytea) = m.picture_hash",
-            [(f.owner.id, f.id, f.head.id, f.id, f.head.id) for f in world.files if f.head],
+            [(f.owner.id, f.id, head.id, str(patches)) for f, head, patches in shown],
         )
 
 

@@ -70,16 +70,31 @@ class Blob:
 
 
 @dataclass
+class Passage:
+    """A piece of a version's text, on a page of its own; without a vector it points everywhere."""
+
+    text: str = "walrus"
+    vector: list[float] | None = None
+    id: str = field(default_factory=new_id)
+
+
+@dataclass
 class Version:
     """One content of a file."""
 
     blob: Blob
     status: str = "ready"
     id: str = field(default_factory=new_id)
-    chunk_id: str = field(default_factory=new_id)
+    passages: list[Passage] = field(default_factory=lambda: [Passage()])
+    patches: list[list[float]] = field(default_factory=list)  # of its only picture; none: any
     page_id: str = field(default_factory=new_id)
     job_id: str = field(default_factory=new_id)
     picture: Blob = field(default_factory=lambda: Blob("", new_id()))  # a rendition
+
+    @property
+    def chunk_id(self) -> str:
+        """The first passage."""
+        return self.passages[0].id
 
 
 @dataclass
