@@ -107,8 +107,8 @@ begin
     end if;
     if v_ids is not null then
         v_source := 'select n.id from (select distinct i.id from unnest($1) as i (id)) as f '
-            'inner join public.nodes as n on n.id = f.id '
-            'where private.is_readable(n.owner_id, n.path, n.trashed_at, $2, $3)' || v_conditions;
+            || 'inner join public.nodes as n on n.id = f.id '
+            || 'where private.is_readable(n.owner_id, n.path, n.trashed_at, $2, $3)' || v_conditions;
     elsif v_folder_id is not null then
         -- who sees a folder sees what is in it
         v_source := 'select n.id from public.nodes as n where true' || v_conditions;
@@ -184,22 +184,6 @@ return num_nonnulls((scope).languages, (scope).page_from, (scope).page_to) > 0;
 comment on function private.has_chunk_filters(private.search_scope) is
 'Whether chunks must pass passes_chunk_filters.';
 
-create function private.chunk_clause(scope private.search_scope, chunk_id text) returns text
-language sql immutable
-set search_path = ''
-as $$
-    select format(
-        'exists (select 1 from public.chunks as x where x.id = %s', chunk_id
-    ) || concat(
-        case when (scope).languages is not null then ' and x.language = any(($5).languages)' end,
-        case when (scope).page_from is not null then ' and x.page >= ($5).page_from' end,
-        case when (scope).page_to is not null then ' and x.page <= ($5).page_to' end,
-        ')'
-    );
-$$;
-comment on function private.chunk_clause(private.search_scope, text) is
-'passes_chunk_filters as constant SQL text about a chunk, faster where many are tested. Parameter: $5 the scope.';
-
 create function private.file_clause(scope private.search_scope) returns text
 language sql immutable
 set search_path = ''
@@ -212,17 +196,6 @@ $$;
 comment on function private.file_clause(private.search_scope) is
 'The conditions of a scope on the file of a serving table t, as constant SQL text; only those that are needed, so that
 each plan uses its index. Parameters: $3 file_ids, $4 hidden_file_ids.';
-
-create function private.scope_clause(scope private.search_scope) returns text
-language sql immutable
-set search_path = ''
-as $$
-    select private.file_clause(scope)
-        || case when private.has_chunk_filters(scope)
-            then format(' and %s', private.chunk_clause(scope, 't.chunk_id')) else '' end;
-$$;
-comment on function private.scope_clause(private.search_scope) is
-'file_clause, and the filters on chunks. Parameter: $5 the scope.';
 
 create function private.freshness(scope private.search_scope) returns jsonb
 language sql stable

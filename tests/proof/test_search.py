@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -120,8 +121,10 @@ def _of_caller(
             "candidates": candidates,
             "options": {"weights": weights, "cache": False},
         }
-        answer = ask(db, "hybrid_search", **call, top_k=MOST)
+        answer = ask(db, "hybrid_search", **call, top_k=MOST, explain=mode == "dense")
         hits = answer["hits"]
+        if mode == "dense":
+            counts[f"plan {answer['explain']['plan']}"] += 1
         yield from seen.told(answer)
         counts[mode] += 1
         counts[f"hits of {mode}"] += len(hits)
@@ -153,6 +156,10 @@ def _of_caller(
         hits = answer["hits"]
         yield from seen.told(answer)
         found = {hit["file_id"]: hit["score"] for hit in hits}
+        if len(found) != len(hits):
+            yield f"{what}: something is there twice"
+        if ask(db, what, **call, top_k=1, filters=filters)["hits"] != hits[:1]:
+            yield f"{what}: the first is another when only one is asked for"
         ranks = (
             brute.pages(look, narrowing)  # type: ignore[arg-type]
             if what == "search_pages"
@@ -168,7 +175,7 @@ def _of_caller(
     counts["search_files"] += 1
     counts["hits of search_files"] += len(items)
     for item in items:
-        if item["path"] != seen.paths[item["id"]]:
+        if item["path"] != seen.paths.get(item["id"]):
             yield f"search_files: {item['name']} is at {item['path']}"
     yield from brute.listing_problems("search_files", brute.called(query, narrowing), found, 1000)
     every = {i["id"] for i in ask(db, "search_files", page_size=1000)["items"]}
@@ -180,6 +187,16 @@ def _of_caller(
         counts["related_documents"] += 1
         counts["hits of related_documents"] += len(items)
         yield from brute.related_problems(document.id, items)
+    hidden = [file.id for file in world.files if file.id not in seen.paths]
+    for file_id in chance.sample(hidden, min(1, len(hidden))):
+        told = None
+        try:
+            with db.connection.transaction():
+                ask(db, "related_documents", file_id=file_id)
+        except psycopg.Error as error:
+            told = error.sqlstate
+        if told != "PT404":
+            yield f"related_documents of what cannot be read tells {told}"
 
 
 def _narrow(
@@ -212,6 +229,16 @@ def _narrow(
     return {}, EVERYTHING
 
 
+def ask_the_index(db: Database) -> None:
+    """Build the HNSW index, and have it asked wherever it can be."""
+    statement = db.one("select private.vector_index_statement(1::smallint)")
+    db.connection.execute(statement.replace("concurrently", ""))
+    db.all(
+        "update private.settings set value = '0'"
+        " where key in ('search.exact_chunks', 'search.index_share')"
+    )
+
+
 def _difference(
     db: Database, world: World, seed: int, counts: Counter[str], callers: int
 ) -> str | None:
@@ -219,6 +246,8 @@ def _difference(
     contents.fill(world)
     with db.connection.transaction(force_rollback=True):
         load(db, world)
+        if seed % 2:
+            ask_the_index(db)
         difference = next(searches(db, world, contents, counts, callers), None)
     return f"{difference}\n\nin this world:\n{world}" if difference else None
 
@@ -226,6 +255,7 @@ def _difference(
 def _is_proof(counts: Counter[str], least: int) -> None:
     """Check that enough was asked, and found: searches without hits prove nothing."""
     assert sum(counts[mode] for mode in MODES) >= least, counts
+    assert min(counts["plan exact"], counts["plan hnsw"]) >= least / 40, counts
     for what in [*MODES, "search_pages", "search_images", "search_files", "related_documents"]:
         assert counts[what] >= least / 10, counts
         assert counts[f"hits of {what}"] >= least / 20, counts
