@@ -2076,22 +2076,6 @@ $_$;
 
 COMMENT ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
-CREATE FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) RETURNS text
-    LANGUAGE sql IMMUTABLE
-    SET search_path TO ''
-    AS $_$
-    select format(
-        'exists (select 1 from public.chunks as x where x.id = %s', chunk_id
-    ) || concat(
-        case when (scope).languages is not null then ' and x.language = any(($5).languages)' end,
-        case when (scope).page_from is not null then ' and x.page >= ($5).page_from' end,
-        case when (scope).page_to is not null then ' and x.page <= ($5).page_to' end,
-        ')'
-    );
-$_$;
-
-COMMENT ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) IS 'passes_chunk_filters as constant SQL text about a chunk, faster where many are tested. Parameter: $5 the scope.';
-
 CREATE TABLE public.chunks (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     file_id uuid NOT NULL,
@@ -4393,8 +4377,8 @@ begin
     end if;
     if v_ids is not null then
         v_source := 'select n.id from (select distinct i.id from unnest($1) as i (id)) as f '
-            'inner join public.nodes as n on n.id = f.id '
-            'where private.is_readable(n.owner_id, n.path, n.trashed_at, $2, $3)' || v_conditions;
+            || 'inner join public.nodes as n on n.id = f.id '
+            || 'where private.is_readable(n.owner_id, n.path, n.trashed_at, $2, $3)' || v_conditions;
     elsif v_folder_id is not null then
         -- who sees a folder sees what is in it
         v_source := 'select n.id from public.nodes as n where true' || v_conditions;
@@ -11881,17 +11865,6 @@ $_$;
 
 COMMENT ON FUNCTION private.schedule_maintenance() IS 'Makes the jobs narwhal_… of pg_cron, anew if they exist; false where there is no pg_cron.';
 
-CREATE FUNCTION private.scope_clause(scope private.search_scope) RETURNS text
-    LANGUAGE sql IMMUTABLE
-    SET search_path TO ''
-    AS $$
-    select private.file_clause(scope)
-        || case when private.has_chunk_filters(scope)
-            then format(' and %s', private.chunk_clause(scope, 't.chunk_id')) else '' end;
-$$;
-
-COMMENT ON FUNCTION private.scope_clause(scope private.search_scope) IS 'file_clause, and the filters on chunks. Parameter: $5 the scope.';
-
 CREATE FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) RETURNS TABLE(chunk_id uuid, score real)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -18981,8 +18954,6 @@ REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) FROM PUBLIC;
-
 GRANT SELECT ON TABLE public.chunks TO anon;
 GRANT SELECT ON TABLE public.chunks TO authenticated;
 GRANT SELECT ON TABLE public.chunks TO service_role;
@@ -19912,8 +19883,6 @@ REVOKE ALL ON FUNCTION private.run_task(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.scope_clause(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) FROM PUBLIC;
 
