@@ -255,27 +255,43 @@ def activate(
 
 
 @spaces_app.command("train")
-def train(name: Name, as_json: AsJson = False, home: Home = None) -> None:
+def train(
+    name: Annotated[str | None, typer.Argument(help="The name of the space.")] = None,
+    due: Annotated[
+        bool, typer.Option("--due", help="All spaces that have outgrown their codebook.")
+    ] = False,
+    as_json: AsJson = False,
+    home: Home = None,
+) -> None:
     """Learn which pages are worth a full comparison, for a space of pages.
 
     Up to 500 pages that somebody may read are all compared; above, centroids learnt from a sample
-    choose. Train once there are some thousands, and again when there are many times more. Search
+    choose. Workers train by themselves when a space has more than pages.codebook_from pages, and
+    again at pages.codebook_growth times as many: this is for whoever does not want to wait. Search
     goes on meanwhile. Stopped or killed, it goes on where it was when it is started again.
 
-    Example: narwhal spaces train colqwen2.5
+    Example: narwhal spaces train --due
     """
-    with _spaces(home) as spaces:
-        from narwhal.codebooks import train as train_codebook
+    if (name is None) != due:
+        raise typer.BadParameter("name a space, or say --due")
+    from narwhal.codebooks import train as train_codebook
+    from narwhal.codebooks import train_due
 
-        codebook = train_codebook(
-            spaces.connection,
-            name,
-            progress=lambda done, total: say(f"{done} of {total} pages signed"),
-        )
+    def progress(done: int, total: int) -> None:
+        say(f"{done} of {total} pages signed")
+
+    with _spaces(home) as spaces:
+        if name is None:
+            made = train_due(spaces.connection, progress)
+        else:
+            made = [train_codebook(spaces.connection, name, progress=progress)]
     if as_json:
-        show_json(asdict(codebook))
-    else:
-        print(f"{codebook.centroids} centroids for {codebook.pictures} pages")
+        show_json([asdict(each) for each in made])
+        return
+    if not made:
+        print("nothing to train")
+    for each in made:
+        print(f"{each.space}: {each.centroids} centroids for {each.pictures} pages")
 
 
 @spaces_app.command("rollback")

@@ -19,6 +19,7 @@ from types import FrameType
 
 import psycopg
 
+from narwhal.codebooks import train_due
 from narwhal.db import connect
 from narwhal.errors import NarwhalError
 from narwhal.ingest.blobs import BlobStore
@@ -35,6 +36,7 @@ MOVE_EVERY_S = 1.0
 MOVES_AT_ONCE = 10
 PURGE_AT_ONCE = 200
 PURGE_EVERY_S = 1.0
+TRAIN_EVERY_S = 60.0
 
 log = logging.getLogger("narwhal.worker")
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -86,6 +88,7 @@ class Worker:
                 ("cleaner", self._keep_clean),
                 ("sweeper", self._keep_swept),
                 ("mover", self._keep_moving),
+                ("trainer", self._keep_trained),
             )
         ]
         for thread in [*keepers, *threads]:
@@ -199,6 +202,21 @@ class Worker:
                 return
             if not moved:
                 self.stopping.wait(MOVE_EVERY_S)
+
+    def _keep_trained(self, connection: Connection) -> None:
+        """Train codebooks of pages that are due; what is broken off goes on the next time."""
+        connection.execute("set statement_timeout = 0")
+
+        def check(_done: int, _total: int) -> None:
+            if self.stopping.is_set():
+                raise StoppedError
+
+        while not self.stopping.wait(TRAIN_EVERY_S):
+            try:
+                for codebook in train_due(connection, check):
+                    log.info("trained %s for %s pages", codebook.space, codebook.pictures)
+            except StoppedError:
+                return
 
     def _renew(self, queue: Queue) -> None:
         with self.lock:

@@ -56,7 +56,7 @@ comment on table private.page_vectors is
 'The pages and images that search looks at: of head versions, one partition a space.';
 comment on column private.page_vectors.vector_id is 'Its row of picture_vectors.';
 comment on column private.page_vectors.signature is
-'Near which centroids of the codebook its patches lie; null before there is a codebook.';
+'Near which centroids of the codebook its patches lie, by private.page_signature; null before there is a codebook.';
 comment on column private.page_vectors.embedding is 'The vector itself where a picture has one: spaces of kind image.';
 alter table private.page_vectors enable row level security;
 
@@ -76,62 +76,161 @@ comment on table private.page_codebooks is
 comment on column private.page_codebooks.picture_count is 'Pictures there were when it became active.';
 alter table private.page_codebooks enable row level security;
 
-create table private.page_centroids (
+create table private.page_regions (
     codebook_id integer not null references private.page_codebooks on delete cascade,
-    number integer not null check (number > 0),
-    centroid extensions.halfvec not null,
+    number smallint not null check (number > 0),
+    center extensions.halfvec not null,
     primary key (codebook_id, number)
 );
+comment on table private.page_regions is
+'Where centroids lie close together: what is next to a vector is found in the few regions next to it, so that most
+centroids need not be looked at.';
+alter table private.page_regions enable row level security;
+
+create table private.page_centroids (
+    codebook_id integer not null,
+    number smallint not null check (number > 0),
+    region smallint not null,
+    centroid extensions.halfvec not null,
+    primary key (codebook_id, number),
+    foreign key (codebook_id, region) references private.page_regions on delete cascade
+);
 comment on table private.page_centroids is 'The centroids of codebooks, unit length, numbered from 1.';
+create index page_centroids_codebook_id_region_idx on private.page_centroids (codebook_id, region);
 alter table private.page_centroids enable row level security;
 
 create table private.picture_signatures (
     codebook_id integer not null references private.page_codebooks on delete cascade,
     vector_id bigint not null,
     space_id smallint not null,
-    signature extensions.sparsevec not null,
+    centroids smallint[] not null,
+    counts smallint[] not null,
     primary key (codebook_id, vector_id),
-    foreign key (vector_id, space_id) references private.picture_vectors (id, space_id) on delete cascade
+    foreign key (vector_id, space_id) references private.picture_vectors (id, space_id) on delete cascade,
+    check (cardinality(centroids) = cardinality(counts))
 );
 comment on table private.picture_signatures is
-'Near which centroids the vectors of a picture lie: dimension = centroid, value 1. At most the 250 with the most
-patches, which fit an index tuple.';
+'Near which centroids the vectors of a picture lie: at most 250, those with the most patches.';
+comment on column private.picture_signatures.counts is 'How many patches are nearest to each of the centroids.';
 create index picture_signatures_vector_id_space_id_idx on private.picture_signatures (vector_id, space_id);
 alter table private.picture_signatures enable row level security;
 
-create function private.sign_picture(vectors extensions.halfvec[], codebook_id integer) returns extensions.sparsevec
+create function private.sign_picture(
+    vectors extensions.halfvec[], codebook_id integer, out centroids smallint[], out counts smallint[]
+)
 language sql stable
 security invoker
 set search_path = ''
+-- by region: without statistics the planner would read all centroids for each vector
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
-    select (
-        '{' || coalesce(string_agg(s.number || ':1', ',' order by s.number), '') || '}/' || b.centroid_count
-    )::extensions.sparsevec
-    from private.page_codebooks as b
-    left join lateral (
-        select n.number
+    select coalesce(array_agg(s.number order by s.number), '{}'), coalesce(array_agg(s.count order by s.number), '{}')
+    from (
+        select n.number, count(*)::smallint as count
         from unnest(sign_picture.vectors) as u (v)
         cross join lateral (
             select c.number
-            from private.page_centroids as c
-            where c.codebook_id = b.id
+            from (
+                select r.number
+                from private.page_regions as r
+                where r.codebook_id = sign_picture.codebook_id
+                order by r.center operator(extensions.<#>) u.v, r.number
+                limit 2
+            ) as r
+            inner join private.page_centroids as c
+                on c.codebook_id = sign_picture.codebook_id and c.region = r.number
             order by c.centroid operator(extensions.<#>) u.v, c.number
             limit 1
         ) as n
         group by n.number
         order by count(*) desc, n.number
         limit 250
-    ) as s on true
-    where b.id = sign_picture.codebook_id
-    group by b.id;
+    ) as s;
 $$;
 comment on function private.sign_picture(extensions.halfvec[], integer) is
-'The signature of a picture by a codebook: the centroids that are nearest to its vectors.';
+'The signature of a picture by a codebook: the centroids that are nearest to its vectors, within two regions, and to how
+many of them each is.';
+
+create function private.page_signature(centroids smallint[], counts smallint[], codebook_id integer)
+returns extensions.sparsevec
+language sql stable
+security invoker
+set search_path = ''
+as $$
+    select (
+        '{'
+        || coalesce((
+            select string_agg(s.number || ':' || sqrt(s.count)::real, ',' order by s.number)
+            from unnest(page_signature.centroids, page_signature.counts) as s (number, count)
+        ), '')
+        || '}/' || b.centroid_count
+    )::extensions.sparsevec
+    from private.page_codebooks as b
+    where b.id = page_signature.codebook_id;
+$$;
+comment on function private.page_signature(smallint[], smallint[], integer) is
+'A signature as search multiplies it: the root of the count for each centroid, as the best of many patches is nearer to
+a question than that of few, though not by as much. Null without a codebook.';
+
+-- Training -------------------------------------------------------------------------------------
+
+insert into private.settings (key, value, description) values
+(
+    'pages.codebook_from', '500',
+    'A space of pages gets a codebook when it has more pictures than this. So many pages are all compared anyway.'
+),
+(
+    'pages.codebook_growth', '4',
+    'A codebook is trained anew when there are so many times the pictures that it was trained for.'
+);
+
+create function private.due_codebooks() returns table (space text, pictures bigint, trained_for integer)
+language sql stable
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$
+    select s.name, p.pictures, b.picture_count
+    from public.embedding_spaces as s
+    cross join lateral (
+        select count(*) as pictures from private.picture_vectors as x where x.space_id = s.id
+    ) as p
+    left join private.page_codebooks as b on b.space_id = s.id and b.state = 'active'
+    where s.kind = 'page'
+        and s.state <> 'retiring'
+        and p.pictures > (private.setting('pages.codebook_from'))::bigint
+        and (
+            b.id is null
+            or p.pictures >= b.picture_count * (private.setting('pages.codebook_growth'))::float8
+            -- a training that was interrupted
+            or exists (select 1 from private.page_codebooks as o where o.space_id = s.id and o.state = 'building')
+        )
+    order by b.id nulls first, s.id;
+$$;
+comment on function private.due_codebooks() is
+'Spaces of pages that want a codebook, or have outgrown theirs: whose pictures are pages.codebook_growth times those it
+was trained for. Workers look now and then, and train; searches go by the old one meanwhile.';
+
+create function private.lock_codebook(space_id smallint) returns boolean
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select pg_try_advisory_lock(hashtextextended('narwhal.codebook', space_id)); $$;
+comment on function private.lock_codebook(smallint) is
+'Whoever trains holds this until unlock_codebook or the end of the session; false: somebody else is training.';
+
+create function private.unlock_codebook(space_id smallint) returns boolean
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select pg_advisory_unlock(hashtextextended('narwhal.codebook', space_id)); $$;
+comment on function private.unlock_codebook(smallint) is 'The end of lock_codebook.';
 
 create function private.codebook_work(space text, out space_id smallint, out building integer, out pictures bigint)
 returns setof record
 language sql stable
-security invoker
+security definer -- workers have no rights on tables
 set search_path = ''
 as $$
     select
@@ -148,7 +247,7 @@ comment on function private.codebook_work(text) is
 create function private.sample_pictures(space_id smallint, max_pictures integer)
 returns table (vectors extensions.halfvec[])
 language sql volatile
-security invoker
+security definer -- workers have no rights on tables
 set search_path = ''
 as $$
     select x.vectors
@@ -162,20 +261,32 @@ as $$
 $$;
 comment on function private.sample_pictures(smallint, integer) is 'Some pictures of a space, by chance.';
 
-create function private.codebook_centroids(codebook_id integer) returns extensions.halfvec[]
+create function private.codebook_centroids(
+    codebook_id integer, out centers extensions.halfvec[], out centroids extensions.halfvec[], out regions smallint[]
+)
 language sql stable
-security invoker
+security definer -- workers have no rights on tables
 set search_path = ''
 as $$
-    select array_agg(c.centroid order by c.number)
+    select
+        (
+            select array_agg(r.center order by r.number)
+            from private.page_regions as r
+            where r.codebook_id = codebook_centroids.codebook_id
+        ),
+        array_agg(c.centroid order by c.number),
+        array_agg(c.region order by c.number)
     from private.page_centroids as c
     where c.codebook_id = codebook_centroids.codebook_id;
 $$;
-comment on function private.codebook_centroids(integer) is 'The centroids of a codebook, in order.';
+comment on function private.codebook_centroids(integer) is
+'The regions of a codebook and its centroids, in order, with the region of each centroid.';
 
-create function private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) returns integer
+create function private.begin_codebook(
+    space_id smallint, centers text[], centroids text[], regions smallint[]
+) returns integer
 language plpgsql volatile
-security invoker
+security definer -- workers have no rights on tables
 set search_path = ''
 as $$
 declare
@@ -185,20 +296,24 @@ begin
     insert into private.page_codebooks (space_id, centroid_count)
     values (begin_codebook.space_id, cardinality(centroids))
     returning id into v_id;
-    insert into private.page_centroids (codebook_id, number, centroid)
-    select v_id, c.number, extensions.l2_normalize(c.centroid)
-    from unnest(centroids) with ordinality as c (centroid, number);
+    insert into private.page_regions (codebook_id, number, center)
+    select v_id, r.number, extensions.l2_normalize(r.center::extensions.halfvec)
+    from unnest(centers) with ordinality as r (center, number);
+    insert into private.page_centroids (codebook_id, number, region, centroid)
+    select v_id, c.number, c.region, extensions.l2_normalize(c.centroid::extensions.halfvec)
+    from unnest(centroids, regions) with ordinality as c (centroid, region, number)
+    order by c.region, c.number; -- those of a region stand together
     return v_id;
 end;
 $$;
-comment on function private.begin_codebook(smallint, extensions.halfvec[]) is
-'Starts a codebook beside the active one; whoever trains it stores the signatures of all pictures, then activates it.
-One that was being built before is dropped.';
+comment on function private.begin_codebook(smallint, text[], text[], smallint[]) is
+'Starts a codebook, of vectors as text, beside the active one; whoever trains it stores the signatures of all
+pictures, then activates it. One that was being built before is dropped.';
 
 create function private.unsigned_pictures(codebook_id integer, max_pictures integer)
 returns table (id bigint, vectors extensions.halfvec[])
 language sql stable
-security invoker
+security definer -- workers have no rights on tables
 set search_path = ''
 as $$
     select x.id, x.vectors
@@ -214,27 +329,26 @@ $$;
 comment on function private.unsigned_pictures(integer, integer) is
 'Pictures that a codebook has no signature of yet; an interrupted training goes on from here.';
 
-create function private.store_signatures(codebook_id integer, ids bigint[], signatures extensions.sparsevec[])
-returns void
+create function private.store_signatures(codebook_id integer, signatures jsonb) returns void
 language sql volatile
-security invoker
+security definer -- workers have no rights on tables
 set search_path = ''
 as $$
-    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
-    select b.id, x.id, x.space_id, s.signature
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, centroids, counts)
+    select b.id, x.id, x.space_id, s.centroids, s.counts
     from private.page_codebooks as b
-    cross join unnest(store_signatures.ids, store_signatures.signatures) as s (vector_id, signature)
+    cross join jsonb_to_recordset(store_signatures.signatures) as s (id bigint, centroids smallint[], counts smallint[])
     -- what was purged meanwhile needs none
-    inner join private.picture_vectors as x on x.space_id = b.space_id and x.id = s.vector_id
+    inner join private.picture_vectors as x on x.space_id = b.space_id and x.id = s.id
     where b.id = store_signatures.codebook_id
     on conflict do nothing;
 $$;
-comment on function private.store_signatures(integer, bigint[], extensions.sparsevec[]) is
-'Keeps the signatures of these pictures.';
+comment on function private.store_signatures(integer, jsonb) is
+'Keeps the signatures of pictures: [{id, centroids, counts}].';
 
 create function private.activate_codebook(codebook_id integer) returns void
 language plpgsql volatile
-security invoker
+security definer -- workers have no rights on tables
 set search_path = ''
 as $$
 declare
@@ -263,7 +377,7 @@ begin
         for update skip locked
     )
     update private.page_vectors as t
-    set codebook_id = v_codebook.id, signature = s.signature
+    set codebook_id = v_codebook.id, signature = private.page_signature(s.centroids, s.counts, v_codebook.id)
     from free as f
     inner join private.page_vectors as p on p.file_id = f.file_id and p.page = f.page and p.space_id = f.space_id
     inner join private.picture_signatures as s on s.codebook_id = v_codebook.id and s.vector_id = p.vector_id
@@ -278,6 +392,19 @@ end;
 $$;
 comment on function private.activate_codebook(integer) is
 'Search goes by this codebook from the commit on. Raises CONFLICT_STATE {missing} while pictures have no signature.';
+
+grant execute on function
+private.due_codebooks(),
+private.lock_codebook(smallint),
+private.unlock_codebook(smallint),
+private.codebook_work(text),
+private.sample_pictures(smallint, integer),
+private.codebook_centroids(integer),
+private.begin_codebook(smallint, text[], text[], smallint[]),
+private.unsigned_pictures(integer, integer),
+private.store_signatures(integer, jsonb),
+private.activate_codebook(integer)
+to narwhal_worker;
 
 create function private.create_picture_tables(space public.embedding_spaces) returns void
 language plpgsql volatile
@@ -301,13 +428,18 @@ begin
     );
     execute format('comment on table private.%I is %L', v_pages, format('Pages served in the space %s.', (space).name));
     execute format('alter table private.%I enable row level security', v_pages);
+    if (space).kind = 'page' then
+        -- In the row itself, and in no index: the pages of a file stand together, so that a scan of one owner's range
+        -- finds them in a few blocks, without the visibility map, which others' writes clear.
+        execute format('alter table private.%I set (toast_tuple_target = 8160)', v_pages);
+        execute format('alter table private.%I alter signature set storage plain', v_pages);
+        execute format('create index on private.%I (owner_id, file_id)', v_pages);
+        return;
+    end if;
     -- covering: a scan of one owner's range scores without touching the table
     execute format(
-        'create index on private.%I (owner_id, file_id) include (page, version_id, %s)', v_pages, case
-            when (space).kind = 'page' then 'vector_id, codebook_id, signature'
-            when (space).dimension <= 1200 then 'embedding'
-            else 'vector_id'
-        end
+        'create index on private.%I (owner_id, file_id) include (page, version_id, %s)', v_pages,
+        case when (space).dimension <= 1200 then 'embedding' else 'vector_id' end
     );
 end;
 $$;
@@ -454,9 +586,11 @@ begin
         on conflict do nothing
         returning id, space_id, vectors
     )
-    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
-    select b.id, m.id, m.space_id, private.sign_picture(m.vectors, b.id)
-    from made as m inner join private.page_codebooks as b on b.space_id = m.space_id;
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, centroids, counts)
+    select b.id, m.id, m.space_id, s.centroids, s.counts
+    from made as m
+    inner join private.page_codebooks as b on b.space_id = m.space_id
+    cross join lateral private.sign_picture(m.vectors, b.id) as s;
 
     return (
         select jsonb_build_object('missing', coalesce(jsonb_agg(m.page order by m.page), '[]'))
@@ -510,10 +644,14 @@ as $$
         s.id, n.owner_id, n.id, p.page, p.version_id, x.id, b.id,
         coalesce(
             (
-                select g.signature from private.picture_signatures as g
+                select private.page_signature(g.centroids, g.counts, b.id)
+                from private.picture_signatures as g
                 where g.codebook_id = b.id and g.vector_id = x.id
             ),
-            private.sign_picture(x.vectors, b.id)
+            (
+                select private.page_signature(g.centroids, g.counts, b.id)
+                from private.sign_picture(x.vectors, b.id) as g
+            )
         ),
         case s.kind when 'image' then x.vectors[1] end
     from public.ingest_jobs as j
@@ -582,8 +720,8 @@ as $$
         on conflict do nothing
         returning id, space_id, picture_hash
     )
-    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
-    select g.codebook_id, m.id, m.space_id, g.signature
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, centroids, counts)
+    select g.codebook_id, m.id, m.space_id, g.centroids, g.counts
     from made as m
     inner join private.picture_vectors as x
         on x.owner_id = from_owner_id and x.picture_hash = m.picture_hash and x.space_id = m.space_id

@@ -90,8 +90,14 @@ as $$
             select c.number, c.similarity - min(c.similarity) over () as gain
             from (
                 select c.number, -(c.centroid operator(extensions.<#>) q.v) as similarity
-                from private.page_centroids as c
-                where c.codebook_id = b.id
+                from (
+                    select r.number
+                    from private.page_regions as r
+                    where r.codebook_id = b.id
+                    order by r.center operator(extensions.<#>) q.v, r.number
+                    limit 8
+                ) as r
+                inner join private.page_centroids as c on c.codebook_id = b.id and c.region = r.number
                 order by similarity desc, c.number
                 limit 17
             ) as c
@@ -127,7 +133,7 @@ create function private.page_places(space_id smallint, scope private.search_scop
 language sql immutable
 set search_path = ''
 as $$
-    -- the partition by name: through its parent the condition on space_id would rule out an index-only scan
+    -- the partition by name: through its parent the condition on space_id would rule out an index-only scan of images
     select coalesce(string_agg(
         format('select %s from %s %s', columns, format(s.source, 'page_vectors_' || page_places.space_id),
             private.page_clause(scope)),
@@ -156,7 +162,7 @@ create function private.plan_pages(space_id smallint, scope private.search_scope
 language plpgsql stable
 security invoker -- called by search_pages, as its owner
 set search_path = ''
--- only ever the covering index, so that nobody's search reads, or waits for, another owner's rows
+-- only ever by owner and file, so that nobody's search reads, or waits for, another owner's rows
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
@@ -202,7 +208,7 @@ returns table (file_id uuid, page integer, version_id uuid, vector_id bigint, sc
 language plpgsql stable rows 100
 security invoker -- called by search_pages, as its owner
 set search_path = ''
--- only ever the covering index, so that nobody's search reads, or waits for, another owner's rows
+-- only ever by owner and file, so that nobody's search reads, or waits for, another owner's rows
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off
@@ -408,7 +414,7 @@ create function public.search_pages(
     vectors jsonb,
     pooled jsonb default null,
     top_k integer default 8,
-    candidates integer default 300,
+    candidates integer default 200,
     filters jsonb default null,
     space text default 'active',
     options jsonb default null,
@@ -481,7 +487,7 @@ returns table (file_id uuid, page integer, version_id uuid, score real)
 language plpgsql stable rows 100
 security invoker -- called by search_images, as its owner
 set search_path = ''
--- only ever the covering index, so that nobody's search reads, or waits for, another owner's rows
+-- only ever by owner and file, so that nobody's search reads, or waits for, another owner's rows
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_hashjoin = off

@@ -636,9 +636,11 @@ def test_a_codebook_finds_what_full_comparison_finds(
     assert _problems(db) == []
     # what SQL signs, and what the training does, is the same
     assert db.one(
-        "select bool_and(s.signature = private.sign_picture(x.vectors, s.codebook_id))"
+        "select bool_and((s.centroids, s.counts) = (g.centroids, g.counts))"
+        " and bool_and((select sum(c) from unnest(s.counts) as c) = cardinality(x.vectors))"
         " from private.picture_signatures as s inner join private.picture_vectors as x"
         " on x.id = s.vector_id"
+        " cross join lateral private.sign_picture(x.vectors, s.codebook_id) as g"
     )
 
     theirs = {place: shown[place] for place in shown if place[0] in shared} | {(late, 1): extra}
