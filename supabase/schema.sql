@@ -247,7 +247,7 @@ $$;
 COMMENT ON FUNCTION private.access_json(node_id uuid) IS 'Every way by which the caller can read a node: owner, workspace, share, link.';
 
 CREATE FUNCTION private.activate_codebook(codebook_id integer) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
@@ -276,7 +276,7 @@ begin
         for update skip locked
     )
     update private.page_vectors as t
-    set codebook_id = v_codebook.id, signature = s.signature
+    set codebook_id = v_codebook.id, signature = private.page_signature(s.centroids, s.counts, v_codebook.id)
     from free as f
     inner join private.page_vectors as p on p.file_id = f.file_id and p.page = f.page and p.space_id = f.space_id
     inner join private.picture_signatures as s on s.codebook_id = v_codebook.id and s.vector_id = p.vector_id
@@ -904,8 +904,8 @@ $$;
 COMMENT ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) IS 'What went wrong with one id of a batch, for raise_batch: {id, error, message} and the error''s own details. Takes
 sqlstate, sqlerrm and pg_exception_detail of the exception; raises again what is not of the catalogue.';
 
-CREATE FUNCTION private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) RETURNS integer
-    LANGUAGE plpgsql
+CREATE FUNCTION private.begin_codebook(space_id smallint, centers text[], centroids text[], regions smallint[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
@@ -915,15 +915,19 @@ begin
     insert into private.page_codebooks (space_id, centroid_count)
     values (begin_codebook.space_id, cardinality(centroids))
     returning id into v_id;
-    insert into private.page_centroids (codebook_id, number, centroid)
-    select v_id, c.number, extensions.l2_normalize(c.centroid)
-    from unnest(centroids) with ordinality as c (centroid, number);
+    insert into private.page_regions (codebook_id, number, center)
+    select v_id, r.number, extensions.l2_normalize(r.center::extensions.halfvec)
+    from unnest(centers) with ordinality as r (center, number);
+    insert into private.page_centroids (codebook_id, number, region, centroid)
+    select v_id, c.number, c.region, extensions.l2_normalize(c.centroid::extensions.halfvec)
+    from unnest(centroids, regions) with ordinality as c (centroid, region, number)
+    order by c.region, c.number; -- those of a region stand together
     return v_id;
 end;
 $$;
 
-COMMENT ON FUNCTION private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) IS 'Starts a codebook beside the active one; whoever trains it stores the signatures of all pictures, then activates it.
-One that was being built before is dropped.';
+COMMENT ON FUNCTION private.begin_codebook(space_id smallint, centers text[], centroids text[], regions smallint[]) IS 'Starts a codebook, of vectors as text, beside the active one; whoever trains it stores the signatures of all
+pictures, then activates it. One that was being built before is dropped.';
 
 CREATE FUNCTION private.begin_download(file_id uuid, version_id uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2442,19 +2446,26 @@ $$;
 
 COMMENT ON FUNCTION private.close_upload(upload public.uploads, state text) IS 'Ends an open ticket and returns its reservation. The caller holds the lock on the owner.';
 
-CREATE FUNCTION private.codebook_centroids(codebook_id integer) RETURNS extensions.halfvec[]
-    LANGUAGE sql STABLE
+CREATE FUNCTION private.codebook_centroids(codebook_id integer, OUT centers extensions.halfvec[], OUT centroids extensions.halfvec[], OUT regions smallint[]) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    select array_agg(c.centroid order by c.number)
+    select
+        (
+            select array_agg(r.center order by r.number)
+            from private.page_regions as r
+            where r.codebook_id = codebook_centroids.codebook_id
+        ),
+        array_agg(c.centroid order by c.number),
+        array_agg(c.region order by c.number)
     from private.page_centroids as c
     where c.codebook_id = codebook_centroids.codebook_id;
 $$;
 
-COMMENT ON FUNCTION private.codebook_centroids(codebook_id integer) IS 'The centroids of a codebook, in order.';
+COMMENT ON FUNCTION private.codebook_centroids(codebook_id integer, OUT centers extensions.halfvec[], OUT centroids extensions.halfvec[], OUT regions smallint[]) IS 'The regions of a codebook and its centroids, in order, with the region of each centroid.';
 
 CREATE FUNCTION private.codebook_work(space text, OUT space_id smallint, OUT building integer, OUT pictures bigint) RETURNS SETOF record
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
     select
@@ -3258,13 +3269,18 @@ begin
     );
     execute format('comment on table private.%I is %L', v_pages, format('Pages served in the space %s.', (space).name));
     execute format('alter table private.%I enable row level security', v_pages);
+    if (space).kind = 'page' then
+        -- In the row itself, and in no index: the pages of a file stand together, so that a scan of one owner's range
+        -- finds them in a few blocks, without the visibility map, which others' writes clear.
+        execute format('alter table private.%I set (toast_tuple_target = 8160)', v_pages);
+        execute format('alter table private.%I alter signature set storage plain', v_pages);
+        execute format('create index on private.%I (owner_id, file_id)', v_pages);
+        return;
+    end if;
     -- covering: a scan of one owner's range scores without touching the table
     execute format(
-        'create index on private.%I (owner_id, file_id) include (page, version_id, %s)', v_pages, case
-            when (space).kind = 'page' then 'vector_id, codebook_id, signature'
-            when (space).dimension <= 1200 then 'embedding'
-            else 'vector_id'
-        end
+        'create index on private.%I (owner_id, file_id) include (page, version_id, %s)', v_pages,
+        case when (space).dimension <= 1200 then 'embedding' else 'vector_id' end
     );
 end;
 $$;
@@ -3662,6 +3678,31 @@ CREATE FUNCTION private.differing_keys(before jsonb, after jsonb) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.differing_keys(before jsonb, after jsonb) IS 'The keys whose values two objects do not share.';
+
+CREATE FUNCTION private.due_codebooks() RETURNS TABLE(space text, pictures bigint, trained_for integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select s.name, p.pictures, b.picture_count
+    from public.embedding_spaces as s
+    cross join lateral (
+        select count(*) as pictures from private.picture_vectors as x where x.space_id = s.id
+    ) as p
+    left join private.page_codebooks as b on b.space_id = s.id and b.state = 'active'
+    where s.kind = 'page'
+        and s.state <> 'retiring'
+        and p.pictures > (private.setting('pages.codebook_from'))::bigint
+        and (
+            b.id is null
+            or p.pictures >= b.picture_count * (private.setting('pages.codebook_growth'))::float8
+            -- a training that was interrupted
+            or exists (select 1 from private.page_codebooks as o where o.space_id = s.id and o.state = 'building')
+        )
+    order by b.id nulls first, s.id;
+$$;
+
+COMMENT ON FUNCTION private.due_codebooks() IS 'Spaces of pages that want a codebook, or have outgrown theirs: whose pictures are pages.codebook_growth times those it
+was trained for. Workers look now and then, and train; searches go by the old one meanwhile.';
 
 CREATE FUNCTION private.edit_comment(id uuid, body text) RETURNS public.comments
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5351,8 +5392,8 @@ CREATE FUNCTION private.hand_pictures(version_ids uuid[], from_owner_id uuid, to
         on conflict do nothing
         returning id, space_id, picture_hash
     )
-    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
-    select g.codebook_id, m.id, m.space_id, g.signature
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, centroids, counts)
+    select g.codebook_id, m.id, m.space_id, g.centroids, g.counts
     from made as m
     inner join private.picture_vectors as x
         on x.owner_id = from_owner_id and x.picture_hash = m.picture_hash and x.space_id = m.space_id
@@ -6844,6 +6885,13 @@ $$;
 COMMENT ON FUNCTION private.lock_backfill(name text) IS 'Whoever back-fills keeps the transaction of this call open; it ends with the process, however that ends. One of a space
 whose jobs are queued is taken up again. Raises NOT_FOUND, CONFLICT_STATE, LOCKED while another one is running.';
 
+CREATE FUNCTION private.lock_codebook(space_id smallint) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select pg_try_advisory_lock(hashtextextended('narwhal.codebook', space_id)); $$;
+
+COMMENT ON FUNCTION private.lock_codebook(space_id smallint) IS 'Whoever trains holds this until unlock_codebook or the end of the session; false: somebody else is training.';
+
 CREATE FUNCTION private.lock_file(file_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -8076,7 +8124,7 @@ CREATE FUNCTION private.page_places(space_id smallint, scope private.search_scop
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $_$
-    -- the partition by name: through its parent the condition on space_id would rule out an index-only scan
+    -- the partition by name: through its parent the condition on space_id would rule out an index-only scan of images
     select coalesce(string_agg(
         format('select %s from %s %s', columns, format(s.source, 'page_vectors_' || page_places.space_id),
             private.page_clause(scope)),
@@ -8110,8 +8158,14 @@ CREATE FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id inte
             select c.number, c.similarity - min(c.similarity) over () as gain
             from (
                 select c.number, -(c.centroid operator(extensions.<#>) q.v) as similarity
-                from private.page_centroids as c
-                where c.codebook_id = b.id
+                from (
+                    select r.number
+                    from private.page_regions as r
+                    where r.codebook_id = b.id
+                    order by r.center operator(extensions.<#>) q.v, r.number
+                    limit 8
+                ) as r
+                inner join private.page_centroids as c on c.codebook_id = b.id and c.region = r.number
                 order by similarity desc, c.number
                 limit 17
             ) as c
@@ -8123,6 +8177,25 @@ CREATE FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id inte
 $$;
 
 COMMENT ON FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id integer) IS 'The question''s side of signatures: which centroids it is near, and how much each is worth.';
+
+CREATE FUNCTION private.page_signature(centroids smallint[], counts smallint[], codebook_id integer) RETURNS extensions.sparsevec
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select (
+        '{'
+        || coalesce((
+            select string_agg(s.number || ':' || sqrt(s.count)::real, ',' order by s.number)
+            from unnest(page_signature.centroids, page_signature.counts) as s (number, count)
+        ), '')
+        || '}/' || b.centroid_count
+    )::extensions.sparsevec
+    from private.page_codebooks as b
+    where b.id = page_signature.codebook_id;
+$$;
+
+COMMENT ON FUNCTION private.page_signature(centroids smallint[], counts smallint[], codebook_id integer) IS 'A signature as search multiplies it: the root of the count for each centroid, as the best of many patches is nearer to
+a question than that of few, though not by as much. Null without a codebook.';
 
 CREATE FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) RETURNS extensions.halfvec[]
     LANGUAGE plpgsql IMMUTABLE
@@ -11830,7 +11903,7 @@ $$;
 COMMENT ON FUNCTION private.run_task(name text) IS 'Does one task, due or not; returns what it did.';
 
 CREATE FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) RETURNS TABLE(vectors extensions.halfvec[])
-    LANGUAGE sql
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO ''
     AS $$
     select x.vectors
@@ -12587,10 +12660,14 @@ CREATE FUNCTION private.serve_pictures(version_id uuid) RETURNS void
         s.id, n.owner_id, n.id, p.page, p.version_id, x.id, b.id,
         coalesce(
             (
-                select g.signature from private.picture_signatures as g
+                select private.page_signature(g.centroids, g.counts, b.id)
+                from private.picture_signatures as g
                 where g.codebook_id = b.id and g.vector_id = x.id
             ),
-            private.sign_picture(x.vectors, b.id)
+            (
+                select private.page_signature(g.centroids, g.counts, b.id)
+                from private.sign_picture(x.vectors, b.id) as g
+            )
         ),
         case s.kind when 'image' then x.vectors[1] end
     from public.ingest_jobs as j
@@ -13162,33 +13239,39 @@ $$;
 
 COMMENT ON FUNCTION private.shrink_space(space_id smallint) IS 'Gives back the disk of one emptied partition of a retired space; false when there is nothing to give back.';
 
-CREATE FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) RETURNS extensions.sparsevec
+CREATE FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer, OUT centroids smallint[], OUT counts smallint[]) RETURNS record
     LANGUAGE sql STABLE
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
-    select (
-        '{' || coalesce(string_agg(s.number || ':1', ',' order by s.number), '') || '}/' || b.centroid_count
-    )::extensions.sparsevec
-    from private.page_codebooks as b
-    left join lateral (
-        select n.number
+    select coalesce(array_agg(s.number order by s.number), '{}'), coalesce(array_agg(s.count order by s.number), '{}')
+    from (
+        select n.number, count(*)::smallint as count
         from unnest(sign_picture.vectors) as u (v)
         cross join lateral (
             select c.number
-            from private.page_centroids as c
-            where c.codebook_id = b.id
+            from (
+                select r.number
+                from private.page_regions as r
+                where r.codebook_id = sign_picture.codebook_id
+                order by r.center operator(extensions.<#>) u.v, r.number
+                limit 2
+            ) as r
+            inner join private.page_centroids as c
+                on c.codebook_id = sign_picture.codebook_id and c.region = r.number
             order by c.centroid operator(extensions.<#>) u.v, c.number
             limit 1
         ) as n
         group by n.number
         order by count(*) desc, n.number
         limit 250
-    ) as s on true
-    where b.id = sign_picture.codebook_id
-    group by b.id;
+    ) as s;
 $$;
 
-COMMENT ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) IS 'The signature of a picture by a codebook: the centroids that are nearest to its vectors.';
+COMMENT ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer, OUT centroids smallint[], OUT counts smallint[]) IS 'The signature of a picture by a codebook: the centroids that are nearest to its vectors, within two regions, and to how
+many of them each is.';
 
 CREATE FUNCTION private.similar_words(owner_id uuid, asked text) RETURNS TABLE(word text, likeness real)
     LANGUAGE sql STABLE ROWS 10
@@ -13556,9 +13639,11 @@ begin
         on conflict do nothing
         returning id, space_id, vectors
     )
-    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
-    select b.id, m.id, m.space_id, private.sign_picture(m.vectors, b.id)
-    from made as m inner join private.page_codebooks as b on b.space_id = m.space_id;
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, centroids, counts)
+    select b.id, m.id, m.space_id, s.centroids, s.counts
+    from made as m
+    inner join private.page_codebooks as b on b.space_id = m.space_id
+    cross join lateral private.sign_picture(m.vectors, b.id) as s;
 
     return (
         select jsonb_build_object('missing', coalesce(jsonb_agg(m.page order by m.page), '[]'))
@@ -13572,21 +13657,21 @@ COMMENT ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pi
 of these that have no vectors yet}. Without vectors it only names the picture: whoever knows the hashes first embeds
 only what is missing. What is stored survives the worker.';
 
-CREATE FUNCTION private.store_signatures(codebook_id integer, ids bigint[], signatures extensions.sparsevec[]) RETURNS void
-    LANGUAGE sql
+CREATE FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
     SET search_path TO ''
     AS $$
-    insert into private.picture_signatures (codebook_id, vector_id, space_id, signature)
-    select b.id, x.id, x.space_id, s.signature
+    insert into private.picture_signatures (codebook_id, vector_id, space_id, centroids, counts)
+    select b.id, x.id, x.space_id, s.centroids, s.counts
     from private.page_codebooks as b
-    cross join unnest(store_signatures.ids, store_signatures.signatures) as s (vector_id, signature)
+    cross join jsonb_to_recordset(store_signatures.signatures) as s (id bigint, centroids smallint[], counts smallint[])
     -- what was purged meanwhile needs none
-    inner join private.picture_vectors as x on x.space_id = b.space_id and x.id = s.vector_id
+    inner join private.picture_vectors as x on x.space_id = b.space_id and x.id = s.id
     where b.id = store_signatures.codebook_id
     on conflict do nothing;
 $$;
 
-COMMENT ON FUNCTION private.store_signatures(codebook_id integer, ids bigint[], signatures extensions.sparsevec[]) IS 'Keeps the signatures of these pictures.';
+COMMENT ON FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) IS 'Keeps the signatures of pictures: [{id, centroids, counts}].';
 
 CREATE FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -15579,6 +15664,13 @@ CREATE FUNCTION private.typo_keys(word text) RETURNS text[]
 
 COMMENT ON FUNCTION private.typo_keys(word text) IS 'What a word has in common with those that are like it. A typo in a number makes another number.';
 
+CREATE FUNCTION private.unlock_codebook(space_id smallint) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select pg_advisory_unlock(hashtextextended('narwhal.codebook', space_id)); $$;
+
+COMMENT ON FUNCTION private.unlock_codebook(space_id smallint) IS 'The end of lock_codebook.';
+
 CREATE FUNCTION private.unserve_pictures(version_id uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -15646,7 +15738,7 @@ $$;
 COMMENT ON FUNCTION private.unshare_node(share_id uuid) IS 'Behind public.unshare_node.';
 
 CREATE FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) RETURNS TABLE(id bigint, vectors extensions.halfvec[])
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
     select x.id, x.vectors
@@ -16779,7 +16871,7 @@ cosine). explain: adds how it was answered. A hit: file_id, version_id, is_head,
 thumbnail_bucket, thumbnail_key, score (cosine), parts {cosine}. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND
 for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
-CREATE FUNCTION public.search_pages(vectors jsonb, pooled jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 300, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
+CREATE FUNCTION public.search_pages(vectors jsonb, pooled jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 200, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
     AS $$ select private.search_pages(vectors, pooled, top_k, candidates, filters, space, options, explain); $$;
@@ -17193,7 +17285,8 @@ ALTER TABLE private.object_deletions ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
 
 CREATE TABLE private.page_centroids (
     codebook_id integer NOT NULL,
-    number integer NOT NULL,
+    number smallint NOT NULL,
+    region smallint NOT NULL,
     centroid extensions.halfvec NOT NULL,
     CONSTRAINT page_centroids_number_check CHECK ((number > 0))
 );
@@ -17234,6 +17327,16 @@ CREATE TABLE private.page_pictures (
 
 COMMENT ON TABLE private.page_pictures IS 'Which picture stands on which page of a version: sha256 of what was embedded.';
 
+CREATE TABLE private.page_regions (
+    codebook_id integer NOT NULL,
+    number smallint NOT NULL,
+    center extensions.halfvec NOT NULL,
+    CONSTRAINT page_regions_number_check CHECK ((number > 0))
+);
+
+COMMENT ON TABLE private.page_regions IS 'Where centroids lie close together: what is next to a vector is found in the few regions next to it, so that most
+centroids need not be looked at.';
+
 CREATE TABLE private.page_vectors (
     space_id smallint NOT NULL,
     owner_id uuid NOT NULL,
@@ -17251,7 +17354,7 @@ COMMENT ON TABLE private.page_vectors IS 'The pages and images that search looks
 
 COMMENT ON COLUMN private.page_vectors.vector_id IS 'Its row of picture_vectors.';
 
-COMMENT ON COLUMN private.page_vectors.signature IS 'Near which centroids of the codebook its patches lie; null before there is a codebook.';
+COMMENT ON COLUMN private.page_vectors.signature IS 'Near which centroids of the codebook its patches lie, by private.page_signature; null before there is a codebook.';
 
 COMMENT ON COLUMN private.page_vectors.embedding IS 'The vector itself where a picture has one: spaces of kind image.';
 
@@ -17259,11 +17362,14 @@ CREATE TABLE private.picture_signatures (
     codebook_id integer NOT NULL,
     vector_id bigint NOT NULL,
     space_id smallint NOT NULL,
-    signature extensions.sparsevec NOT NULL
+    centroids smallint[] NOT NULL,
+    counts smallint[] NOT NULL,
+    CONSTRAINT picture_signatures_check CHECK ((cardinality(centroids) = cardinality(counts)))
 );
 
-COMMENT ON TABLE private.picture_signatures IS 'Near which centroids the vectors of a picture lie: dimension = centroid, value 1. At most the 250 with the most
-patches, which fit an index tuple.';
+COMMENT ON TABLE private.picture_signatures IS 'Near which centroids the vectors of a picture lie: at most 250, those with the most patches.';
+
+COMMENT ON COLUMN private.picture_signatures.counts IS 'How many patches are nearest to each of the centroids.';
 
 CREATE TABLE private.picture_vectors (
     space_id smallint NOT NULL,
@@ -17755,6 +17861,9 @@ ALTER TABLE ONLY private.page_codebooks
 ALTER TABLE ONLY private.page_pictures
     ADD CONSTRAINT page_pictures_pkey PRIMARY KEY (version_id, page);
 
+ALTER TABLE ONLY private.page_regions
+    ADD CONSTRAINT page_regions_pkey PRIMARY KEY (codebook_id, number);
+
 ALTER TABLE ONLY private.page_vectors
     ADD CONSTRAINT page_vectors_pkey PRIMARY KEY (file_id, page, space_id);
 
@@ -17941,6 +18050,8 @@ CREATE INDEX link_grants_user_id_idx ON private.link_grants USING btree (user_id
 CREATE INDEX name_words_owner_id_word_idx ON private.name_words USING btree (owner_id, word, file_id);
 
 CREATE INDEX object_deletions_run_after_idx ON private.object_deletions USING btree (run_after);
+
+CREATE INDEX page_centroids_codebook_id_region_idx ON private.page_centroids USING btree (codebook_id, region);
 
 CREATE INDEX page_pictures_file_id_idx ON private.page_pictures USING btree (file_id);
 
@@ -18383,7 +18494,7 @@ ALTER TABLE ONLY private.owner_statistics
     ADD CONSTRAINT owner_statistics_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.page_centroids
-    ADD CONSTRAINT page_centroids_codebook_id_fkey FOREIGN KEY (codebook_id) REFERENCES private.page_codebooks(id) ON DELETE CASCADE;
+    ADD CONSTRAINT page_centroids_codebook_id_region_fkey FOREIGN KEY (codebook_id, region) REFERENCES private.page_regions(codebook_id, number) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.page_codebooks
     ADD CONSTRAINT page_codebooks_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
@@ -18393,6 +18504,9 @@ ALTER TABLE ONLY private.page_pictures
 
 ALTER TABLE ONLY private.page_pictures
     ADD CONSTRAINT page_pictures_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.page_regions
+    ADD CONSTRAINT page_regions_codebook_id_fkey FOREIGN KEY (codebook_id) REFERENCES private.page_codebooks(id) ON DELETE CASCADE;
 
 ALTER TABLE private.page_vectors
     ADD CONSTRAINT page_vectors_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
@@ -18633,6 +18747,8 @@ ALTER TABLE private.page_codebooks ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.page_pictures ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.page_regions ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.page_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.picture_signatures ENABLE ROW LEVEL SECURITY;
@@ -18809,6 +18925,7 @@ REVOKE ALL ON FUNCTION private.abort_uploads_of(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.access_json(node_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.activate_codebook(codebook_id integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.activate_codebook(codebook_id integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.activate_space(name text) FROM PUBLIC;
 
@@ -18859,7 +18976,8 @@ REVOKE ALL ON FUNCTION private.backfill_rate(space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.batch_item(id uuid, state text, message text, detail text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.begin_codebook(space_id smallint, centroids extensions.halfvec[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.begin_codebook(space_id smallint, centers text[], centroids text[], regions smallint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.begin_codebook(space_id smallint, centers text[], centroids text[], regions smallint[]) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO anon;
@@ -18986,9 +19104,11 @@ GRANT SELECT ON TABLE public.uploads TO service_role;
 
 REVOKE ALL ON FUNCTION private.close_upload(upload public.uploads, state text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.codebook_centroids(codebook_id integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.codebook_centroids(codebook_id integer, OUT centers extensions.halfvec[], OUT centroids extensions.halfvec[], OUT regions smallint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.codebook_centroids(codebook_id integer, OUT centers extensions.halfvec[], OUT centroids extensions.halfvec[], OUT regions smallint[]) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.codebook_work(space text, OUT space_id smallint, OUT building integer, OUT pictures bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.codebook_work(space text, OUT space_id smallint, OUT building integer, OUT pictures bigint) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.compare_spaces(space_id smallint, other_id smallint, max_samples integer, top_k integer) FROM PUBLIC;
 
@@ -19090,6 +19210,9 @@ REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing_keys(before jsonb, after jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.due_codebooks() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.due_codebooks() TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.edit_comment(id uuid, body text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.edit_comment(id uuid, body text) TO anon;
@@ -19418,6 +19541,9 @@ GRANT ALL ON FUNCTION private.list_workspaces() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.lock_backfill(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.lock_codebook(space_id smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.lock_codebook(space_id smallint) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.lock_file(file_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_if_free(node_ids uuid[], owner_ids uuid[]) FROM PUBLIC;
@@ -19582,6 +19708,8 @@ REVOKE ALL ON FUNCTION private.page_hit(node public.nodes, version_id uuid, page
 REVOKE ALL ON FUNCTION private.page_places(space_id smallint, scope private.search_scope, columns text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.page_signature(centroids smallint[], counts smallint[], codebook_id integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) FROM PUBLIC;
 
@@ -19881,6 +20009,7 @@ REVOKE ALL ON FUNCTION private.rollback_space(kind text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.run_task(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
 
@@ -19970,7 +20099,7 @@ REVOKE ALL ON FUNCTION private.shares_something(user_id uuid, other_id uuid) FRO
 
 REVOKE ALL ON FUNCTION private.shrink_space(space_id smallint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.sign_picture(vectors extensions.halfvec[], codebook_id integer, OUT centroids smallint[], OUT counts smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUBLIC;
 
@@ -20007,7 +20136,8 @@ GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
 REVOKE ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) TO narwhal_worker;
 
-REVOKE ALL ON FUNCTION private.store_signatures(codebook_id integer, ids bigint[], signatures extensions.sparsevec[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_vectors(job_id uuid, lease_token uuid, vectors jsonb) TO narwhal_worker;
@@ -20159,6 +20289,9 @@ REVOKE ALL ON FUNCTION private.trash_trees(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.typo_keys(word text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.unlock_codebook(space_id smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.unlock_codebook(space_id smallint) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.unserve_pictures(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.unserve_version(version_id uuid) FROM PUBLIC;
@@ -20168,6 +20301,7 @@ GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.unshare_node(share_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.unsigned_pictures(codebook_id integer, max_pictures integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.update_workspace_member(id uuid, level text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.update_workspace_member(id uuid, level text) TO anon;
