@@ -36,21 +36,40 @@ create table private.vector_blocks (
     id bigint generated always as identity,
     chunk_ids uuid[] not null,
     embeddings extensions.halfvec[] not null,
+    marks integer[] not null,
     primary key (owner_id, file_id, id, space_id),
-    check (cardinality(chunk_ids) = cardinality(embeddings))
+    check (cardinality(chunk_ids) = cardinality(embeddings) and cardinality(chunk_ids) = cardinality(marks))
 ) partition by list (space_id);
 comment on table private.vector_blocks is
 'What exact search reads: chunk_vectors once more, as many vectors of one file in a row as fit a page.
-Written only by the triggers of chunk_vectors.';
+Written only by the triggers of chunk_vectors and chunks.';
 comment on column private.vector_blocks.chunk_ids is 'Ascending, so that of equal distances the first is the first.';
 comment on column private.vector_blocks.embeddings is 'Of the chunks in chunk_ids, in the same order.';
+comment on column private.vector_blocks.marks is
+'chunk_mark of the chunks in chunk_ids, in the same order: filters on chunks are tested here.';
 alter table private.vector_blocks enable row level security;
 
 create function private.block_size(dimension integer) returns integer
 language sql immutable parallel safe
-return greatest(1, least(16, 8000 / (2 * dimension + 24)));
+return greatest(1, least(16, 8000 / (2 * dimension + 28)));
 comment on function private.block_size(integer) is
-'How many vectors a row of vector_blocks holds: half precision and a chunk id each, in a page of 8 KiB; at most 16.';
+'How many vectors a row of vector_blocks holds: half precision, a chunk id and a mark each, in a page of 8 KiB; at most
+16.';
+
+create function private.language_code(language text) returns integer
+language sql immutable parallel safe
+return case when language ~ '^[a-z]{2,3}$' then
+    (ascii(substr(language, 1, 1)) - 96) * 729 + (ascii(substr(language, 2, 1)) - 96) * 27
+    + greatest(ascii(substr(language, 3, 1)) - 96, 0)
+else 0 end;
+comment on function private.language_code(text) is
+'A language of two or three letters as a number below 2^15; 0 for all others.';
+
+create function private.chunk_mark(page integer, language text) returns integer
+language sql immutable parallel safe
+return least(greatest(coalesce(page, 0), 0), 65535) << 15 | private.language_code(language);
+comment on function private.chunk_mark(integer, text) is
+'Page and language of a chunk in one number: the page (0 for none, at most 65535) times 2^15, and language_code.';
 
 create function private.vector_table(space_id smallint) returns text
 language sql immutable parallel safe
@@ -111,16 +130,18 @@ set search_path = ''
 as $$
     select format(
         $statement$
-            insert into private.vector_blocks (space_id, owner_id, file_id, chunk_ids, embeddings)
+            insert into private.vector_blocks (space_id, owner_id, file_id, chunk_ids, embeddings, marks)
             select
                 v.space_id, v.owner_id, v.file_id,
-                array_agg(v.chunk_id order by v.chunk_id), array_agg(v.embedding order by v.chunk_id)
+                array_agg(v.chunk_id order by v.chunk_id), array_agg(v.embedding order by v.chunk_id),
+                array_agg(v.mark order by v.chunk_id)
             from (
                 select
-                    s.*,
+                    s.*, private.chunk_mark(c.page, c.language) as mark,
                     (row_number() over (partition by s.space_id, s.owner_id, s.file_id order by s.chunk_id) - 1)
                     / private.block_size(extensions.vector_dims(s.embedding)) as block
                 from %s as s
+                left join public.chunks as c on c.id = s.chunk_id
             ) as v
             group by v.space_id, v.owner_id, v.file_id, v.block
         $statement$,
@@ -153,11 +174,12 @@ begin
                 );
             -- in place, so that of two who each take a chunk out of one block neither undoes the other's
             update private.vector_blocks as b
-            set (chunk_ids, embeddings) = (
+            set (chunk_ids, embeddings, marks) = (
                 select
                     coalesce(array_agg(c.id order by c.id), '{}'),
-                    coalesce(array_agg(c.embedding order by c.id), '{}')
-                from unnest(b.chunk_ids, b.embeddings) as c (id, embedding)
+                    coalesce(array_agg(c.embedding order by c.id), '{}'),
+                    coalesce(array_agg(c.mark order by c.id), '{}')
+                from unnest(b.chunk_ids, b.embeddings, b.marks) as c (id, embedding, mark)
                 where c.id not in (select unnest(v_gone.chunk_ids))
             )
             where b.space_id = v_gone.space_id and b.owner_id = v_gone.owner_id and b.file_id = v_gone.file_id
@@ -189,6 +211,27 @@ create trigger _500_pack_deleted
 after delete on private.chunk_vectors
 referencing old table as removed
 for each statement execute function private.tg_chunk_vectors__pack();
+
+create function private.tg_chunks__mark() returns trigger
+language plpgsql volatile
+security definer -- runs for whoever changes a chunk
+set search_path = ''
+as $$
+begin
+    update private.vector_blocks as b
+    set marks[array_position(b.chunk_ids, new.id)] = private.chunk_mark(new.page, new.language)
+    from public.nodes as n
+    where n.id = new.file_id and b.owner_id = n.owner_id and b.file_id = n.id and new.id = any(b.chunk_ids);
+    return null; -- after trigger
+end;
+$$;
+comment on function private.tg_chunks__mark() is 'Keeps the marks equal to the chunks'' pages and languages.';
+
+create trigger _500_mark
+after update of page, language on public.chunks
+for each row
+when ((old.page, old.language) is distinct from (new.page, new.language))
+execute function private.tg_chunks__mark();
 
 create function private.repack_vectors(space_id smallint) returns void
 language plpgsql volatile

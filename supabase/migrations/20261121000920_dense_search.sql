@@ -9,16 +9,58 @@ insert into private.settings (key, value, description) values
 ('search.exact_chunks', '100000', 'Up to so many readable chunks vector search is exact, whatever indexes there are.'),
 ('search.index_share', '0.5', 'Smallest share of all chunks that one must own for an HNSW index to be asked.');
 
-create function private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) returns text
+create function private.mark_clause(scope private.search_scope, mark text) returns text
+language sql immutable
+set search_path = ''
+as $$
+    select concat_ws(
+        ' and ',
+        case when (scope).languages is not null then format('%s & 32767 = any($9)', mark) end,
+        case when num_nonnulls((scope).page_from, (scope).page_to) > 0
+            then format('%s >> 15 between $10 and $11', mark) end
+    );
+$$;
+comment on function private.mark_clause(private.search_scope, text) is
+'The filters of a scope on chunks, as constant SQL text about a mark; empty without. Parameters: $9 language codes, $10
+and $11 the first and the last page.';
+
+create function private.are_marks_enough(scope private.search_scope) returns boolean
+language sql immutable
+set search_path = ''
+as $$
+    select coalesce((scope).page_from, 1) <= 65535
+        and coalesce((scope).page_to, 1) < 65535
+        and coalesce((
+            select bool_and(private.language_code(l) > 0) from unnest((scope).languages) as l
+        ), true);
+$$;
+comment on function private.are_marks_enough(private.search_scope) is
+'Whether mark_clause alone decides, or what passes it must pass passes_chunk_filters, too.';
+
+create function private.nearest_statement(block_size integer, source text, scope private.search_scope) returns text
 language sql immutable
 set search_path = ''
 as $$
     -- The blocks with the nearest vectors, then their vectors: a block is among the first n when one of its vectors is.
     -- Of equal products the smallest chunk id counts, in both steps, so that the result is exactly the n first.
-    -- Filters on chunks are asked in the order of the result, until enough have passed.
+    -- Where marks are not enough, chunks are asked in the order of the result, until enough have passed.
     -- "offset 0" keeps steps apart: each product is computed once, and no filter moves inwards.
     select format(
-        case when has_chunk_filters then
+        case when private.are_marks_enough(nearest_statement.scope) then
+            $statement$
+                select u.chunk_id, (-u.product)::real as score
+                from (
+                    select b.*
+                    from (select t.chunk_ids, %1$s from %2$s offset 0) as b
+                    order by least(%3$s), case least(%3$s) %4$s end
+                    limit $7
+                ) as b
+                cross join lateral unnest(b.chunk_ids, array[%3$s]) as u (chunk_id, product)
+                where u.product is not null and ($6 is null or -u.product >= $6)
+                order by u.product, u.chunk_id
+                limit $7
+            $statement$
+        else
             $statement$
                 select c.chunk_id, (-c.product)::real as score
                 from (
@@ -33,31 +75,23 @@ as $$
                 order by c.product, c.chunk_id
                 limit $7
             $statement$
-        else
-            $statement$
-                select u.chunk_id, (-u.product)::real as score
-                from (
-                    select b.*
-                    from (select t.chunk_ids, %1$s from %2$s offset 0) as b
-                    order by least(%3$s), case least(%3$s) %4$s end
-                    limit $7
-                ) as b
-                cross join lateral unnest(b.chunk_ids, array[%3$s]) as u (chunk_id, product)
-                where u.product is not null and ($6 is null or -u.product >= $6)
-                order by u.product, u.chunk_id
-                limit $7
-            $statement$
         end,
-        string_agg(format('t.embeddings[%1$s] operator(extensions.<#>) $2 as p%1$s', i), ', ' order by i),
+        string_agg(format(
+            case when private.has_chunk_filters(nearest_statement.scope)
+                then 'case when %2$s then t.embeddings[%1$s] operator(extensions.<#>) $2 end as p%1$s'
+                else 't.embeddings[%1$s] operator(extensions.<#>) $2 as p%1$s'
+            end,
+            i, private.mark_clause(nearest_statement.scope, format('t.marks[%s]', i))
+        ), ', ' order by i),
         source,
         string_agg(format('b.p%s', i), ', ' order by i),
         string_agg(format('when b.p%1$s then b.chunk_ids[%1$s]', i), ' ' order by i)
     )
     from generate_series(1, block_size) as i;
 $$;
-comment on function private.nearest_statement(integer, text, boolean) is
+comment on function private.nearest_statement(integer, text, private.search_scope) is
 'A query for the nearest chunks among the blocks t of a source. Parameters: $2 the vector, $5 the scope, $6 the least
-cosine or null, $7 how many; the others are the source''s.';
+cosine or null, $7 how many, and those of mark_clause; the others are the source''s.';
 
 create function private.vector_index(space_id smallint) returns text
 language sql stable
@@ -228,7 +262,9 @@ as $$
 declare
     v_query extensions.halfvec := extensions.l2_normalize(embedding); -- as are the vectors: the product is the cosine
     v_block_size integer := private.block_size(extensions.vector_dims(embedding));
-    v_has_chunk_filters boolean := private.has_chunk_filters(scope);
+    v_languages integer[] := array(select private.language_code(l) from unnest((scope).languages) as l);
+    v_page_from integer := least(greatest(coalesce((scope).page_from, 1), 1), 65535);
+    v_page_to integer := least(coalesce((scope).page_to, 65535), 65535);
     v_clause text := private.file_clause(scope);
     v_table text := format('private.%I', private.block_table(space_id));
     v_near record;
@@ -247,8 +283,9 @@ begin
     end if;
     if cardinality((scope).owner_ids) > 0 and not v_is_found then
         return query execute private.nearest_statement(
-            v_block_size, format('%s as t where t.owner_id = any($1) %s', v_table, v_clause), v_has_chunk_filters
-        ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits;
+            v_block_size, format('%s as t where t.owner_id = any($1) %s', v_table, v_clause), scope
+        ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits,
+            null::uuid[], v_languages, v_page_from, v_page_to;
     end if;
     if cardinality((scope).shared_file_ids) > 0 then
         return query execute private.nearest_statement(
@@ -263,9 +300,9 @@ begin
                 $source$,
                 v_table, v_clause
             ),
-            v_has_chunk_filters
+            scope
         ) using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits,
-            (scope).shared_owner_ids;
+            (scope).shared_owner_ids, v_languages, v_page_from, v_page_to;
     end if;
 end;
 $$;

@@ -111,13 +111,15 @@ UNPACKED = """
 select 'block', coalesce(v.chunk_id, b.chunk_id)::text
 from private.chunk_vectors as v
 full join (
-    select b.space_id, b.owner_id, b.file_id, c.chunk_id, c.embedding
+    select b.space_id, b.owner_id, b.file_id, c.chunk_id, c.embedding, c.mark
     from private.vector_blocks as b
-    cross join lateral unnest(b.chunk_ids, b.embeddings) as c (chunk_id, embedding)
+    cross join lateral unnest(b.chunk_ids, b.embeddings, b.marks) as c (chunk_id, embedding, mark)
 ) as b
     on b.space_id = v.space_id and b.chunk_id = v.chunk_id
+left join public.chunks as c on c.id = v.chunk_id
 where (v.owner_id, v.file_id) is distinct from (b.owner_id, b.file_id)
     or v.embedding::text is distinct from b.embedding::text
+    or b.mark <> private.chunk_mark(c.page, c.language)
 union all
 select 'order', b.id::text
 from private.vector_blocks as b

@@ -185,7 +185,8 @@ DAMAGES: list[tuple[str, int, LiteralString]] = [
     (
         "block_differences",
         1,
-        "update private.vector_blocks set chunk_ids = chunk_ids[2:], embeddings = embeddings[2:]"
+        "update private.vector_blocks"
+        " set chunk_ids = chunk_ids[2:], embeddings = embeddings[2:], marks = marks[2:]"
         " where file_id = %(file)s",
     ),
     ("statistics_differences", 1, "update private.indexed_files set total_length = 7"),
