@@ -188,9 +188,13 @@ create function private.file_clause(scope private.search_scope) returns text
 language sql immutable
 set search_path = ''
 as $$
+    -- few files are looked up; many are hashed, and "is true" keeps them from being joined or planned one by one
     select concat(
-        case when (scope).file_ids is not null then ' and t.file_id = any($3)' end,
-        case when cardinality((scope).hidden_file_ids) > 0 then ' and not t.file_id = any($4)' end
+        case when cardinality((scope).file_ids) <= 100 then ' and t.file_id = any($3)'
+            when (scope).file_ids is not null then ' and (t.file_id in (select unnest($3))) is true'
+        end,
+        case when cardinality((scope).hidden_file_ids) > 0
+            then ' and (t.file_id in (select unnest($4))) is not true' end
     );
 $$;
 comment on function private.file_clause(private.search_scope) is
