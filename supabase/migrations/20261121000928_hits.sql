@@ -112,7 +112,7 @@ $$;
 comment on function private.best_mark(text, int4range[], integer) is
 'Where the stretch of this width begins that has most different words; null without marks.';
 
-create function private.snippet(content text, q private.search_query, language text) returns jsonb
+create function private.snippet(content text, q private.search_query, words tsquery, config regconfig) returns jsonb
 language plpgsql immutable
 security invoker
 set search_path = ''
@@ -120,8 +120,7 @@ as $$
 declare
     v_length constant integer := 320; -- characters, at most
     v_lead constant integer := 60; -- of them before the first mark
-    v_config regconfig := private.text_config(language);
-    v_marks int4range[] := private.word_marks(content, private.any_word(q, v_config), v_config);
+    v_marks int4range[] := private.word_marks(content, words, config);
     v_start integer := 0;
     v_text text := content;
     v_spaced text;
@@ -158,9 +157,19 @@ begin
     );
 end;
 $$;
-comment on function private.snippet(text, private.search_query, text) is
+comment on function private.snippet(text, private.search_query, tsquery, regconfig) is
 'The part of a chunk that has most of what a query asks for: {text, start, end, highlights}. start and end are offsets
-in the chunk, highlights [[start, end], …] in the text; characters from 0, ends excluded.';
+in the chunk, highlights [[start, end], …] in the text; characters from 0, ends excluded. words is any_word of the query
+under the configuration of the chunk''s language.';
+
+create function private.snippet(content text, q private.search_query, language text) returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+    select private.snippet(snippet.content, snippet.q, private.any_word(snippet.q, t.config), t.config)
+    from (select private.text_config(snippet.language) as config) as t;
+$$;
+comment on function private.snippet(text, private.search_query, text) is 'The same for a chunk of a language.';
 
 create function private.line_boxes(version_id uuid, page integer, start_at integer, end_at integer) returns jsonb
 language sql stable

@@ -343,41 +343,60 @@ comment on function private.placed(private.candidate[], private.search_call) is
 
 -- Hits -----------------------------------------------------------------------------------------
 
-create function private.passage_json(candidate private.candidate, request private.search_call) returns jsonb
-language sql stable
+create function private.passages_json(candidates private.candidate[], request private.search_call)
+returns table (place bigint, file_id uuid, chunk_id uuid, version_id uuid, passage jsonb)
+language sql stable rows 100
 security invoker -- called by search, as its owner
 set search_path = ''
+set enable_seqscan = off -- only ever look-ups by key, so that nobody's search reads other owners' rows
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
-    select jsonb_build_object(
-        'chunk_id', c.id, 'page', c.page, 'bboxes', c.bboxes, 'heading', c.heading,
-        'char_start', c.char_start, 'char_end', c.char_end,
-        'time_range_ms', case when c.time_range_ms is not null
-            then jsonb_build_array(lower(c.time_range_ms), upper(c.time_range_ms)) end,
-        'snippet', s.snippet -> 'text', 'highlights', s.snippet -> 'highlights',
-        'snippet_start', s.snippet -> 'start', 'snippet_end', s.snippet -> 'end',
-        'snippet_bboxes', case when c.bboxes <> '[]' then private.line_boxes(
-            c.version_id, coalesce(c.page, 1),
-            c.char_start + (s.snippet -> 'start')::integer, c.char_start + (s.snippet -> 'end')::integer
-        ) else '[]' end,
-        'score', (candidate).score,
-        'parts', jsonb_build_object(
-            'keyword_rank', (candidate).keyword_rank, 'keyword_score', (candidate).keyword_score,
-            'vector_rank', (candidate).vector_rank, 'vector_score', (candidate).vector_score,
-            'name_rank', (candidate).name_rank, 'name_score', (candidate).name_score,
-            'fused', (candidate).fused, 'boost', (candidate).boost, 'copy_of', (candidate).copy_of
-        )
-    ) || case when ((request).options).context <> 'none' then jsonb_build_object(
-        'context', private.chunk_context(c, ((request).options).context)
-    ) else '{}' end
-    from (select (candidate).chunk_id as id) as wanted
-    left join public.chunks as c on c.id = wanted.id
+    with shown as materialized (
+        select u.*, c
+        from unnest(passages_json.candidates) with ordinality as u
+        left join public.chunks as c on c.id = u.chunk_id
+    ), asked as materialized (
+        -- the same words for all chunks of a language
+        select l.language, t.config, private.any_word((passages_json.request).parsed, t.config) as words
+        from (select distinct (s.c).language from shown as s) as l
+        cross join lateral (select private.text_config(l.language) as config) as t
+    )
+    select
+        s.ordinality, s.file_id, s.chunk_id, (s.c).version_id,
+        jsonb_build_object(
+            'chunk_id', (s.c).id, 'page', (s.c).page, 'bboxes', (s.c).bboxes, 'heading', (s.c).heading,
+            'char_start', (s.c).char_start, 'char_end', (s.c).char_end,
+            'time_range_ms', case when (s.c).time_range_ms is not null
+                then jsonb_build_array(lower((s.c).time_range_ms), upper((s.c).time_range_ms)) end,
+            'snippet', h.snippet -> 'text', 'highlights', h.snippet -> 'highlights',
+            'snippet_start', h.snippet -> 'start', 'snippet_end', h.snippet -> 'end',
+            'snippet_bboxes', case when (s.c).bboxes <> '[]' then private.line_boxes(
+                (s.c).version_id, coalesce((s.c).page, 1),
+                (s.c).char_start + (h.snippet -> 'start')::integer, (s.c).char_start + (h.snippet -> 'end')::integer
+            ) else '[]' end,
+            'score', s.score,
+            'parts', jsonb_build_object(
+                'keyword_rank', s.keyword_rank, 'keyword_score', s.keyword_score,
+                'vector_rank', s.vector_rank, 'vector_score', s.vector_score,
+                'name_rank', s.name_rank, 'name_score', s.name_score,
+                'fused', s.fused, 'boost', s.boost, 'copy_of', s.copy_of
+            )
+        ) || case when ((passages_json.request).options).context <> 'none' then jsonb_build_object(
+            'context', private.chunk_context(s.c, ((passages_json.request).options).context)
+        ) else '{}' end
+    from shown as s
+    inner join asked as a on a.language is not distinct from (s.c).language
     cross join lateral (
-        select case when c.id is not null then private.snippet(c.content, (request).parsed, c.language) end as snippet
+        select case when (s.c).id is not null then
+            private.snippet((s.c).content, (passages_json.request).parsed, a.words, a.config)
+        end as snippet
         offset 0 -- once
-    ) as s;
+    ) as h;
 $$;
-comment on function private.passage_json(private.candidate, private.search_call) is
-'The fields of a hit that are about its passage; null where a file was found by its name only.';
+comment on function private.passages_json(private.candidate[], private.search_call) is
+'The fields of hits that are about their passages, in the order of the candidates; null where a file was found by its
+name only.';
 
 create function private.copies_json(chunk_id uuid, pool private.candidate[]) returns jsonb
 language sql stable
@@ -421,8 +440,8 @@ $$;
 comment on function private.access_json(uuid) is
 'Every way by which the caller can read a node: owner, workspace, share, link.';
 
-create function private.hit_json(
-    candidate private.candidate, pool private.candidate[], request private.search_call
+create function private.hits_json(
+    candidates private.candidate[], passages private.candidate[], pool private.candidate[], request private.search_call
 ) returns jsonb
 language sql stable
 security invoker -- called by search, as its owner
@@ -431,36 +450,46 @@ set enable_seqscan = off -- only ever look-ups by key, so that nobody's search r
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
-    select private.passage_json(candidate, request) || jsonb_build_object(
-        'file_id', n.id,
-        'version_id', coalesce(c.version_id, n.head_version_id),
-        'is_head', coalesce(c.version_id = n.head_version_id, true),
-        'name', n.name,
-        'path', ( -- from the highest ancestor that the caller can see
-            select '/' || string_agg(a.name, '/' order by cardinality(a.path))
-            from public.nodes as a
-            where a.id = any(n.path) and private.is_readable(
-                a.owner_id, a.path, a.trashed_at,
-                ((hit_json.request).scope).owner_ids, ((hit_json.request).scope).roots
+    with passages as materialized (
+        select p.* from private.passages_json(hits_json.passages, hits_json.request) as p
+    ), copied as materialized (
+        select array_agg(u.copy_of) as ids from unnest(hits_json.pool) as u
+    )
+    select coalesce(jsonb_agg(
+        p.passage || jsonb_build_object(
+            'file_id', n.id,
+            'version_id', coalesce(p.version_id, n.head_version_id),
+            'is_head', coalesce(p.version_id = n.head_version_id, true),
+            'name', n.name,
+            'path', ( -- from the highest ancestor that the caller can see
+                select '/' || string_agg(a.name, '/' order by cardinality(a.path))
+                from public.nodes as a
+                where a.id = any(n.path) and private.is_readable(
+                    a.owner_id, a.path, a.trashed_at,
+                    ((hits_json.request).scope).owner_ids, ((hits_json.request).scope).roots
+                )
             )
-        )
-    ) || case when ((request).options).dedup is distinct from false then jsonb_build_object(
-        'copies', private.copies_json((candidate).chunk_id, pool)
-    ) else '{}' end || case when ((request).options).group_by = 'file' then jsonb_build_object(
-        'passages', (
-            select jsonb_agg(private.passage_json(o.candidate, request) order by o.place)
-            from private.placed(pool, request) as o
-            where (o.candidate).file_id = n.id and o.place_in_file <= ((request).options).per_file
-        )
-    ) else '{}' end || case when (request).explain then jsonb_build_object(
-        'access', private.access_json(n.id)
-    ) else '{}' end
-    from public.nodes as n
-    left join public.chunks as c on c.id = (candidate).chunk_id
-    where n.id = (candidate).file_id;
+        ) || case when ((hits_json.request).options).dedup is distinct from false then jsonb_build_object(
+            'copies', case when h.chunk_id = any(c.ids) then private.copies_json(h.chunk_id, hits_json.pool)
+                else '{"count": 0, "files": []}' end
+        ) else '{}' end || case when ((hits_json.request).options).group_by = 'file' then jsonb_build_object(
+            'passages', (
+                select jsonb_agg(o.passage order by o.place) from passages as o where o.file_id = n.id
+            )
+        ) else '{}' end || case when (hits_json.request).explain then jsonb_build_object(
+            'access', private.access_json(n.id)
+        ) else '{}' end
+        order by h.ordinality
+    ), '[]')
+    from unnest(hits_json.candidates) with ordinality as h
+    cross join copied as c
+    inner join passages as p on p.file_id = h.file_id and p.chunk_id is not distinct from h.chunk_id
+    inner join public.nodes as n on n.id = h.file_id;
 $$;
-comment on function private.hit_json(private.candidate, private.candidate[], private.search_call) is
-'A hit as clients see it.';
+comment on function private.hits_json(
+    private.candidate[], private.candidate[], private.candidate[], private.search_call
+) is
+'Candidates as clients see them: with their passages, or those of their files, and what repeats them in the pool.';
 
 create function private.find_hits(request private.search_call, out hits jsonb, out plan jsonb)
 language plpgsql stable -- so that all of it sees one moment
@@ -469,18 +498,27 @@ set search_path = ''
 set plan_cache_mode = force_generic_plan -- look-ups by key: to plan them takes longer than to run them
 as $$
 declare
+    v_options private.search_options := (request).options;
     v_pool private.candidate[];
+    v_shown private.candidate[];
+    v_passages private.candidate[];
 begin
     select r.pool, r.plan into v_pool, plan from private.rank_candidates(request) as r;
-    select coalesce(jsonb_agg(private.hit_json(h.candidate, v_pool, request) order by h.place), '[]')
-    into hits
-    from (
-        select p.candidate, p.place
+    v_shown := array(
+        select p.candidate
         from private.placed(v_pool, request) as p
-        where ((request).options).group_by = 'none' or p.place_in_file = 1
+        where v_options.group_by = 'none' or p.place_in_file = 1
         order by p.place
         limit (request).top_k
-    ) as h;
+    );
+    v_passages := case v_options.group_by when 'file' then array(
+        select p.candidate
+        from private.placed(v_pool, request) as p
+        where p.place_in_file <= v_options.per_file
+            and (p.candidate).file_id in (select s.file_id from unnest(v_shown) as s)
+        order by p.place
+    ) else v_shown end;
+    hits := private.hits_json(v_shown, v_passages, v_pool, request);
 end;
 $$;
 comment on function private.find_hits(private.search_call) is
