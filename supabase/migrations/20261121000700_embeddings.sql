@@ -58,10 +58,14 @@ comment on function private.block_size(integer) is
 
 create function private.language_code(language text) returns integer
 language sql immutable parallel safe
-return case when language ~ '^[a-z]{2,3}$' then
-    (ascii(substr(language, 1, 1)) - 96) * 729 + (ascii(substr(language, 2, 1)) - 96) * 27
-    + greatest(ascii(substr(language, 3, 1)) - 96, 0)
-else 0 end;
+return case
+    when language ~ '^[a-z]{2,3}$'
+        then
+            (ascii(substr(language, 1, 1)) - 96) * 729
+            + (ascii(substr(language, 2, 1)) - 96) * 27
+            + greatest(ascii(substr(language, 3, 1)) - 96, 0)
+    else 0
+end;
 comment on function private.language_code(text) is
 'A language of two or three letters as a number below 2^15; 0 for all others.';
 

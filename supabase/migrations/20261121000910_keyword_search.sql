@@ -450,7 +450,7 @@ begin
             case when v_owner_id is null then v_shared_terms else v_own_terms end || private.file_clause(scope),
             case when v_weighted.mask <> 0 then 'having bit_or(r.bits) & $7 = $7' end,
             case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end,
-            case when v_is_narrowed then 'and private.passes_chunk_filters(t.chunk_id, $5)' end,
+            case when v_is_narrowed then 'and ' || private.chunk_clause(scope, 't.chunk_id') end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
         ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,

@@ -278,18 +278,33 @@ def test_vectors_of_any_width_are_found(db: Database, dimension: int) -> None:
     assert _packed(db)
 
 
-def test_filters_on_chunks_are_asked_until_enough_have_passed(db: Database) -> None:
+@pytest.mark.parametrize("language", ["de", "de-AT", "nds"])
+def test_filters_on_chunks_hold_in_both_legs(db: Database, language: str) -> None:
+    """Marks tell languages of two or three letters; of others the chunks are asked."""
     owner, chance = db.create_user(), random.Random(7)
     drive = Drive(db)
     drive.file(owner, "a.txt", *(f"bark {chance.random()}" for _ in range(60)))
-    db.all("update public.chunks set language = 'de' where page % 3 = 0")
+    db.all("update public.chunks set language = %s where page %% 3 = 0", language)
+    db.all("update public.chunks set page = 70000 where page = 60")
+    db.all("update public.chunks set page = null where page = 59")
+    assert _packed(db)
     chunks = dict(db.all("select id::text, page from public.chunks"))
-    answer = drive.search(
-        owner, "bark", filters={"page_from": 11, "page_to": 40, "languages": ["de"]}, top_k=100
-    )
-    found = {chunks[hit["chunk_id"]] for hit in answer["hits"]}
-    assert found == {page for page in range(11, 41) if page % 3 == 0}
-    assert {hit["parts"]["vector_rank"] is None for hit in answer["hits"]} == {False}
+
+    def found(**filters: object) -> set[int | None]:
+        answer = drive.search(owner, "bark", filters=filters, top_k=100)
+        assert {hit["parts"]["vector_rank"] is None for hit in answer["hits"]} <= {False}
+        assert {hit["parts"]["keyword_rank"] is None for hit in answer["hits"]} <= {False}
+        return {chunks[hit["chunk_id"]] for hit in answer["hits"]}
+
+    thirds = set(range(3, 58, 3)) | {70000}
+    assert found(languages=[language]) == thirds
+    assert found(languages=["fr", language]) == thirds
+    assert found(languages=["fr"]) == set()
+    assert found(page_from=11, page_to=40, languages=[language]) == thirds & set(range(11, 41))
+    assert found(page_from=50) == set(range(50, 59)) | {70000}
+    assert found(page_to=5) == set(range(1, 6))
+    assert found(page_from=65535, page_to=69999) == set()
+    assert found(page_from=70000) == {70000}
 
 
 def test_what_others_have_is_not_read(db: Database) -> None:
