@@ -424,7 +424,9 @@ SEARCHES: list[Loosened | Both] = [
         "''",
     ),
     Loosened("file_clause", "' and t.file_id = any($3)'", "''"),
-    Loosened("file_clause", "' and not t.file_id = any($4)'", "''"),
+    Loosened("file_clause", "' and (t.file_id in (select unnest($4))) is not true'", "''"),
+    Loosened("chunk_clause", "' and x.page >= ($5).page_from'", "''"),
+    Loosened("mark_clause", "between $10 and $11", "<= $11"),
     Loosened("passes_chunk_filters", "c.page >= (scope).page_from", "true"),
     Loosened("passes_chunk_filters", "c.id = passes_chunk_filters.chunk_id", "true"),
     Loosened("has_chunk_filters", "(scope).page_from", "null"),
@@ -501,8 +503,8 @@ SEARCHES: list[Loosened | Both] = [
     ],
     # hits
     Loosened(
-        "hit_json",
-        "private.is_readable( a.owner_id, a.path, a.trashed_at, ((hit_json.request).scope).owner_ids, ((hit_json.request).scope).roots )",
+        "hits_json",
+        "private.is_readable( a.owner_id, a.path, a.trashed_at, ((hits_json.request).scope).owner_ids, ((hits_json.request).scope).roots )",
         "true",
     ),
     Loosened(
