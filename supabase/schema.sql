@@ -762,6 +762,19 @@ COMMENT ON FUNCTION private.append_version(file_id uuid, source_version_id uuid,
 the head at once, without reading or embedding anything. A source that was never completely read is read again. The
 caller holds the locks on both files and on the owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
 
+CREATE FUNCTION private.are_marks_enough(scope private.search_scope) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce((scope).page_from, 1) <= 65535
+        and coalesce((scope).page_to, 1) < 65535
+        and coalesce((
+            select bool_and(private.language_code(l) > 0) from unnest((scope).languages) as l
+        ), true);
+$$;
+
+COMMENT ON FUNCTION private.are_marks_enough(scope private.search_scope) IS 'Whether mark_clause alone decides, or what passes it must pass passes_chunk_filters, too.';
+
 CREATE FUNCTION private.ask_legs(request private.search_call, max_hits integer) RETURNS private.leg_hits
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1157,9 +1170,10 @@ COMMENT ON FUNCTION private.best_mark(content text, marks int4range[], width int
 
 CREATE FUNCTION private.block_size(dimension integer) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN GREATEST(1, LEAST(16, (8000 / ((2 * dimension) + 24))));
+    RETURN GREATEST(1, LEAST(16, (8000 / ((2 * dimension) + 28))));
 
-COMMENT ON FUNCTION private.block_size(dimension integer) IS 'How many vectors a row of vector_blocks holds: half precision and a chunk id each, in a page of 8 KiB; at most 16.';
+COMMENT ON FUNCTION private.block_size(dimension integer) IS 'How many vectors a row of vector_blocks holds: half precision, a chunk id and a mark each, in a page of 8 KiB; at most
+16.';
 
 CREATE FUNCTION private.block_table(space_id smallint) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2080,6 +2094,21 @@ $_$;
 
 COMMENT ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
+CREATE FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    select concat(
+        'exists (select 1 from public.chunks as x where x.id = ', chunk_id,
+        case when (scope).languages is not null then ' and x.language = any(($5).languages)' end,
+        case when (scope).page_from is not null then ' and x.page >= ($5).page_from' end,
+        case when (scope).page_to is not null then ' and x.page <= ($5).page_to' end,
+        ')'
+    );
+$_$;
+
+COMMENT ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) IS 'passes_chunk_filters as constant SQL text about a chunk, faster where many are tested. Parameter: $5 the scope.';
+
 CREATE TABLE public.chunks (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     file_id uuid NOT NULL,
@@ -2165,6 +2194,18 @@ $$;
 
 COMMENT ON FUNCTION private.chunk_context(chunk public.chunks, kind text) IS 'The text before and after a chunk in its version, at most 2000 characters each: {kind, heading, before, after}. kind:
 neighbours (a chunk to each side) or section (what stands under the same heading).';
+
+CREATE FUNCTION private.language_code(language text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (language ~ '^[a-z]{2,3}$'::text) THEN ((((ascii(substr(language, 1, 1)) - 96) * 729) + ((ascii(substr(language, 2, 1)) - 96) * 27)) + GREATEST((ascii(substr(language, 3, 1)) - 96), 0)) ELSE 0 END;
+
+COMMENT ON FUNCTION private.language_code(language text) IS 'A language of two or three letters as a number below 2^15; 0 for all others.';
+
+CREATE FUNCTION private.chunk_mark(page integer, language text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((LEAST(GREATEST(COALESCE(page, 0), 0), 65535) << 15) | private.language_code(language));
+
+COMMENT ON FUNCTION private.chunk_mark(page integer, language text) IS 'Page and language of a chunk in one number: the page (0 for none, at most 65535) times 2^15, and language_code.';
 
 CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4217,9 +4258,13 @@ CREATE FUNCTION private.file_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $_$
+    -- few files are looked up; many are hashed, and "is true" keeps them from being joined or planned one by one
     select concat(
-        case when (scope).file_ids is not null then ' and t.file_id = any($3)' end,
-        case when cardinality((scope).hidden_file_ids) > 0 then ' and not t.file_id = any($4)' end
+        case when cardinality((scope).file_ids) <= 100 then ' and t.file_id = any($3)'
+            when (scope).file_ids is not null then ' and (t.file_id in (select unnest($3))) is true'
+        end,
+        case when cardinality((scope).hidden_file_ids) > 0
+            then ' and (t.file_id in (select unnest($4))) is not true' end
     );
 $_$;
 
@@ -4511,18 +4556,27 @@ CREATE FUNCTION private.find_hits(request private.search_call, OUT hits jsonb, O
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
+    v_options private.search_options := (request).options;
     v_pool private.candidate[];
+    v_shown private.candidate[];
+    v_passages private.candidate[];
 begin
     select r.pool, r.plan into v_pool, plan from private.rank_candidates(request) as r;
-    select coalesce(jsonb_agg(private.hit_json(h.candidate, v_pool, request) order by h.place), '[]')
-    into hits
-    from (
-        select p.candidate, p.place
+    v_shown := array(
+        select p.candidate
         from private.placed(v_pool, request) as p
-        where ((request).options).group_by = 'none' or p.place_in_file = 1
+        where v_options.group_by = 'none' or p.place_in_file = 1
         order by p.place
         limit (request).top_k
-    ) as h;
+    );
+    v_passages := case v_options.group_by when 'file' then array(
+        select p.candidate
+        from private.placed(v_pool, request) as p
+        where p.place_in_file <= v_options.per_file
+            and (p.candidate).file_id in (select s.file_id from unnest(v_shown) as s)
+        order by p.place
+    ) else v_shown end;
+    hits := private.hits_json(v_shown, v_passages, v_pool, request);
 end;
 $$;
 
@@ -5496,44 +5550,6 @@ $$;
 
 COMMENT ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) IS 'Renews a lease and reports progress, which only grows. Raises CONFLICT_STATE when the lease is lost.';
 
-CREATE FUNCTION private.hit_json(candidate private.candidate, pool private.candidate[], request private.search_call) RETURNS jsonb
-    LANGUAGE sql STABLE
-    SET search_path TO ''
-    SET enable_seqscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    AS $$
-    select private.passage_json(candidate, request) || jsonb_build_object(
-        'file_id', n.id,
-        'version_id', coalesce(c.version_id, n.head_version_id),
-        'is_head', coalesce(c.version_id = n.head_version_id, true),
-        'name', n.name,
-        'path', ( -- from the highest ancestor that the caller can see
-            select '/' || string_agg(a.name, '/' order by cardinality(a.path))
-            from public.nodes as a
-            where a.id = any(n.path) and private.is_readable(
-                a.owner_id, a.path, a.trashed_at,
-                ((hit_json.request).scope).owner_ids, ((hit_json.request).scope).roots
-            )
-        )
-    ) || case when ((request).options).dedup is distinct from false then jsonb_build_object(
-        'copies', private.copies_json((candidate).chunk_id, pool)
-    ) else '{}' end || case when ((request).options).group_by = 'file' then jsonb_build_object(
-        'passages', (
-            select jsonb_agg(private.passage_json(o.candidate, request) order by o.place)
-            from private.placed(pool, request) as o
-            where (o.candidate).file_id = n.id and o.place_in_file <= ((request).options).per_file
-        )
-    ) else '{}' end || case when (request).explain then jsonb_build_object(
-        'access', private.access_json(n.id)
-    ) else '{}' end
-    from public.nodes as n
-    left join public.chunks as c on c.id = (candidate).chunk_id
-    where n.id = (candidate).file_id;
-$$;
-
-COMMENT ON FUNCTION private.hit_json(candidate private.candidate, pool private.candidate[], request private.search_call) IS 'A hit as clients see it.';
-
 CREATE FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -5544,6 +5560,52 @@ CREATE FUNCTION private.hits_answer(request private.search_request, hits jsonb, 
 $$;
 
 COMMENT ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) IS 'What a search answers: {hits, degraded, space, search_id, pending_files, index_lag}.';
+
+CREATE FUNCTION private.hits_json(candidates private.candidate[], passages private.candidate[], pool private.candidate[], request private.search_call) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+    with passages as materialized (
+        select p.* from private.passages_json(hits_json.passages, hits_json.request) as p
+    ), copied as materialized (
+        select array_agg(u.copy_of) as ids from unnest(hits_json.pool) as u
+    )
+    select coalesce(jsonb_agg(
+        p.passage || jsonb_build_object(
+            'file_id', n.id,
+            'version_id', coalesce(p.version_id, n.head_version_id),
+            'is_head', coalesce(p.version_id = n.head_version_id, true),
+            'name', n.name,
+            'path', ( -- from the highest ancestor that the caller can see
+                select '/' || string_agg(a.name, '/' order by cardinality(a.path))
+                from public.nodes as a
+                where a.id = any(n.path) and private.is_readable(
+                    a.owner_id, a.path, a.trashed_at,
+                    ((hits_json.request).scope).owner_ids, ((hits_json.request).scope).roots
+                )
+            )
+        ) || case when ((hits_json.request).options).dedup is distinct from false then jsonb_build_object(
+            'copies', case when h.chunk_id = any(c.ids) then private.copies_json(h.chunk_id, hits_json.pool)
+                else '{"count": 0, "files": []}' end
+        ) else '{}' end || case when ((hits_json.request).options).group_by = 'file' then jsonb_build_object(
+            'passages', (
+                select jsonb_agg(o.passage order by o.place) from passages as o where o.file_id = n.id
+            )
+        ) else '{}' end || case when (hits_json.request).explain then jsonb_build_object(
+            'access', private.access_json(n.id)
+        ) else '{}' end
+        order by h.ordinality
+    ), '[]')
+    from unnest(hits_json.candidates) with ordinality as h
+    cross join copied as c
+    inner join passages as p on p.file_id = h.file_id and p.chunk_id is not distinct from h.chunk_id
+    inner join public.nodes as n on n.id = h.file_id;
+$$;
+
+COMMENT ON FUNCTION private.hits_json(candidates private.candidate[], passages private.candidate[], pool private.candidate[], request private.search_call) IS 'Candidates as clients see them: with their passages, or those of their files, and what repeats them in the pool.';
 
 CREATE FUNCTION private.hold_account(user_id uuid) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -7243,6 +7305,21 @@ $$;
 
 COMMENT ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) IS 'The cursor after a row of a list that is ordered by a time and an id.';
 
+CREATE FUNCTION private.mark_clause(scope private.search_scope, mark text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    select concat_ws(
+        ' and ',
+        case when (scope).languages is not null then format('%s & 32767 = any($9)', mark) end,
+        case when num_nonnulls((scope).page_from, (scope).page_to) > 0
+            then format('%s >> 15 between $10 and $11', mark) end
+    );
+$_$;
+
+COMMENT ON FUNCTION private.mark_clause(scope private.search_scope, mark text) IS 'The filters of a scope on chunks, as constant SQL text about a mark; empty without. Parameters: $9 language codes, $10
+and $11 the first and the last page.';
+
 CREATE FUNCTION private.mark_copies(pool private.candidate[]) RETURNS private.candidate[]
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -7602,16 +7679,30 @@ $$;
 
 COMMENT ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) IS 'An owner''s chunks nearest to a vector of a space, the nearest first.';
 
-CREATE FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) RETURNS text
+CREATE FUNCTION private.nearest_statement(block_size integer, source text, scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $_$
     -- The blocks with the nearest vectors, then their vectors: a block is among the first n when one of its vectors is.
     -- Of equal products the smallest chunk id counts, in both steps, so that the result is exactly the n first.
-    -- Filters on chunks are asked in the order of the result, until enough have passed.
+    -- Where marks are not enough, chunks are asked in the order of the result, until enough have passed.
     -- "offset 0" keeps steps apart: each product is computed once, and no filter moves inwards.
     select format(
-        case when has_chunk_filters then
+        case when private.are_marks_enough(nearest_statement.scope) then
+            $statement$
+                select u.chunk_id, (-u.product)::real as score
+                from (
+                    select b.*
+                    from (select t.chunk_ids, %1$s from %2$s offset 0) as b
+                    order by least(%3$s), case least(%3$s) %4$s end
+                    limit $7
+                ) as b
+                cross join lateral unnest(b.chunk_ids, array[%3$s]) as u (chunk_id, product)
+                where u.product is not null and ($6 is null or -u.product >= $6)
+                order by u.product, u.chunk_id
+                limit $7
+            $statement$
+        else
             $statement$
                 select c.chunk_id, (-c.product)::real as score
                 from (
@@ -7626,22 +7717,14 @@ CREATE FUNCTION private.nearest_statement(block_size integer, source text, has_c
                 order by c.product, c.chunk_id
                 limit $7
             $statement$
-        else
-            $statement$
-                select u.chunk_id, (-u.product)::real as score
-                from (
-                    select b.*
-                    from (select t.chunk_ids, %1$s from %2$s offset 0) as b
-                    order by least(%3$s), case least(%3$s) %4$s end
-                    limit $7
-                ) as b
-                cross join lateral unnest(b.chunk_ids, array[%3$s]) as u (chunk_id, product)
-                where u.product is not null and ($6 is null or -u.product >= $6)
-                order by u.product, u.chunk_id
-                limit $7
-            $statement$
         end,
-        string_agg(format('t.embeddings[%1$s] operator(extensions.<#>) $2 as p%1$s', i), ', ' order by i),
+        string_agg(format(
+            case when private.has_chunk_filters(nearest_statement.scope)
+                then 'case when %2$s then t.embeddings[%1$s] operator(extensions.<#>) $2 end as p%1$s'
+                else 't.embeddings[%1$s] operator(extensions.<#>) $2 as p%1$s'
+            end,
+            i, private.mark_clause(nearest_statement.scope, format('t.marks[%s]', i))
+        ), ', ' order by i),
         source,
         string_agg(format('b.p%s', i), ', ' order by i),
         string_agg(format('when b.p%1$s then b.chunk_ids[%1$s]', i), ' ' order by i)
@@ -7649,8 +7732,8 @@ CREATE FUNCTION private.nearest_statement(block_size integer, source text, has_c
     from generate_series(1, block_size) as i;
 $_$;
 
-COMMENT ON FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) IS 'A query for the nearest chunks among the blocks t of a source. Parameters: $2 the vector, $5 the scope, $6 the least
-cosine or null, $7 how many; the others are the source''s.';
+COMMENT ON FUNCTION private.nearest_statement(block_size integer, source text, scope private.search_scope) IS 'A query for the nearest chunks among the blocks t of a source. Parameters: $2 the vector, $5 the scope, $6 the least
+cosine or null, $7 how many, and those of mark_clause; the others are the source''s.';
 
 CREATE FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) RETURNS uuid[]
     LANGUAGE sql STABLE
@@ -8025,16 +8108,18 @@ CREATE FUNCTION private.packing(source text) RETURNS text
     AS $_$
     select format(
         $statement$
-            insert into private.vector_blocks (space_id, owner_id, file_id, chunk_ids, embeddings)
+            insert into private.vector_blocks (space_id, owner_id, file_id, chunk_ids, embeddings, marks)
             select
                 v.space_id, v.owner_id, v.file_id,
-                array_agg(v.chunk_id order by v.chunk_id), array_agg(v.embedding order by v.chunk_id)
+                array_agg(v.chunk_id order by v.chunk_id), array_agg(v.embedding order by v.chunk_id),
+                array_agg(v.mark order by v.chunk_id)
             from (
                 select
-                    s.*,
+                    s.*, private.chunk_mark(c.page, c.language) as mark,
                     (row_number() over (partition by s.space_id, s.owner_id, s.file_id order by s.chunk_id) - 1)
                     / private.block_size(extensions.vector_dims(s.embedding)) as block
                 from %s as s
+                left join public.chunks as c on c.id = s.chunk_id
             ) as v
             group by v.space_id, v.owner_id, v.file_id, v.block
         $statement$,
@@ -8404,40 +8489,58 @@ $_$;
 
 COMMENT ON FUNCTION private.parse_query(query text) IS 'Takes "phrases", -excluded words and prefix* out of a query. A text of more than 32 words is prose and has none.';
 
-CREATE FUNCTION private.passage_json(candidate private.candidate, request private.search_call) RETURNS jsonb
-    LANGUAGE sql STABLE
+CREATE FUNCTION private.passages_json(candidates private.candidate[], request private.search_call) RETURNS TABLE(place bigint, file_id uuid, chunk_id uuid, version_id uuid, passage jsonb)
+    LANGUAGE sql STABLE ROWS 100
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
-    select jsonb_build_object(
-        'chunk_id', c.id, 'page', c.page, 'bboxes', c.bboxes, 'heading', c.heading,
-        'char_start', c.char_start, 'char_end', c.char_end,
-        'time_range_ms', case when c.time_range_ms is not null
-            then jsonb_build_array(lower(c.time_range_ms), upper(c.time_range_ms)) end,
-        'snippet', s.snippet -> 'text', 'highlights', s.snippet -> 'highlights',
-        'snippet_start', s.snippet -> 'start', 'snippet_end', s.snippet -> 'end',
-        'snippet_bboxes', case when c.bboxes <> '[]' then private.line_boxes(
-            c.version_id, coalesce(c.page, 1),
-            c.char_start + (s.snippet -> 'start')::integer, c.char_start + (s.snippet -> 'end')::integer
-        ) else '[]' end,
-        'score', (candidate).score,
-        'parts', jsonb_build_object(
-            'keyword_rank', (candidate).keyword_rank, 'keyword_score', (candidate).keyword_score,
-            'vector_rank', (candidate).vector_rank, 'vector_score', (candidate).vector_score,
-            'name_rank', (candidate).name_rank, 'name_score', (candidate).name_score,
-            'fused', (candidate).fused, 'boost', (candidate).boost, 'copy_of', (candidate).copy_of
-        )
-    ) || case when ((request).options).context <> 'none' then jsonb_build_object(
-        'context', private.chunk_context(c, ((request).options).context)
-    ) else '{}' end
-    from (select (candidate).chunk_id as id) as wanted
-    left join public.chunks as c on c.id = wanted.id
+    with shown as materialized (
+        select u.*, c
+        from unnest(passages_json.candidates) with ordinality as u
+        left join public.chunks as c on c.id = u.chunk_id
+    ), asked as materialized (
+        -- the same words for all chunks of a language
+        select l.language, t.config, private.any_word((passages_json.request).parsed, t.config) as words
+        from (select distinct (s.c).language from shown as s) as l
+        cross join lateral (select private.text_config(l.language) as config) as t
+    )
+    select
+        s.ordinality, s.file_id, s.chunk_id, (s.c).version_id,
+        jsonb_build_object(
+            'chunk_id', (s.c).id, 'page', (s.c).page, 'bboxes', (s.c).bboxes, 'heading', (s.c).heading,
+            'char_start', (s.c).char_start, 'char_end', (s.c).char_end,
+            'time_range_ms', case when (s.c).time_range_ms is not null
+                then jsonb_build_array(lower((s.c).time_range_ms), upper((s.c).time_range_ms)) end,
+            'snippet', h.snippet -> 'text', 'highlights', h.snippet -> 'highlights',
+            'snippet_start', h.snippet -> 'start', 'snippet_end', h.snippet -> 'end',
+            'snippet_bboxes', case when (s.c).bboxes <> '[]' then private.line_boxes(
+                (s.c).version_id, coalesce((s.c).page, 1),
+                (s.c).char_start + (h.snippet -> 'start')::integer, (s.c).char_start + (h.snippet -> 'end')::integer
+            ) else '[]' end,
+            'score', s.score,
+            'parts', jsonb_build_object(
+                'keyword_rank', s.keyword_rank, 'keyword_score', s.keyword_score,
+                'vector_rank', s.vector_rank, 'vector_score', s.vector_score,
+                'name_rank', s.name_rank, 'name_score', s.name_score,
+                'fused', s.fused, 'boost', s.boost, 'copy_of', s.copy_of
+            )
+        ) || case when ((passages_json.request).options).context <> 'none' then jsonb_build_object(
+            'context', private.chunk_context(s.c, ((passages_json.request).options).context)
+        ) else '{}' end
+    from shown as s
+    inner join asked as a on a.language is not distinct from (s.c).language
     cross join lateral (
-        select case when c.id is not null then private.snippet(c.content, (request).parsed, c.language) end as snippet
+        select case when (s.c).id is not null then
+            private.snippet((s.c).content, (passages_json.request).parsed, a.words, a.config)
+        end as snippet
         offset 0 -- once
-    ) as s;
+    ) as h;
 $$;
 
-COMMENT ON FUNCTION private.passage_json(candidate private.candidate, request private.search_call) IS 'The fields of a hit that are about its passage; null where a file was found by its name only.';
+COMMENT ON FUNCTION private.passages_json(candidates private.candidate[], request private.search_call) IS 'The fields of hits that are about their passages, in the order of the candidates; null where a file was found by its
+name only.';
 
 CREATE FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) RETURNS boolean
     LANGUAGE sql STABLE
@@ -11948,7 +12051,9 @@ CREATE FUNCTION private.search_dense(space_id smallint, embedding extensions.hal
 declare
     v_query extensions.halfvec := extensions.l2_normalize(embedding); -- as are the vectors: the product is the cosine
     v_block_size integer := private.block_size(extensions.vector_dims(embedding));
-    v_has_chunk_filters boolean := private.has_chunk_filters(scope);
+    v_languages integer[] := array(select private.language_code(l) from unnest((scope).languages) as l);
+    v_page_from integer := least(greatest(coalesce((scope).page_from, 1), 1), 65535);
+    v_page_to integer := least(coalesce((scope).page_to, 65535), 65535);
     v_clause text := private.file_clause(scope);
     v_table text := format('private.%I', private.block_table(space_id));
     v_near record;
@@ -11967,8 +12072,9 @@ begin
     end if;
     if cardinality((scope).owner_ids) > 0 and not v_is_found then
         return query execute private.nearest_statement(
-            v_block_size, format('%s as t where t.owner_id = any($1) %s', v_table, v_clause), v_has_chunk_filters
-        ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits;
+            v_block_size, format('%s as t where t.owner_id = any($1) %s', v_table, v_clause), scope
+        ) using (scope).owner_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits,
+            null::uuid[], v_languages, v_page_from, v_page_to;
     end if;
     if cardinality((scope).shared_file_ids) > 0 then
         return query execute private.nearest_statement(
@@ -11983,9 +12089,9 @@ begin
                 $source$,
                 v_table, v_clause
             ),
-            v_has_chunk_filters
+            scope
         ) using (scope).shared_file_ids, v_query, (scope).file_ids, (scope).hidden_file_ids, scope, threshold, max_hits,
-            (scope).shared_owner_ids;
+            (scope).shared_owner_ids, v_languages, v_page_from, v_page_to;
     end if;
 end;
 $_$;
@@ -12199,7 +12305,7 @@ begin
             case when v_owner_id is null then v_shared_terms else v_own_terms end || private.file_clause(scope),
             case when v_weighted.mask <> 0 then 'having bit_or(r.bits) & $7 = $7' end,
             case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end,
-            case when v_is_narrowed then 'and private.passes_chunk_filters(t.chunk_id, $5)' end,
+            case when v_is_narrowed then 'and ' || private.chunk_clause(scope, 't.chunk_id') end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
         ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
@@ -12223,6 +12329,20 @@ CREATE FUNCTION private.search_names(query text, scope private.search_scope, max
 declare
     v_max_files constant integer := 2000;
     v_is_small boolean := cardinality((scope).file_ids) <= v_max_files;
+    -- what is shared, or few files, is read file by file
+    v_listed uuid[] := case
+        when v_is_small then array(
+            select f.id from unnest((scope).file_ids) as f (id)
+            except
+            select f.id from unnest((scope).hidden_file_ids) as f (id)
+        )
+        when (scope).file_ids is null then (scope).shared_file_ids -- nobody's own, in the trash or not
+        else array(
+            select f.id from unnest((scope).shared_file_ids) as f (id)
+            intersect
+            select f.id from unnest((scope).file_ids) as f (id)
+        )
+    end;
 begin
     return query
     with asked as materialized (
@@ -12238,19 +12358,18 @@ begin
         select f.id from unnest((scope).file_ids) as f (id)
     ), hidden as materialized (
         select f.id from unnest((scope).hidden_file_ids) as f (id)
-    ),
-    -- what is shared, or few files, is read file by file
-    listed as materialized (
+    ), listed as materialized (
+        -- words that can be like those asked for; one array of files is read faster than one file after the other
         select n.file_id, n.word, n.weight, n.length
-        from (
-            select f.id from filtered as f where v_is_small
-            union
-            select f.id from unnest((scope).shared_file_ids) as f (id)
-            where not coalesce(v_is_small, false)
-                and ((scope).file_ids is null or f.id in (select i.id from filtered as i))
-        ) as f
-        inner join private.name_words as n on n.file_id = f.id
-        where f.id not in (select h.id from hidden as h)
+        from private.name_words as n
+        where n.file_id = any(v_listed)
+            and (
+                left(n.word, 2) = any(array(select w.head from words as w))
+                or right(n.word, 2) = any(array(select w.tail from words as w where w.size >= 4))
+                or left(n.word, 1) = any(array(select w.head from words as w where w.size = 1 and w.word >= '぀'))
+                or char_length(n.word) between (select min(w.size) - 2 from words as w where w.size >= 9)
+                    and (select max(w.size) + 2 from words as w where w.size >= 9)
+            )
     ), spellings as materialized (
         select d.word, left(d.word, 2) as head, right(d.word, 2) as tail, char_length(d.word) as size
         from (select distinct n.word from listed as n) as d
@@ -12271,7 +12390,7 @@ begin
             union
             select w.no, w.word, d.word, w.size, d.size
             from words as w inner join spellings as d on starts_with(d.word, w.word)
-            where w.size = 1
+            where w.size = 1 and w.word >= '぀'
         ) as c
         cross join lateral (select private.word_likeness(c.asked, c.word) as likeness) as l
         where (
@@ -13306,14 +13425,23 @@ $_$;
 COMMENT ON FUNCTION private.similar_words(owner_id uuid, asked text) IS 'The words of an owner that are like the one asked for, at most 50, the asked one among them.';
 
 CREATE FUNCTION private.snippet(content text, q private.search_query, language text) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select private.snippet(snippet.content, snippet.q, private.any_word(snippet.q, t.config), t.config)
+    from (select private.text_config(snippet.language) as config) as t;
+$$;
+
+COMMENT ON FUNCTION private.snippet(content text, q private.search_query, language text) IS 'The same for a chunk of a language.';
+
+CREATE FUNCTION private.snippet(content text, q private.search_query, words tsquery, config regconfig) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
     AS $$
 declare
     v_length constant integer := 320; -- characters, at most
     v_lead constant integer := 60; -- of them before the first mark
-    v_config regconfig := private.text_config(language);
-    v_marks int4range[] := private.word_marks(content, private.any_word(q, v_config), v_config);
+    v_marks int4range[] := private.word_marks(content, words, config);
     v_start integer := 0;
     v_text text := content;
     v_spaced text;
@@ -13351,8 +13479,9 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.snippet(content text, q private.search_query, language text) IS 'The part of a chunk that has most of what a query asks for: {text, start, end, highlights}. start and end are offsets
-in the chunk, highlights [[start, end], …] in the text; characters from 0, ends excluded.';
+COMMENT ON FUNCTION private.snippet(content text, q private.search_query, words tsquery, config regconfig) IS 'The part of a chunk that has most of what a query asks for: {text, start, end, highlights}. start and end are offsets
+in the chunk, highlights [[start, end], …] in the text; characters from 0, ends excluded. words is any_word of the query
+under the configuration of the chunk''s language.';
 
 CREATE FUNCTION private.space_counts(space public.embedding_spaces) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -14104,11 +14233,12 @@ begin
                 );
             -- in place, so that of two who each take a chunk out of one block neither undoes the other's
             update private.vector_blocks as b
-            set (chunk_ids, embeddings) = (
+            set (chunk_ids, embeddings, marks) = (
                 select
                     coalesce(array_agg(c.id order by c.id), '{}'),
-                    coalesce(array_agg(c.embedding order by c.id), '{}')
-                from unnest(b.chunk_ids, b.embeddings) as c (id, embedding)
+                    coalesce(array_agg(c.embedding order by c.id), '{}'),
+                    coalesce(array_agg(c.mark order by c.id), '{}')
+                from unnest(b.chunk_ids, b.embeddings, b.marks) as c (id, embedding, mark)
                 where c.id not in (select unnest(v_gone.chunk_ids))
             )
             where b.space_id = v_gone.space_id and b.owner_id = v_gone.owner_id and b.file_id = v_gone.file_id
@@ -14125,6 +14255,21 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_chunk_vectors__pack() IS 'Keeps the blocks equal to the vectors in service, whatever inserts, moves or deletes, cascades included.';
+
+CREATE FUNCTION private.tg_chunks__mark() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    update private.vector_blocks as b
+    set marks[array_position(b.chunk_ids, new.id)] = private.chunk_mark(new.page, new.language)
+    from public.nodes as n
+    where n.id = new.file_id and b.owner_id = n.owner_id and b.file_id = n.id and new.id = any(b.chunk_ids);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_chunks__mark() IS 'Keeps the marks equal to the chunks'' pages and languages.';
 
 CREATE FUNCTION private.tg_comments__broadcast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -17553,16 +17698,19 @@ CREATE TABLE private.vector_blocks (
     id bigint NOT NULL,
     chunk_ids uuid[] NOT NULL,
     embeddings extensions.halfvec[] NOT NULL,
-    CONSTRAINT vector_blocks_check CHECK ((cardinality(chunk_ids) = cardinality(embeddings)))
+    marks integer[] NOT NULL,
+    CONSTRAINT vector_blocks_check CHECK (((cardinality(chunk_ids) = cardinality(embeddings)) AND (cardinality(chunk_ids) = cardinality(marks))))
 )
 PARTITION BY LIST (space_id);
 
 COMMENT ON TABLE private.vector_blocks IS 'What exact search reads: chunk_vectors once more, as many vectors of one file in a row as fit a page.
-Written only by the triggers of chunk_vectors.';
+Written only by the triggers of chunk_vectors and chunks.';
 
 COMMENT ON COLUMN private.vector_blocks.chunk_ids IS 'Ascending, so that of equal distances the first is the first.';
 
 COMMENT ON COLUMN private.vector_blocks.embeddings IS 'Of the chunks in chunk_ids, in the same order.';
+
+COMMENT ON COLUMN private.vector_blocks.marks IS 'chunk_mark of the chunks in chunk_ids, in the same order: filters on chunks are tested here.';
 
 CREATE TABLE private.vector_blocks_1 (
     space_id smallint CONSTRAINT vector_blocks_space_id_not_null NOT NULL,
@@ -17571,7 +17719,8 @@ CREATE TABLE private.vector_blocks_1 (
     id bigint CONSTRAINT vector_blocks_id_not_null NOT NULL,
     chunk_ids uuid[] CONSTRAINT vector_blocks_chunk_ids_not_null NOT NULL,
     embeddings extensions.halfvec[] CONSTRAINT vector_blocks_embeddings_not_null NOT NULL,
-    CONSTRAINT vector_blocks_check CHECK ((cardinality(chunk_ids) = cardinality(embeddings)))
+    marks integer[] CONSTRAINT vector_blocks_marks_not_null NOT NULL,
+    CONSTRAINT vector_blocks_check CHECK (((cardinality(chunk_ids) = cardinality(embeddings)) AND (cardinality(chunk_ids) = cardinality(marks))))
 )
 WITH (toast_tuple_target='8160');
 ALTER TABLE ONLY private.vector_blocks_1 ALTER COLUMN embeddings SET STORAGE PLAIN;
@@ -18303,6 +18452,8 @@ CREATE TRIGGER _500_hand_over AFTER DELETE ON public.group_members REFERENCING O
 
 CREATE TRIGGER _500_hand_over AFTER DELETE ON public.workspace_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_workspace_members__hand_over();
 
+CREATE TRIGGER _500_mark AFTER UPDATE OF page, language ON public.chunks FOR EACH ROW WHEN (((old.page IS DISTINCT FROM new.page) OR (old.language IS DISTINCT FROM new.language))) EXECUTE FUNCTION private.tg_chunks__mark();
+
 CREATE TRIGGER _500_release AFTER DELETE ON public.uploads REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_uploads__release();
 
 CREATE TRIGGER _510_move_tags AFTER UPDATE OF owner_id ON public.nodes FOR EACH ROW WHEN ((old.owner_id IS DISTINCT FROM new.owner_id)) EXECUTE FUNCTION private.tg_nodes__move_tags();
@@ -18966,6 +19117,8 @@ REVOKE ALL ON FUNCTION private.any_word(q private.search_query, config regconfig
 
 REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.are_marks_enough(scope private.search_scope) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.ask_legs(request private.search_call, max_hits integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) FROM PUBLIC;
@@ -19072,11 +19225,17 @@ REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.chunks TO anon;
 GRANT SELECT ON TABLE public.chunks TO authenticated;
 GRANT SELECT ON TABLE public.chunks TO service_role;
 
 REVOKE ALL ON FUNCTION private.chunk_context(chunk public.chunks, kind text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.language_code(language text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.chunk_mark(page integer, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) TO narwhal_worker;
@@ -19396,9 +19555,9 @@ REVOKE ALL ON FUNCTION private.have_dimension(vectors extensions.halfvec[], dime
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
 
-REVOKE ALL ON FUNCTION private.hit_json(candidate private.candidate, pool private.candidate[], request private.search_call) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.hits_json(candidates private.candidate[], passages private.candidate[], pool private.candidate[], request private.search_call) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.hold_account(user_id uuid) FROM PUBLIC;
 
@@ -19583,6 +19742,8 @@ REVOKE ALL ON FUNCTION private.lost_evaluations(space_id smallint, active_id sma
 REVOKE ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.make_cursor(list text, at timestamp with time zone, id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.mark_clause(scope private.search_scope, mark text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.mark_copies(pool private.candidate[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) FROM PUBLIC;
@@ -19664,7 +19825,7 @@ REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.nearest_statement(block_size integer, source text, has_chunk_filters boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.nearest_statement(block_size integer, source text, scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
 
@@ -19721,7 +19882,7 @@ REVOKE ALL ON FUNCTION private.parse_person(person jsonb, field text, OUT user_i
 
 REVOKE ALL ON FUNCTION private.parse_query(query text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.passage_json(candidate private.candidate, request private.search_call) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.passages_json(candidates private.candidate[], request private.search_call) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private.search_scope) FROM PUBLIC;
 
@@ -20105,6 +20266,8 @@ REVOKE ALL ON FUNCTION private.similar_words(owner_id uuid, asked text) FROM PUB
 
 REVOKE ALL ON FUNCTION private.snippet(content text, q private.search_query, language text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.snippet(content text, q private.search_query, words tsquery, config regconfig) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.space_counts(space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.space_gaps(space public.embedding_spaces, beside smallint) FROM PUBLIC;
@@ -20176,6 +20339,8 @@ REVOKE ALL ON FUNCTION private.tg_blobs__charge() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_blobs__release() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_chunk_vectors__pack() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_chunks__mark() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_comments__broadcast() FROM PUBLIC;
 
