@@ -451,7 +451,9 @@ class Spaces:
                 report(f"{jobs['done']} files done, {left} to do, {jobs['failed']} failed")
             elif not jobs["running"] and time.monotonic() - moved > STALLED_S:
                 moved = time.monotonic()
-                report("no worker takes the jobs; is one running? narwhal worker")
+                report(
+                    "no worker takes the jobs: is one running that has the model? narwhal worker"
+                )
             if left == 0:
                 return int(jobs["failed"])
             time.sleep(POLL_S)

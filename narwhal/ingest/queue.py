@@ -6,6 +6,7 @@ here they only get names and types.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -48,10 +49,18 @@ class Queue:
     def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         self.connection = connection
 
-    def claim(self, worker: str, count: int = 1) -> list[Job]:
-        """Take up to `count` jobs that are due."""
+    def spaces(self) -> list[dict[str, Any]]:
+        """Read the spaces that files are embedded in."""
+        rows = self.connection.execute("select private.worker_spaces()").fetchall()
+        return [row[0] for row in rows]
+
+    def claim(
+        self, worker: str, space_ids: Sequence[int], stages: Sequence[str], count: int = 1
+    ) -> list[Job]:
+        """Take up to `count` jobs that are due, of these stages, and of these spaces or none."""
         rows = self.connection.execute(
-            "select private.claim_jobs(%s, %s)", (worker, count)
+            "select private.claim_jobs(%s, %s, %s::smallint[], %s::text[])",
+            (worker, count, list(space_ids), list(stages)),
         ).fetchall()
         return [Job.from_row(row[0]) for row in rows]
 

@@ -23,7 +23,8 @@ from narwhal.codebooks import train_due
 from narwhal.db import connect
 from narwhal.errors import NarwhalError
 from narwhal.ingest.blobs import BlobStore
-from narwhal.ingest.pipeline import Stage, StoppedError, run_job
+from narwhal.ingest.models import Models
+from narwhal.ingest.pipeline import STAGES, Stage, StoppedError, run_job
 from narwhal.ingest.queue import Job, LeaseLostError, Queue
 from narwhal.settings import Settings
 
@@ -63,6 +64,7 @@ class Worker:
             settings.require("supabase_url"), settings.require("service_role_key"), folder
         )
         self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.models = Models()
         self.stopping = threading.Event()
         self.drained = threading.Event()
         self.lock = threading.Lock()
@@ -85,6 +87,7 @@ class Worker:
             threading.Thread(target=self._keep, args=(what, keep), name=what, daemon=True)
             for what, keep in (
                 ("keeper", self._keep_leases),
+                ("models", self._keep_models),
                 ("cleaner", self._keep_clean),
                 ("sweeper", self._keep_swept),
                 ("mover", self._keep_moving),
@@ -127,13 +130,17 @@ class Worker:
                 self.stopping.wait(RECONNECT_S)
 
     def _work_on(self, queue: Queue, drain: bool) -> None:
+        name = f"{self.name}/{threading.current_thread().name}"
+        while not self.models.local.wait(0.2) and not self.stopping.is_set():
+            pass
         while not self.stopping.is_set():
-            jobs = queue.claim(f"{self.name}/{threading.current_thread().name}")
+            knows_all = self.models.all.is_set()
+            jobs = queue.claim(name, self.models.space_ids, tuple(STAGES))
             for job in jobs:
                 self._run(queue, job)
             if jobs:
                 continue
-            if drain and not self.running:
+            if drain and knows_all and not self.running:
                 return
             queue.wait(0.2 if drain else POLL_S)
 
@@ -178,6 +185,12 @@ class Worker:
             if now - renewed >= self.heartbeat_s:
                 renewed = now
                 self._renew(queue)
+
+    def _keep_models(self, connection: Connection) -> None:
+        queue = Queue(connection)
+        while not self.stopping.is_set():
+            self.models.look(queue.spaces())
+            self.stopping.wait(POLL_S)
 
     def _keep_clean(self, connection: Connection) -> None:
         while not self.stopping.is_set():

@@ -274,13 +274,28 @@ end;
 $$;
 comment on function private.reclaim_jobs() is 'Queues the jobs of workers that stopped renewing their lease.';
 
-create function private.claim_jobs(worker text, max_jobs integer) returns setof jsonb
+create function private.worker_spaces() returns setof jsonb
+language sql stable
+security definer -- workers have no rights on tables
+set search_path = ''
+as $$ select to_jsonb(s) from public.embedding_spaces as s where s.state <> 'retiring' order by s.id; $$;
+comment on function private.worker_spaces() is
+'The spaces that files are embedded in: a worker finds out which of their models it has, and claims no other jobs.';
+
+create function private.claim_jobs(
+    worker text, max_jobs integer, space_ids smallint[] default null, stages text[] default null
+) returns setof jsonb
 language plpgsql volatile
 security definer -- workers have no rights on tables
 set search_path = ''
 as $$
 declare
     v_job public.ingest_jobs;
+    -- chunks are cut to fit the active text space, which takes its model
+    v_may_chunk boolean := space_ids is null or not exists (
+        select 1 from public.embedding_spaces as s
+        where s.kind = 'text' and s.state = 'active' and s.id <> all(space_ids)
+    );
 begin
     perform private.reclaim_jobs();
     for v_job in
@@ -291,7 +306,11 @@ begin
             started_at = coalesce(j.started_at, now())
         where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
             select q.id from public.ingest_jobs as q
-            where q.state = 'queued' and q.run_after <= now()
+            where q.state = 'queued'
+                and q.run_after <= now()
+                and (stages is null or q.stage = any(stages))
+                and (space_ids is null or q.space_id is null or q.space_id = any(space_ids))
+                and (v_may_chunk or q.stage <> 'chunk')
             order by q.priority, q.run_after, q.created_at
             limit max_jobs
             for update skip locked
@@ -322,9 +341,9 @@ begin
     end loop;
 end;
 $$;
-comment on function private.claim_jobs(text, integer) is
-'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings;
-reclaims lost ones.';
+comment on function private.claim_jobs(text, integer, smallint[], text[]) is
+'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings; reclaims lost ones.
+space_ids: whose models the worker has; null: all. stages: those that it can run; null: all.';
 
 create function private.own_job(job_id uuid, lease_token uuid) returns public.ingest_jobs
 language plpgsql volatile
@@ -620,7 +639,8 @@ comment on function private.finish_chunk(uuid, uuid, jsonb) is
 embed_text per text space, and puts a first version in service for keyword search.';
 
 grant execute on function
-private.claim_jobs(text, integer),
+private.worker_spaces(),
+private.claim_jobs(text, integer, smallint[], text[]),
 private.heartbeat_job(uuid, uuid, real, integer, integer),
 private.fail_job(uuid, uuid, text, text, boolean),
 private.finish_detect(uuid, uuid, text, text, text, text),

@@ -211,6 +211,29 @@ def test_a_model_that_is_not_here_is_described(cli: CommandLine, name: str) -> N
     assert "384" in done.stderr
 
 
+def test_jobs_of_a_model_that_no_worker_has_wait_for_one(
+    cli: CommandLine, name: str, token: str, tmp_path: Path
+) -> None:
+    space = cli.json("spaces", "add", name, "--model", "m/m", "--dim", "8", "--revision", "a" * 40)[
+        "id"
+    ]
+    (tmp_path / "later.txt").write_text("The port authority agreed to pay for the new harbour.")
+    done = cli.run("upload", str(tmp_path / "later.txt"), "--wait")
+    assert done.returncode == 0, done.stderr  # the file is ready all the same
+    names = [hit["name"] for hit in ask(cli, token).json()["hits"]]
+    assert "later.txt" in names
+    assert cli.run("spaces", "backfill", name, "--no-wait").returncode == 0
+    time.sleep(3)  # workers look for jobs at least every two seconds
+    with psycopg.connect(cli.stack.database_url) as db:
+        found = db.execute(
+            "select state, attempts, lease_losses, count(*) from public.ingest_jobs"
+            " where space_id = %s group by 1, 2, 3",
+            (space,),
+        ).fetchall()
+    assert [row[:3] for row in found] == [("queued", 0, 0)]
+    assert found[0][3] >= 4  # those of token, and the one that came
+
+
 def test_a_space_known_by_its_name_needs_its_dimension_at_most(cli: CommandLine) -> None:
     from narwhal.spaces import describe_model
 

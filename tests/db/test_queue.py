@@ -380,6 +380,44 @@ def test_a_worker_can_neither_read_nor_write_a_table(db: Database, drive: Drive)
     assert drive.claim() == []  # control: this it may
 
 
+def test_a_worker_is_given_jobs_of_the_models_that_it_has(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    other = db.one("select private.create_space('other', 'm', '1', 8, 'text', 'shadow', 9)")
+    drive.upload(owner)
+    active = db.one("select id from public.embedding_spaces where state = 'active'")
+
+    def claim(spaces: list[int] | None, stages: list[str] | None = None) -> list[Any]:
+        with db.as_role("narwhal_worker"):
+            return db.all(
+                "select private.claim_jobs('me', 9, %s::smallint[], %s::text[])", spaces, stages
+            )
+
+    with db.as_role("narwhal_worker"):
+        told = db.all("select private.worker_spaces()")
+    assert [(space["id"], space["model"], space["dimension"]) for space in told] == [
+        (active, "sentence-transformers/all-MiniLM-L6-v2", 384),
+        (other, "m", 8),
+    ]
+    assert claim([], ["extract"]) == []
+    for stage in ("detect", "extract"):
+        (job,) = claim([])  # these take no model
+        assert job["stage"] == stage
+        drive.run_stage(job, TEXTS)
+    # chunks must fit the active space
+    assert claim([]) == []
+    assert claim([other]) == []
+    (job,) = claim([active])
+    assert job["stage"] == "chunk"
+    drive.run_stage(job, TEXTS)
+    assert claim([]) == []
+    (job,) = claim([other])
+    assert job["space"]["id"] == other
+    drive.work("release_job", job)
+    assert {job["space"]["id"] for job in claim(None)} == {active, other}
+    # nothing was counted against those that waited
+    assert db.all("select distinct attempts, lease_losses from public.ingest_jobs") == [(0, 0)]
+
+
 def test_clients_cannot_touch_the_queue(db: Database, drive: Drive) -> None:
     owner = db.create_user()
     drive.upload(owner)
