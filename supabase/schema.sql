@@ -2207,12 +2207,17 @@ CREATE FUNCTION private.chunk_mark(page integer, language text) RETURNS integer
 
 COMMENT ON FUNCTION private.chunk_mark(page integer, language text) IS 'Page and language of a chunk in one number: the page (0 for none, at most 65535) times 2^15, and language_code.';
 
-CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer) RETURNS SETOF jsonb
+CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[] DEFAULT NULL::smallint[], stages text[] DEFAULT NULL::text[]) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
     v_job public.ingest_jobs;
+    -- chunks are cut to fit the active text space, which takes its model
+    v_may_chunk boolean := space_ids is null or not exists (
+        select 1 from public.embedding_spaces as s
+        where s.kind = 'text' and s.state = 'active' and s.id <> all(space_ids)
+    );
 begin
     perform private.reclaim_jobs();
     for v_job in
@@ -2223,7 +2228,11 @@ begin
             started_at = coalesce(j.started_at, now())
         where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
             select q.id from public.ingest_jobs as q
-            where q.state = 'queued' and q.run_after <= now()
+            where q.state = 'queued'
+                and q.run_after <= now()
+                and (stages is null or q.stage = any(stages))
+                and (space_ids is null or q.space_id is null or q.space_id = any(space_ids))
+                and (v_may_chunk or q.stage <> 'chunk')
             order by q.priority, q.run_after, q.created_at
             limit max_jobs
             for update skip locked
@@ -2255,8 +2264,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.claim_jobs(worker text, max_jobs integer) IS 'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings;
-reclaims lost ones.';
+COMMENT ON FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[], stages text[]) IS 'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings; reclaims lost ones.
+space_ids: whose models the worker has; null: all. stages: those that it can run; null: all.';
 
 CREATE FUNCTION private.claim_key_rotations(max_objects integer) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -16291,6 +16300,13 @@ $_$;
 
 COMMENT ON FUNCTION private.words_of_file(name text, title text) IS 'What name_words has of a file, besides its ids.';
 
+CREATE FUNCTION private.worker_spaces() RETURNS SETOF jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$ select to_jsonb(s) from public.embedding_spaces as s where s.state <> 'retiring' order by s.id; $$;
+
+COMMENT ON FUNCTION private.worker_spaces() IS 'The spaces that files are embedded in: a worker finds out which of their models it has, and claims no other jobs.';
+
 CREATE FUNCTION private.working_level(user_id uuid, node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -19237,8 +19253,8 @@ REVOKE ALL ON FUNCTION private.language_code(language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.chunk_mark(page integer, language text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer) TO narwhal_worker;
+REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[], stages text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[], stages text[]) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.claim_key_rotations(max_objects integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_key_rotations(max_objects integer) TO narwhal_worker;
@@ -20501,6 +20517,9 @@ REVOKE ALL ON FUNCTION private.word_marks(content text, words tsquery, config re
 REVOKE ALL ON FUNCTION private.word_pattern(word text, is_beginning boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.words_of_file(name text, title text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.worker_spaces() FROM PUBLIC;
+GRANT ALL ON FUNCTION private.worker_spaces() TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.working_level(user_id uuid, node public.nodes) FROM PUBLIC;
 
