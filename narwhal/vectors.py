@@ -32,7 +32,7 @@ _EXPORTED = """
         jsonb_build_object(
             'file_id', e.file_id, 'owner_id', e.owner_id, 'file', n.name, 'page', c.page,
             'idx', c.idx, 'heading', c.heading, 'language', c.language, 'content', c.content,
-            'text_hash', encode(c.text_hash, 'hex')
+            'context', c.context, 'text_hash', encode(c.text_hash, 'hex')
         )
     from private.chunk_vectors as e
     inner join public.chunks as c on c.id = e.chunk_id

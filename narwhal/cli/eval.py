@@ -81,6 +81,14 @@ def run(
             "--shares/--no-shares", help="Ask also as readers of 10 % and 1 % of the files."
         ),
     ] = True,
+    questions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Ask at most this many questions of each language, the same ones every time.",
+            show_default="all",
+        ),
+    ] = None,
     scratch: Annotated[
         bool,
         typer.Option("--scratch", help="Use a database of this run's own, whatever is configured."),
@@ -107,6 +115,8 @@ def run(
 
     settings = load_settings(home)
     collection = load_collection(folder)
+    if questions:
+        collection = collection.sampled(questions)
     path = baseline or shipped(collection.name)
     # before the work: a gate without a baseline fails at once
     before = read_baseline(path) if gate else None

@@ -52,6 +52,26 @@ class Collection:
         """The languages that the questions are said to be in."""
         return tuple(sorted({query.language for query in self.queries if query.language}))
 
+    def sampled(self, most: int) -> Collection:
+        """The same files with at most so many questions of each language, the same ones always."""
+        by_language: dict[str | None, list[Query]] = defaultdict(list)
+        for query in sorted(
+            self.queries, key=lambda query: hashlib.sha256(query.id.encode()).digest()
+        ):
+            by_language[query.language].append(query)
+        if all(len(queries) <= most for queries in by_language.values()):
+            return self
+        chosen = {query.id for queries in by_language.values() for query in queries[:most]}
+        queries = tuple(query for query in self.queries if query.id in chosen)
+        judgments = {name: found for name, found in self.judgments.items() if name in chosen}
+        return Collection(
+            f"{self.name}-{most}",
+            fingerprint(self.files, queries, judgments),
+            self.files,
+            queries,
+            judgments,
+        )
+
 
 def load_collection(folder: Path) -> Collection:
     """Read a folder: a BEIR layout, or files under a manifest.jsonl.

@@ -19,7 +19,7 @@ from narwhal.evaluation.asking import User
 from narwhal.evaluation.collection import Collection, File
 from narwhal.evaluation.database import Database
 from narwhal.evaluation.embeddings import EmbeddingCache
-from narwhal.ingest.chunking import chunk
+from narwhal.ingest.chunking import chunk, with_context
 from narwhal.ingest.language import detect_language
 from narwhal.ingest.pipeline import chunk_row, page_row
 from narwhal.settings import Settings
@@ -103,6 +103,11 @@ def find_space(database: Database, name: str) -> dict[str, Any]:
     return space
 
 
+def searched_text(row: dict[str, Any]) -> str:
+    """What is embedded of a chunk."""
+    return with_context(row["content"], row["context"])
+
+
 def _bucket(file: File) -> int:
     """Give a file one of a thousand places, by its id alone."""
     return int.from_bytes(hashlib.sha256(file.id.encode()).digest()[:4], "big") % 1000
@@ -160,7 +165,7 @@ def _load_files(
         )
         chunks[file.id] = [chunk_row(piece) for piece in pieces]
         report("chunks", done, len(files))
-    texts = list({row["content"] for rows in chunks.values() for row in rows})
+    texts = list({searched_text(row) for rows in chunks.values() for row in rows})
     vectors = embeddings.encode(texts, lambda done, total: report("vectors", done, total))
     by_text = dict(zip(texts, vectors, strict=True))
     for start in range(0, len(files), FILES_AT_ONCE):
@@ -172,7 +177,7 @@ def _load_files(
     for _, row in ordered:
         library.languages[row["language"] or "und"] += 1
     library.chunk_files = [name for name, _ in ordered]
-    library.vectors = np.array([by_text[row["content"]] for _, row in ordered], np.float32)
+    library.vectors = np.array([by_text[searched_text(row)] for _, row in ordered], np.float32)
 
 
 def _load_batch(
@@ -197,13 +202,13 @@ def _load_batch(
     jobs = database.query("take_embedding", version_ids=list(of_version), space_id=space["id"])
     found = {}
     for job in jobs:
-        contents = {row["content"] for row in chunks[of_version[str(job["version_id"])]]}
+        texts = {searched_text(row) for row in chunks[of_version[str(job["version_id"])]]}
         found[job["id"]] = [
             {
-                "hash": hashlib.sha256(content.encode()).hexdigest(),
-                "embedding": [round(float(x), 6) for x in vectors[content]],
+                "hash": hashlib.sha256(text.encode()).hexdigest(),
+                "embedding": [round(float(x), 6) for x in vectors[text]],
             }
-            for content in contents
+            for text in texts
         ]
     database.work(
         "select private.store_vectors(%s, %s, %s)",

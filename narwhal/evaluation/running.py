@@ -28,7 +28,8 @@ MODES: dict[str, dict[str, Any]] = {
     "dense": {"weights": {"keyword": 0, "name": 0}},
     "hybrid": {},
 }
-BY_FILE = {"group_by": "file", "per_file": 1}  # judgments are of files, so are the places
+# judgments are of files, so are the places; a kept answer would tell nothing of the search
+ASKED_FOR = {"group_by": "file", "per_file": 1, "cache": False}
 DEPTH = 100  # files that recall looks at
 CANDIDATES = 100
 EXACT_DEPTH = 10
@@ -153,7 +154,7 @@ def _ask_all(
                 "space": space,
                 "top_k": DEPTH,
                 "candidates": CANDIDATES,
-                "options": options | BY_FILE,
+                "options": options | ASKED_FOR,
             }
             answer, seconds = asker.ask(arguments)
             ranking = list(dict.fromkeys(names[hit["file_id"]] for hit in answer["hits"]))

@@ -3,6 +3,10 @@
 A chunk ends at the best separator of its last half: a blank line, a line end, the end of a
 sentence, a space, and only else anywhere. The next one begins `overlap` characters or a little more
 before that end, so that a phrase cut in one chunk stands whole in the next.
+
+A passage from the middle of a text seldom says what the text is about. So each chunk has a context:
+the title and the headings above it. Search reads the context with the chunk; what is shown and
+quoted is the chunk alone.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from narwhal.errors import NarwhalError
-from narwhal.ingest.document import Box, Chunk, Document, Heading, Line
+from narwhal.ingest.document import Box, Chunk, Document, Heading, Line, Page
 from narwhal.ingest.language import Languages
 
 # From the strongest; a sentence may end in any script.
@@ -25,10 +29,14 @@ _SEPARATORS = (
     re.compile(r"\s+"),
 )
 _HEADING_SEPARATOR = " \u203a "
+_WORD = re.compile(r"[^\W\d_]")
 _NOT_SPACE = re.compile(r"\S")
 _LONGEST_GRAPHEME = 64
 _LOOK_BACK = 80
 _MOST_BOXES = 64
+_LONGEST_TITLE = 200
+_LONGEST_CONTEXT = 300
+_CONTEXT_SHARE = 4  # of the tokens that the model reads, at most one in so many is context
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,12 @@ class _Cutter:
     overlap: int
     count_tokens: Callable[[str], int]
     max_tokens: int
+    outline: _Outline
+
+    def tokens(self, content: str, fresh: int) -> int:
+        """Count what the model will read of a chunk whose new text begins at `fresh`."""
+        self.outline.reach(fresh)
+        return self.count_tokens(with_context(content, self.outline.context))
 
 
 def chunk(
@@ -51,24 +65,22 @@ def chunk(
 ) -> list[Chunk]:
     """Cut `document` into chunks of at most `size` characters and `max_tokens` tokens.
 
-    `count_tokens` counts a text's tokens, special ones included. Chunks never span pages; white
-    space at their ends is left out. At most half of a chunk is overlap, and a third where tokens
-    bound it more than characters do. Raises NarwhalError INVALID_ARGUMENT unless
-    0 <= overlap < size and max_tokens >= 8.
+    `count_tokens` counts a text's tokens, special ones included; those of a chunk's context count,
+    its characters do not. Chunks never span pages; white space at their ends is left out. At most
+    half of a chunk is overlap, and a third where tokens bound it more than characters do. Raises
+    NarwhalError INVALID_ARGUMENT unless 0 <= overlap < size and max_tokens >= 8.
     """
     _check(size, overlap, max_tokens)
-    cutter = _Cutter(size, overlap, count_tokens, max_tokens)
+    outline = _Outline(_title(document), count_tokens, max_tokens // _CONTEXT_SHARE)
+    cutter = _Cutter(size, overlap, count_tokens, max_tokens, outline)
     languages = Languages(document)
     chunks: list[Chunk] = []
-    above: list[Heading] = []
     for page in document.pages:
         lines = _LineIndex(page.lines)
-        passed = 0
+        outline.turn_to(page)
         for start, end, fresh in _spans(page.text, cutter, [h.start for h in page.headings]):
             # The path is that of the text which is new in this chunk, not of its overlap.
-            while passed < len(page.headings) and page.headings[passed].start <= fresh:
-                _enter(above, page.headings[passed])
-                passed += 1
+            outline.reach(fresh)
             content = page.text[start:end]
             chunks.append(
                 Chunk(
@@ -78,25 +90,86 @@ def chunk(
                     char_start=start,
                     char_end=end,
                     bboxes=lines.boxes(start, end),
-                    heading=_path(above),
+                    heading=outline.path,
+                    context=outline.context,
                     language=languages.of(content),
                 )
             )
-        for heading in page.headings[passed:]:
-            _enter(above, heading)
+        outline.reach(len(page.text))
     return chunks
 
 
-def _enter(above: list[Heading], heading: Heading) -> None:
-    """Make `heading` the innermost: it ends those of its level and below."""
-    while above and above[-1].level >= heading.level:
-        above.pop()
-    if heading.text:
-        above.append(heading)
+def with_context(content: str, context: str | None) -> str:
+    """What is embedded of a chunk, as private.embedded_text has it."""
+    return content if context is None or context in content else f"{context}\n\n{content}"
 
 
-def _path(above: Sequence[Heading]) -> str | None:
-    return _HEADING_SEPARATOR.join(heading.text for heading in above) or None
+def _title(document: Document) -> str | None:
+    """The title of a document: its first line, when that is short and stands apart.
+
+    Before a blank line, or above a line that is a paragraph; lists, logs and tables have no title.
+    """
+    page = next((page for page in document.pages if not page.text.isspace() and page.text), None)
+    if page is None:
+        return None
+    start = _skip_space(page.text, 0)
+    line, _, rest = page.text[start:].partition("\n")
+    heading = next((h.text for h in page.headings if h.start == start and h.text), None)
+    title = heading or " ".join(line.split())
+    below = rest.partition("\n")[0]
+    is_apart = heading or not below.strip() or len(below) > _LONGEST_TITLE
+    is_all = not rest.strip() and page is document.pages[-1]
+    if is_all or not is_apart or len(title) > _LONGEST_TITLE or not _WORD.search(title):
+        return None
+    return title
+
+
+class _Outline:
+    """The headings above the place that was reached, and what they tell of a chunk there."""
+
+    def __init__(
+        self, title: str | None, count_tokens: Callable[[str], int], max_tokens: int
+    ) -> None:
+        self._title = title
+        self._count_tokens = count_tokens
+        self._max_tokens = max_tokens
+        self._above: list[Heading] = []
+        self._ahead: list[Heading] = []
+        self._shortened: dict[str, str] = {}
+
+    @property
+    def path(self) -> str | None:
+        """The headings above, outermost first."""
+        return _HEADING_SEPARATOR.join(heading.text for heading in self._above) or None
+
+    def turn_to(self, page: Page) -> None:
+        """Begin a page; the headings of the pages before still stand above it."""
+        self._ahead = list(reversed(page.headings))
+
+    def reach(self, at: int) -> None:
+        """Pass the headings up to `at`: each is the innermost and ends those of its level."""
+        while self._ahead and self._ahead[-1].start <= at:
+            heading = self._ahead.pop()
+            while self._above and self._above[-1].level >= heading.level:
+                self._above.pop()
+            if heading.text:
+                self._above.append(heading)
+
+    @property
+    def context(self) -> str | None:
+        """The title and the headings above, as much as the model can read of them."""
+        parts = [self._title] if self._title else []
+        parts += [heading.text for heading in self._above if heading.text not in parts]
+        whole = _HEADING_SEPARATOR.join(parts)
+        if whole not in self._shortened:
+            self._shortened[whole] = self._shorten(whole)
+        return self._shortened[whole] or None
+
+    def _shorten(self, context: str) -> str:
+        context = context[:_LONGEST_CONTEXT]
+        while context and (tokens := self._count_tokens(context)) > self._max_tokens:
+            context = context[: min(len(context) - 1, len(context) * self._max_tokens // tokens)]
+        return context.strip()
 
 
 def _check(size: int, overlap: int, max_tokens: int) -> None:
@@ -148,7 +221,7 @@ def _end(
     is_dense = False
     while True:
         end = limit if limit == len(text) else _cut(text, start, fresh, limit, headings)
-        tokens = cutter.count_tokens(text[start:end].rstrip())
+        tokens = cutter.tokens(text[start:end].rstrip(), fresh)
         if tokens <= cutter.max_tokens or end - start <= 1:
             return end, is_dense
         # Shrink in proportion, and a little more, so that few rounds are needed.

@@ -59,8 +59,8 @@ class Chunk:
     r"""A piece of one page: `content == page.text[char_start:char_end]`, always.
 
     `page` is None where the document has no pages, `heading` the path of headings above it,
-    outermost first, joined by " \u203a ", `language` an ISO 639-1 code or None when the text does
-    not tell.
+    outermost first, joined by " \u203a ", `context` the title and that path, which search reads
+    with the chunk, `language` an ISO 639-1 code or None when the text does not tell.
     """
 
     idx: int
@@ -70,6 +70,7 @@ class Chunk:
     char_end: int
     bboxes: tuple[tuple[float, ...], ...]
     heading: str | None
+    context: str | None
     language: str | None
 
 

@@ -219,5 +219,6 @@ def chunk_row(piece: Chunk) -> dict[str, Any]:
         "char_end": piece.char_end,
         "bboxes": [[round(x, 4) for x in box] for box in piece.bboxes],
         "heading": piece.heading,
+        "context": piece.context,
         "language": piece.language,
     }

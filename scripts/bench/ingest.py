@@ -21,7 +21,7 @@ import psycopg
 from supabase import Client, ClientOptions, create_client
 
 from narwhal.encoders import load_text_encoder
-from narwhal.ingest.chunking import chunk
+from narwhal.ingest.chunking import chunk, with_context
 from narwhal.ingest.limits import Limits, read_in_sandbox
 from narwhal.local.state import StackState, read_state
 from scripts.bench.report import machine, write
@@ -101,7 +101,7 @@ def _bare(path: Path) -> int:
     encoder = load_text_encoder()
     document = read_in_sandbox(path, path.name, None, Limits())
     chunks = chunk(document, count_tokens=encoder.count_tokens, max_tokens=encoder.max_tokens)
-    encoder.encode([piece.content for piece in chunks])
+    encoder.encode([with_context(piece.content, piece.context) for piece in chunks])
     return len(chunks)
 
 

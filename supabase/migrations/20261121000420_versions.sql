@@ -83,12 +83,12 @@ begin
     where p.version_id = source_version_id and t.id = target_version_id;
 
     insert into public.chunks (
-        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, time_range_ms,
-        boost, text_hash
+        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, context, language,
+        time_range_ms, boost, text_hash
     )
     select
-        t.file_id, t.id, c.idx, c.page, c.content, c.char_start, c.char_end, c.bboxes, c.heading, c.language,
-        c.time_range_ms, c.boost, c.text_hash
+        t.file_id, t.id, c.idx, c.page, c.content, c.char_start, c.char_end, c.bboxes, c.heading, c.context,
+        c.language, c.time_range_ms, c.boost, c.text_hash
     from public.chunks as c cross join public.file_versions as t
     where c.version_id = source_version_id and t.id = target_version_id;
 

@@ -32,6 +32,7 @@ create table public.chunks (
     char_end integer not null,
     bboxes jsonb not null default '[]',
     heading text,
+    context text,
     language text,
     time_range_ms int4range,
     boost real not null default 1,
@@ -47,9 +48,22 @@ comment on column public.chunks.char_start is
 comment on column public.chunks.char_end is 'char_start + length of content.';
 comment on column public.chunks.bboxes is 'Where it stands: [[x0, y0, x1, y1], …], 0..1 of the page from the top left.';
 comment on column public.chunks.heading is 'Headings above it, outermost first, joined by " › ".';
-comment on column public.chunks.text_hash is 'sha256 of content: unchanged text keeps its vector.';
+comment on column public.chunks.context is
+'What it is about: the title and the headings above it, joined by " › ". Search reads it with the content, and its words
+count in every chunk.';
+comment on column public.chunks.text_hash is 'sha256 of embedded_text: unchanged text keeps its vector.';
 create index chunks_file_id_idx on public.chunks (file_id);
 create index chunks_text_hash_idx on public.chunks (text_hash);
+
+create function private.embedded_text(content text, context text) returns text
+language sql immutable parallel safe
+return case
+    when context is null or strpos(content, context) > 0 then content
+    else context || e'\n\n' || content
+end;
+comment on function private.embedded_text(text, text) is
+'What is embedded of a chunk: its content, after the context where the content does not have it. What is shown, quoted,
+and compared with phrases is the content alone.';
 
 create table public.embedding_spaces (
     id smallint generated always as identity primary key,
@@ -610,14 +624,15 @@ begin
     v_old_texts := array(select c.text_hash from public.chunks as c where c.version_id = v_job.version_id);
     delete from public.chunks as c where c.version_id = v_job.version_id;
     insert into public.chunks (
-        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, text_hash
+        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, context, language, text_hash
     )
     select
         v_job.file_id, v_job.version_id, r.idx, r.page, r.content, r.char_start, r.char_end,
-        coalesce(r.bboxes, '[]'), r.heading, r.language, sha256(convert_to(r.content, 'UTF8'))
+        coalesce(r.bboxes, '[]'), r.heading, r.context, r.language,
+        sha256(convert_to(private.embedded_text(r.content, r.context), 'UTF8'))
     from jsonb_to_recordset(finish_chunk.chunks) as r (
         idx integer, page integer, content text, char_start integer, char_end integer, bboxes jsonb,
-        heading text, language text
+        heading text, context text, language text
     );
     get diagnostics v_count = row_count;
     perform private.finish_job(job_id);
@@ -635,8 +650,8 @@ begin
 end;
 $$;
 comment on function private.finish_chunk(uuid, uuid, jsonb) is
-'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, language}], all at once, queues one
-embed_text per text space, and puts a first version in service for keyword search.';
+'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language}], all at once, queues
+one embed_text per text space, and puts a first version in service for keyword search.';
 
 grant execute on function
 private.worker_spaces(),

@@ -332,7 +332,7 @@ declare
 begin
     return (
         with missing as (
-            select c.text_hash, min(c.idx) as idx, min(c.content) as content
+            select c.text_hash, min(c.idx) as idx, min(private.embedded_text(c.content, c.context)) as content
             from public.chunks as c
             inner join public.nodes as n on n.id = c.file_id
             where c.version_id = v_job.version_id

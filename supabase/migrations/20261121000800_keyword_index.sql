@@ -52,6 +52,19 @@ return case language
 end::regdictionary;
 comment on function private.stemmer(text) is 'The dictionary of text_config for words in the language''s own script.';
 
+create function private.stems(word text, language text) returns text[]
+language sql immutable parallel safe
+return ts_lexize(
+    case
+        -- Latin words in these are English, as PostgreSQL's own configurations have it
+        when language in ('hi', 'ru') and word ~ '^[a-z]' then 'pg_catalog.english_stem'
+        else private.stemmer(language)
+    end,
+    word
+);
+comment on function private.stems(text, text) is
+'What a dictionary says of a folded word: its stem, null where it does not know the word, {} for a stop word.';
+
 create function private.stem(word text, language text) returns text
 language sql immutable parallel safe
 return coalesce((ts_lexize(private.stemmer(language), word))[1], word);
@@ -129,14 +142,7 @@ as $$
         select coalesce(d.stems[1], w.word) as lexeme, w.frequency
         from words as w
         cross join lateral (
-            select ts_lexize(
-                case
-                    -- Latin words in these are English, as PostgreSQL's own configurations have it
-                    when lexemes.language in ('hi', 'ru') and w.word ~ '^[a-z]' then 'pg_catalog.english_stem'
-                    else private.stemmer(lexemes.language)
-                end,
-                w.word
-            ) as stems
+            select private.stems(w.word, lexemes.language) as stems
         ) as d
         where not w.is_unspaced and d.stems is distinct from '{}' -- a stop word
         union all
@@ -246,7 +252,7 @@ begin
     with found as materialized (
         select c.idx, c.language, l.lexeme, least(l.frequency, 65535) as frequency
         from public.chunks as c
-        cross join lateral private.lexemes(c.content, c.language) as l
+        cross join lateral private.lexemes(concat_ws(e'\n', c.context, c.content), c.language) as l
         where c.version_id = index_chunks.version_id
     ), chunks as materialized (
         select

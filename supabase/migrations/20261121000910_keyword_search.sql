@@ -201,26 +201,35 @@ as $$
             having count(l.lexeme) = count(*)
             limit 30
         ) as u
-    ), words as (
+    ), words as materialized (
         select
-            l.lexeme,
+            l.lexeme as word,
             -- an identifier weighs as much as all of its parts, so that they never outrank it
-            max(l.frequency) * case
+            l.frequency * case
                 when l.lexeme ~ '[-_./@:+#&\\,]' and l.lexeme ~ '[0-9_@+#&]'
                     then cardinality(regexp_split_to_array(l.lexeme, '[-_./@:+#&\\,]+'))
                 else 1
-            end as weight
-        from asked as a
-        cross join ranking as r
-        cross join lateral private.lexemes(r.words, a.language, true) as l
+            end as weight,
+            l.lexeme !~ '[-_./@:+#&\\,]' and l.lexeme !~ private.unspaced_class() as has_stems
+        from ranking as r
+        cross join lateral private.lexemes(r.words, 'simple', true) as l
         -- "vitamin c" means it; in a longer question single letters are initials and variables
         where not r.is_long or l.lexeme !~ '^[a-z0-9]$'
-        group by l.lexeme
+    ), stemmed as (
+        -- the stems of a word are one term: what few chunks are in another language, or in none that is known, must
+        -- not make a common word rare in them
+        select w.word, w.weight, w.word as lexeme from words as w where not w.has_stems
+        union
+        select w.word, w.weight, coalesce(s.stems[1], w.word)
+        from words as w
+        cross join asked as a
+        cross join lateral (select private.stems(w.word, a.language) as stems) as s
+        where w.has_stems and s.stems is distinct from '{}' -- a stop word
     )
     select
-        w.lexeme, w.weight::real, private.is_short_run(w.lexeme), w.lexeme,
+        w.lexeme, w.weight::real, private.is_short_run(w.lexeme), w.word,
         coalesce((select bit_or(u.bit) from units as u where w.lexeme = any(u.lexemes)), 0)
-    from words as w
+    from stemmed as w
     union all
     select p.word, 1::real, true, p.word || '*', 0
     from unnest((query_terms.q).prefixes) as p (word)

@@ -299,7 +299,7 @@ as $$
     with placed as (
         select
             c.file_id, c.version_id, c.idx, u.ordinality::integer as place,
-            min(u.ordinality) over (partition by u.text_hash)::integer as first
+            min(u.ordinality) over (partition by hashtextextended(c.content, 0))::integer as first
         from unnest(likely_copies.pool) with ordinality as u
         inner join public.chunks as c on c.id = u.chunk_id -- a file without text is a copy of none
     ), sketches as materialized (

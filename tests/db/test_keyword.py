@@ -254,3 +254,18 @@ def test_hostile_queries_are_answered_quickly(db: Database, drive: Drive, query:
     db.all("set local statement_timeout = '3s'")
     found(drive, owner, query)
     found(drive, owner, query[:500] + " bell")
+
+
+def test_a_common_word_is_not_rare_where_the_language_is_unknown(
+    db: Database, drive: Drive
+) -> None:
+    owner = db.create_user()
+    for number in range(12):
+        add_file(drive, owner, f"about {number}.txt", "en", "systems " * 3 + f"word{number}")
+    add_file(drive, owner, "best.txt", "en", "radar systems")
+    add_file(drive, owner, "unknown.txt", None, "systems of it all")
+    add_file(drive, owner, "german.txt", "de", "systems und mehr davon")
+    # stemmed, unstemmed, or stemmed otherwise: one word that nearly every file has
+    assert found(drive, owner, "radar systems")[0] == "best.txt"
+    assert found(drive, owner, "systems word3")[0] == "about 3.txt"
+    assert len(found(drive, owner, "systems")) == 15

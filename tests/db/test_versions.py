@@ -27,8 +27,9 @@ INGESTED = {
         " where version_id = %s order by page"
     ),
     "chunks": (
-        "select idx, page, content, char_start, char_end, bboxes, heading, language,"
-        " time_range_ms, boost, text_hash from public.chunks where version_id = %s order by idx"
+        "select idx, page, content, char_start, char_end, bboxes, heading, context,"
+        " language, time_range_ms, boost, text_hash from public.chunks"
+        " where version_id = %s order by idx"
     ),
     "terms": (
         "select t.lexeme, t.part, t.owner_id = n.owner_id, t.entries, f.chunk_count,"

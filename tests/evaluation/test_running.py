@@ -126,6 +126,19 @@ def _narwhal(
     )
 
 
+def test_a_sample_has_as_many_questions_of_each_language_and_another_name(folder: Path) -> None:
+    whole = load_collection(folder)
+    assert whole.sampled(len(QUERIES)) is whole
+    (one,) = whole.sampled(1).queries  # all are in one language, or in none that is told
+    assert one in whole.queries
+    sample = whole.sampled(1)
+    assert sample.name == "small-1"
+    assert sample.files == whole.files
+    assert sample.judgments == {one.id: whole.judgments[one.id]}
+    assert sample.fingerprint != whole.fingerprint
+    assert sample == whole.sampled(1)
+
+
 def test_the_gate_fails_when_search_gets_worse(
     fresh_database: FreshDatabase, folder: Path, tmp_path: Path
 ) -> None:

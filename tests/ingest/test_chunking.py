@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from narwhal.errors import NarwhalError
-from narwhal.ingest.chunking import chunk
+from narwhal.ingest.chunking import chunk, with_context
 from narwhal.ingest.document import Chunk, Document, Heading, Line, Page
 
 WORDS = [
@@ -176,6 +176,75 @@ def test_paths_go_on_over_pages_until_a_heading_or_an_empty_one_ends_them() -> N
     )
     chunks = chunk(Document(pages, paged=True), count_tokens=per_word, max_tokens=256)
     assert [(c.page, c.heading) for c in chunks] == [(1, "Methods"), (2, "Methods"), (3, None)]
+
+
+def test_every_chunk_is_embedded_with_the_title_unless_its_text_has_it() -> None:
+    text = "Seals of the coast\n\n" + "They rest on sand. " * 60 + "Seals of the coast, again."
+    chunks = cut(text, 400, 50)
+    assert len(chunks) >= 4
+    for piece in chunks:
+        assert piece.context == "Seals of the coast"
+        embedded = with_context(piece.content, piece.context)
+        assert embedded.count("Seals of the coast") == 1
+        assert embedded.endswith(piece.content)
+    assert with_context(chunks[0].content, chunks[0].context) == chunks[0].content
+    assert with_context("x", "Seals") == "Seals\n\nx"
+    assert with_context("x", None) == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Seals\n\n" + "y " * 300, "Seals"),
+        ("Seals\n" + "y " * 300, "Seals"),  # above a line that is a paragraph
+        ("Seals\n" + "yyy yyy\n" * 100, None),  # a list
+        ("s " * 101 + "\n\n" + "y " * 300, None),  # a paragraph
+        ("2026-11-21 19:00\n\n" + "y " * 300, None),
+        ("y " * 300, None),
+    ],
+    ids=["apart", "above a paragraph", "list", "paragraph", "no words", "one line"],
+)
+def test_a_title_is_a_short_first_line_that_stands_apart(text: str, title: str | None) -> None:
+    chunks = cut(text, 200, 20)
+    assert len(chunks) > 1
+    assert {piece.context for piece in chunks} == {title}
+
+
+def test_a_context_is_the_title_and_the_path_of_headings() -> None:
+    text = "Report\n\n" + "a " * 150 + "\n\nSeals\n\n" + "b " * 300
+    headings = (Heading(text.index("Seals"), 1, "Seals"),)
+    chunks = chunk(
+        one_page(text, headings=headings),
+        size=200,
+        overlap=20,
+        count_tokens=per_word,
+        max_tokens=9999,
+    )
+    assert {piece.context for piece in chunks if "b b" not in piece.content} == {"Report"}
+    assert {piece.context for piece in chunks if "b b" in piece.content} == {"Report › Seals"}
+
+
+def test_a_marked_heading_is_a_title_without_its_marks() -> None:
+    text = "# Seals\n\n" + "y " * 300
+    chunks = chunk(
+        one_page(text, headings=(Heading(0, 1, "Seals"),)),
+        size=200,
+        overlap=20,
+        count_tokens=per_word,
+        max_tokens=9999,
+    )
+    assert {piece.context for piece in chunks} == {"Seals"}
+
+
+@pytest.mark.parametrize("count", [per_word, per_character], ids=["words", "characters"])
+def test_a_context_takes_at_most_a_quarter_of_what_the_model_reads(count: object) -> None:
+    text = "seals on sand " * 14 + "\n\n" + prose(5000)
+    chunks = cut(text, count_tokens=count, max_tokens=64)
+    told = [piece for piece in chunks if piece.context]
+    assert len(told) > 10
+    for piece in told:
+        assert count(piece.context or "") <= 16  # type: ignore[operator]
+        assert count(with_context(piece.content, piece.context)) <= 64  # type: ignore[operator]
 
 
 def test_boxes_of_one_column_merge_and_columns_stay_apart() -> None:
