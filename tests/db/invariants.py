@@ -55,7 +55,7 @@ with found as (
     select n.owner_id, n.id as file_id, c.idx, l.lexeme, l.frequency
     from public.nodes as n
     inner join public.chunks as c on c.file_id = n.id and c.version_id = n.head_version_id
-    cross join lateral private.lexemes(c.content, c.language) as l
+    cross join lateral private.lexemes(concat_ws(e'\n', c.context, c.content), c.language) as l
 ), sized as (
     select *, sum(frequency) over (partition by file_id, idx) as length from found
 ), stored as (
