@@ -2120,6 +2120,7 @@ CREATE TABLE public.chunks (
     char_end integer NOT NULL,
     bboxes jsonb DEFAULT '[]'::jsonb NOT NULL,
     heading text,
+    context text,
     language text,
     time_range_ms int4range,
     boost real DEFAULT 1 NOT NULL,
@@ -2142,7 +2143,10 @@ COMMENT ON COLUMN public.chunks.bboxes IS 'Where it stands: [[x0, y0, x1, y1], �
 
 COMMENT ON COLUMN public.chunks.heading IS 'Headings above it, outermost first, joined by " › ".';
 
-COMMENT ON COLUMN public.chunks.text_hash IS 'sha256 of content: unchanged text keeps its vector.';
+COMMENT ON COLUMN public.chunks.context IS 'What it is about: the title and the headings above it, joined by " › ". Search reads it with the content, and its words
+count in every chunk.';
+
+COMMENT ON COLUMN public.chunks.text_hash IS 'sha256 of embedded_text: unchanged text keeps its vector.';
 
 CREATE FUNCTION private.chunk_context(chunk public.chunks, kind text) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -2719,12 +2723,12 @@ begin
     where p.version_id = source_version_id and t.id = target_version_id;
 
     insert into public.chunks (
-        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, time_range_ms,
-        boost, text_hash
+        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, context, language,
+        time_range_ms, boost, text_hash
     )
     select
-        t.file_id, t.id, c.idx, c.page, c.content, c.char_start, c.char_end, c.bboxes, c.heading, c.language,
-        c.time_range_ms, c.boost, c.text_hash
+        t.file_id, t.id, c.idx, c.page, c.content, c.char_start, c.char_end, c.bboxes, c.heading, c.context,
+        c.language, c.time_range_ms, c.boost, c.text_hash
     from public.chunks as c cross join public.file_versions as t
     where c.version_id = source_version_id and t.id = target_version_id;
 
@@ -3839,6 +3843,15 @@ $$;
 
 COMMENT ON FUNCTION private.email_of(user_id uuid) IS 'A user''s confirmed e-mail address in lower case, or null.';
 
+CREATE FUNCTION private.embedded_text(content text, context text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((context IS NULL) OR (strpos(content, context) > 0)) THEN content ELSE ((context || '
+
+'::text) || content) END;
+
+COMMENT ON FUNCTION private.embedded_text(content text, context text) IS 'What is embedded of a chunk: its content, after the context where the content does not have it. What is shown, quoted,
+and compared with phrases is the content alone.';
+
 CREATE FUNCTION private.empty_space(space_id smallint, max_rows integer DEFAULT 10000) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -4855,14 +4868,15 @@ begin
     v_old_texts := array(select c.text_hash from public.chunks as c where c.version_id = v_job.version_id);
     delete from public.chunks as c where c.version_id = v_job.version_id;
     insert into public.chunks (
-        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, language, text_hash
+        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, context, language, text_hash
     )
     select
         v_job.file_id, v_job.version_id, r.idx, r.page, r.content, r.char_start, r.char_end,
-        coalesce(r.bboxes, '[]'), r.heading, r.language, sha256(convert_to(r.content, 'UTF8'))
+        coalesce(r.bboxes, '[]'), r.heading, r.context, r.language,
+        sha256(convert_to(private.embedded_text(r.content, r.context), 'UTF8'))
     from jsonb_to_recordset(finish_chunk.chunks) as r (
         idx integer, page integer, content text, char_start integer, char_end integer, bboxes jsonb,
-        heading text, language text
+        heading text, context text, language text
     );
     get diagnostics v_count = row_count;
     perform private.finish_job(job_id);
@@ -4880,8 +4894,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) IS 'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, language}], all at once, queues one
-embed_text per text space, and puts a first version in service for keyword search.';
+COMMENT ON FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) IS 'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language}], all at once, queues
+one embed_text per text space, and puts a first version in service for keyword search.';
 
 CREATE FUNCTION private.finish_detect(job_id uuid, lease_token uuid, sha256 text, mime text, format text, skip_reason text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5843,7 +5857,7 @@ begin
     with found as materialized (
         select c.idx, c.language, l.lexeme, least(l.frequency, 65535) as frequency
         from public.chunks as c
-        cross join lateral private.lexemes(c.content, c.language) as l
+        cross join lateral private.lexemes(concat_ws(e'\n', c.context, c.content), c.language) as l
         where c.version_id = index_chunks.version_id
     ), chunks as materialized (
         select
@@ -6136,7 +6150,7 @@ declare
 begin
     return (
         with missing as (
-            select c.text_hash, min(c.idx) as idx, min(c.content) as content
+            select c.text_hash, min(c.idx) as idx, min(private.embedded_text(c.content, c.context)) as content
             from public.chunks as c
             inner join public.nodes as n on n.id = c.file_id
             where c.version_id = v_job.version_id
@@ -6309,14 +6323,7 @@ CREATE FUNCTION private.lexemes(content text, language text, is_query boolean DE
         select coalesce(d.stems[1], w.word) as lexeme, w.frequency
         from words as w
         cross join lateral (
-            select ts_lexize(
-                case
-                    -- Latin words in these are English, as PostgreSQL's own configurations have it
-                    when lexemes.language in ('hi', 'ru') and w.word ~ '^[a-z]' then 'pg_catalog.english_stem'
-                    else private.stemmer(lexemes.language)
-                end,
-                w.word
-            ) as stems
+            select private.stems(w.word, lexemes.language) as stems
         ) as d
         where not w.is_unspaced and d.stems is distinct from '{}' -- a stop word
         union all
@@ -6349,7 +6356,7 @@ CREATE FUNCTION private.likely_copies(pool private.candidate[]) RETURNS TABLE(pl
     with placed as (
         select
             c.file_id, c.version_id, c.idx, u.ordinality::integer as place,
-            min(u.ordinality) over (partition by u.text_hash)::integer as first
+            min(u.ordinality) over (partition by hashtextextended(c.content, 0))::integer as first
         from unnest(likely_copies.pool) with ordinality as u
         inner join public.chunks as c on c.id = u.chunk_id -- a file without text is a copy of none
     ), sketches as materialized (
@@ -9234,26 +9241,35 @@ CREATE FUNCTION private.query_terms(q private.search_query, languages text[]) RE
             having count(l.lexeme) = count(*)
             limit 30
         ) as u
-    ), words as (
+    ), words as materialized (
         select
-            l.lexeme,
+            l.lexeme as word,
             -- an identifier weighs as much as all of its parts, so that they never outrank it
-            max(l.frequency) * case
+            l.frequency * case
                 when l.lexeme ~ '[-_./@:+#&\\,]' and l.lexeme ~ '[0-9_@+#&]'
                     then cardinality(regexp_split_to_array(l.lexeme, '[-_./@:+#&\\,]+'))
                 else 1
-            end as weight
-        from asked as a
-        cross join ranking as r
-        cross join lateral private.lexemes(r.words, a.language, true) as l
+            end as weight,
+            l.lexeme !~ '[-_./@:+#&\\,]' and l.lexeme !~ private.unspaced_class() as has_stems
+        from ranking as r
+        cross join lateral private.lexemes(r.words, 'simple', true) as l
         -- "vitamin c" means it; in a longer question single letters are initials and variables
         where not r.is_long or l.lexeme !~ '^[a-z0-9]$'
-        group by l.lexeme
+    ), stemmed as (
+        -- the stems of a word are one term: what few chunks are in another language, or in none that is known, must
+        -- not make a common word rare in them
+        select w.word, w.weight, w.word as lexeme from words as w where not w.has_stems
+        union
+        select w.word, w.weight, coalesce(s.stems[1], w.word)
+        from words as w
+        cross join asked as a
+        cross join lateral (select private.stems(w.word, a.language) as stems) as s
+        where w.has_stems and s.stems is distinct from '{}' -- a stop word
     )
     select
-        w.lexeme, w.weight::real, private.is_short_run(w.lexeme), w.lexeme,
+        w.lexeme, w.weight::real, private.is_short_run(w.lexeme), w.word,
         coalesce((select bit_or(u.bit) from units as u where w.lexeme = any(u.lexemes)), 0)
-    from words as w
+    from stemmed as w
     union all
     select p.word, 1::real, true, p.word || '*', 0
     from unnest((query_terms.q).prefixes) as p (word)
@@ -13697,6 +13713,12 @@ CREATE FUNCTION private.stem(word text, language text) RETURNS text
     RETURN COALESCE((ts_lexize(private.stemmer(language), word))[1], word);
 
 COMMENT ON FUNCTION private.stem(word text, language text) IS 'The stem of a folded word; of words too common to index, themselves.';
+
+CREATE FUNCTION private.stems(word text, language text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ts_lexize(CASE WHEN ((language = ANY (ARRAY['hi'::text, 'ru'::text])) AND (word ~ '^[a-z]'::text)) THEN 'english_stem'::regdictionary ELSE private.stemmer(language) END, word);
+
+COMMENT ON FUNCTION private.stems(word text, language text) IS 'What a dictionary says of a folded word: its stem, null where it does not know the word, {} for a stop word.';
 
 CREATE FUNCTION private.stop_work(node_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
@@ -19399,6 +19421,8 @@ GRANT ALL ON FUNCTION private.effective_access(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.embedded_text(content text, context text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.empty_space(space_id smallint, max_rows integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.empty_trash(owner_id uuid) FROM PUBLIC;
@@ -20305,6 +20329,8 @@ REVOKE ALL ON FUNCTION private.steerable_ids(ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.stemmer(language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.stem(word text, language text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.stems(word text, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 
