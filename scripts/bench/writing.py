@@ -126,7 +126,7 @@ class Bench:
         return figures
 
     def _deleted(self) -> dict[str, Any]:
-        ways: dict[str, Callable[[File], float]] = {
+        ways: dict[str, Callable[[File], None]] = {
             "purge_batch": self._purge,
             "swap for a version of one chunk": self._swap,
             "cut anew into one chunk": self._cut_anew,
@@ -254,10 +254,10 @@ class Bench:
     # -- the database
 
     def _run(self, query: str, *arguments: object) -> None:
-        self.connection.execute(query, arguments or None)  # type: ignore[arg-type]
+        self.connection.execute(query, arguments or None)
 
     def _one(self, query: str, *arguments: object) -> Any:
-        row = self.connection.execute(query, arguments or None).fetchone()  # type: ignore[arg-type]
+        row = self.connection.execute(query, arguments or None).fetchone()
         return row[0] if row else None
 
     def _cpu_of(self, work: Callable[[], Any]) -> float:

@@ -197,7 +197,8 @@ def test_search_reads_its_covering_indexes_and_only_what_is_readable(
     assert not sequential & BIG, sequential
     # own rows, and as many that are shared with the peer
     legs = 1 if who == "owner" else 2
-    of_terms = [scan for scan in scans if scan["Relation Name"] == "chunk_terms"]
+    # beginnings of words have a plan of their own, which is not run for whole ones
+    of_terms = [s for s in scans if s["Relation Name"] == "chunk_terms" and s["Actual Loops"]]
     used = {(scan["Node Type"], scan.get("Index Name")) for scan in of_terms}
     # the covering one, without the table
     assert used == {("Index Only Scan", "chunk_terms_pkey")}
