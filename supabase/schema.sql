@@ -61,6 +61,15 @@ CREATE TYPE private.page_plan AS (
 
 COMMENT ON TYPE private.page_plan IS 'How pages are searched: exact or two_stage, how many pages there are (counted up to 501), by which codebook.';
 
+CREATE TYPE private.posting AS (
+	file_id uuid,
+	weight double precision,
+	bits integer,
+	entries bigint[]
+);
+
+COMMENT ON TYPE private.posting IS 'The chunks of a file that have a lexeme of a query: entries as in chunk_terms, weight and bits as in weighted_query.';
+
 CREATE TYPE private.search_options AS (
 	fusion text,
 	keyword_weight real,
@@ -140,11 +149,13 @@ CREATE TYPE private.weighted_query AS (
 	mask integer,
 	chunk_count bigint,
 	average double precision,
-	entries bigint
+	entries bigint,
+	parts integer
 );
 
 COMMENT ON TYPE private.weighted_query IS 'The query side of BM25 by lexeme, query frequency * idf * (k1 + 1); the bits that a chunk must have; the number and the
-average length of the chunks that count; how many entries there are to score. lexemes is null when none occurs.';
+average length of the chunks that count; how many entries there are to score, and in how many parts that is done best.
+lexemes is null when none occurs.';
 
 CREATE FUNCTION private.abort_upload(upload_id uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4772,7 +4783,7 @@ $$;
 
 COMMENT ON FUNCTION private.find_space(space text, kind text) IS 'A space by name, or the active one by ''active''. Raises INVALID_ARGUMENT (field space, expected names).';
 
-CREATE FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) RETURNS TABLE(lexeme text, weight real, term text, bits integer, chunk_count bigint)
+CREATE FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) RETURNS TABLE(lexeme text, weight real, term text, bits integer, chunk_count bigint, posting_count bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -4786,16 +4797,16 @@ declare
 begin
     if owner_id is not null then
         return query
-        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count, f.posting_count
         from private.query_terms(find_terms.q, languages) as a
         cross join lateral (
-            select a.lexeme, sum(cardinality(t.entries)) as chunk_count
+            select a.lexeme, sum(cardinality(t.entries)) as chunk_count, count(*) as posting_count
             from private.chunk_terms as t
             where not a.is_beginning and t.owner_id = find_terms.owner_id and t.lexeme = a.lexeme
             having count(*) > 0
             union all
             select b.* from (
-                select t.lexeme, sum(cardinality(t.entries)) as chunk_count
+                select t.lexeme, sum(cardinality(t.entries)) as chunk_count, count(*) as posting_count
                 from private.chunk_terms as t
                 where a.is_beginning
                     and t.owner_id = find_terms.owner_id and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
@@ -4807,21 +4818,30 @@ begin
     else
         -- what is shared counts by itself, so that no score tells anything about rows that are not
         return query
-        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count, f.posting_count
         from private.query_terms(find_terms.q, languages) as a
         cross join lateral (
-            select a.lexeme, sum(cardinality(t.entries)) as chunk_count
+            select a.lexeme, sum(t.chunk_count) as chunk_count, count(*) as posting_count
             from unnest(owner_ids, file_ids) as s (owner_id, file_id)
-            inner join private.chunk_terms as t
-                on t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id
-            where not a.is_beginning
+            cross join lateral (
+                select cardinality(t.entries) as chunk_count
+                from private.chunk_terms as t
+                where not a.is_beginning
+                    and t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id
+                offset 0 -- file by file: any other order reads what is not shared
+            ) as t
             having count(*) > 0
             union all
             select b.* from (
-                select t.lexeme, sum(cardinality(t.entries)) as chunk_count
+                select t.lexeme, sum(t.chunk_count) as chunk_count, count(*) as posting_count
                 from unnest(file_ids) as s (file_id)
-                inner join private.chunk_terms as t on t.file_id = s.file_id
-                where a.is_beginning and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                cross join lateral (
+                    select t.lexeme, cardinality(t.entries) as chunk_count
+                    from private.chunk_terms as t
+                    where a.is_beginning
+                        and t.file_id = s.file_id and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                    offset 0
+                ) as t
                 group by t.lexeme
                 order by 2 desc, 1
                 limit 1000
@@ -4831,7 +4851,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) IS 'The lexemes of a query that occur, and in how many chunks: of one owner, or of files with their owners.';
+COMMENT ON FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) IS 'The lexemes of a query that occur, in how many chunks and in how many rows of the index: of one owner, or of files with
+their owners.';
 
 CREATE FUNCTION private.find_ticket(key text, user_id uuid) RETURNS public.uploads
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -12066,6 +12087,69 @@ $_$;
 
 COMMENT ON FUNCTION private.schedule_maintenance() IS 'Makes the jobs narwhal_… of pg_cron, anew if they exist; false where there is no pg_cron.';
 
+CREATE FUNCTION private.scoring(scope private.search_scope, is_shared boolean, parts integer, ending text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+    with postings as (
+        -- term by term and file by file: any other order reads what is not readable
+        select format(
+            $statement$
+                select t.file_id, q.weight, q.bits, t.entries
+                from unnest($1, $2, $6) as q (lexeme, weight, bits)
+                %s
+                cross join lateral (
+                    select t.file_id, t.entries
+                    from private.chunk_terms as t
+                    where %s and t.lexeme = q.lexeme %s
+                    offset 0
+                ) as t
+            $statement$,
+            case when scoring.is_shared then 'cross join unnest($10, $11) as s (owner_id, file_id)' end,
+            case when scoring.is_shared then 't.owner_id = s.owner_id and t.file_id = s.file_id'
+                else 't.owner_id = $9' end,
+            private.file_clause(scoring.scope)
+        ) as statement
+    ), scores as (
+        select concat(
+            $statement$
+                select e.file_id, e.idx, sum(e.score) as score
+                from (
+                    select
+                        u.file_id, (u.entry >> 40)::integer as idx, u.bits, u.weight
+                        / (1 + (0.3::float8 + (u.entry & 16777215)::float8 * $8) / ((u.entry >> 24) & 65535)::float8)
+                        as score
+                    from (select p.file_id, p.weight, p.bits, unnest(p.entries) as entry from %s as p) as u
+                ) as e
+                group by e.file_id, e.idx
+            $statement$,
+            scoring.ending
+        ) as statement
+    )
+    select case
+        when scoring.parts < 2 then format(s.statement, '(' || p.statement || ')')
+        -- by some files after the other, so that the sums stay in the processor's cache
+        else format(
+            $statement$
+                select s.*
+                from (
+                    select array_agg((p.file_id, p.weight, p.bits, p.entries)::private.posting) as postings
+                    from (%s) as p
+                    group by uuid_hash(p.file_id) & %s
+                    offset 0
+                ) as b
+                cross join lateral (%s) as s
+            $statement$,
+            p.statement, scoring.parts - 1, format(s.statement, 'unnest(b.postings)')
+        )
+    end
+    from postings as p cross join scores as s;
+$_$;
+
+COMMENT ON FUNCTION private.scoring(scope private.search_scope, is_shared boolean, parts integer, ending text) IS 'The statement that scores chunks: file_id, idx, score; in so many parts, a power of two. The ending of each part says
+which of its chunks, with e for an entry. Parameters: $1 lexemes, $2 their weights, $6 their bits, $8 k1 * b / the
+average length; $9 an owner, or $10 owners and $11 their files that are shared; those of file_clause.';
+
 CREATE FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) RETURNS TABLE(chunk_id uuid, score real)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -12275,28 +12359,12 @@ declare
         select t.chunk_id, t.score::real
         from (
             select c.id as chunk_id, s.file_id, s.idx, s.score, c.content, c.language
-            from (
-                select
-                    r.file_id, (r.entry >> 40)::integer as idx,
-                    sum(
-                        r.weight
-                        / (1 + (0.3::float8 + (r.entry & 16777215)::float8 * $8) / ((r.entry >> 24) & 65535)::float8)
-                    ) as score
-                from (
-                    select t.file_id, q.weight, q.bits, unnest(t.entries) as entry
-                    from unnest($1, $2, $6) as q (lexeme, weight, bits)
-                    %s
-                ) as r
-                group by 1, 2
-                %s
-                order by score desc, 1, 2
-                %s
-            ) as s
-            inner join private.indexed_files as f on f.file_id = s.file_id
+            from (select r.* from (%s) as r %s) as s
             cross join lateral (
                 select c.id, c.content, c.language
                 from public.chunks as c
-                where c.version_id = f.version_id and c.idx = s.idx
+                where c.idx = s.idx
+                    and c.version_id = (select f.version_id from private.indexed_files as f where f.file_id = s.file_id)
                 offset 0
             ) as c
         ) as t
@@ -12304,16 +12372,14 @@ declare
         order by t.score desc, t.file_id, t.idx
         limit %s
     $statement$;
-    v_own_terms text := 'inner join private.chunk_terms as t on t.owner_id = $9 and t.lexeme = q.lexeme';
-    v_shared_terms text := $from$
-        cross join unnest($10, $11) as s (owner_id, file_id)
-        inner join private.chunk_terms as t
-            on t.owner_id = s.owner_id and t.lexeme = q.lexeme and t.file_id = s.file_id
-    $from$;
     v_query private.search_query := private.parse_query(query);
     v_is_conditional boolean := v_query.phrases <> '{}' or v_query.excluded <> '{}'
         or v_query.words = '' and v_query.prefixes <> '{}';
     v_is_narrowed boolean := private.has_chunk_filters(scope);
+    v_order text := format(
+        'order by score desc, file_id, idx %s',
+        case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end
+    );
     v_weighted private.weighted_query;
     v_owner_id uuid;
 begin
@@ -12327,9 +12393,11 @@ begin
         continue when v_weighted.lexemes is null;
         return query execute format(
             v_statement,
-            case when v_owner_id is null then v_shared_terms else v_own_terms end || private.file_clause(scope),
-            case when v_weighted.mask <> 0 then 'having bit_or(r.bits) & $7 = $7' end,
-            case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end,
+            private.scoring(
+                scope, v_owner_id is null, v_weighted.parts,
+                concat(case when v_weighted.mask <> 0 then 'having bit_or(e.bits) & $7 = $7 ' end, v_order)
+            ),
+            v_order,
             case when v_is_narrowed then 'and ' || private.chunk_clause(scope, 't.chunk_id') end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
@@ -16133,13 +16201,17 @@ begin
         select f.term, sum(f.chunk_count) as chunk_count from found as f group by f.term
     )
     select
-        array_agg(x.lexeme), array_agg(x.weight), array_agg(x.bits), 0, sum(x.chunk_count)
-    into v_weighted.lexemes, v_weighted.weights, v_weighted.bits, v_weighted.mask, v_weighted.entries
+        array_agg(x.lexeme), array_agg(x.weight), array_agg(x.bits), 0, sum(x.chunk_count),
+        -- parts of about 3000 entries, unless so many files are small that to divide them takes longer
+        case when sum(x.chunk_count) > 4 * sum(x.posting_count)
+            then 1 << least(log(2, sum(x.chunk_count) / 3000 + 1)::integer, 10) else 1 end
+    into v_weighted.lexemes, v_weighted.weights, v_weighted.bits, v_weighted.mask, v_weighted.entries,
+        v_weighted.parts
     from (
         -- a lexeme may stand for several terms
         select
             f.lexeme, sum(f.weight * i.idf * 2.2) as weight, bit_or(f.bits) as bits,
-            max(f.chunk_count) as chunk_count
+            max(f.chunk_count) as chunk_count, max(f.posting_count) as posting_count
         from found as f
         inner join terms as t on t.term = f.term
         cross join lateral (
@@ -20213,6 +20285,8 @@ REVOKE ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures i
 GRANT ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.scoring(scope private.search_scope, is_shared boolean, parts integer, ending text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) FROM PUBLIC;
 
