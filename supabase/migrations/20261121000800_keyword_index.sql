@@ -76,7 +76,14 @@ set search_path = ''
 as $$
     -- what nobody sees or types: soft hyphens, tatweel, joiners, marks of direction, control characters but white space
     select regexp_replace(
-        translate(lower(normalize(fold.content, nfkc) collate pg_c_utf8), '‐‑‒–−’', '-----'''),
+        translate(
+            lower(
+                -- most text is normal already, and to see that takes a third of the time
+                case when fold.content is nfkc normalized then fold.content else normalize(fold.content, nfkc) end
+                collate pg_c_utf8
+            ),
+            '‐‑‒–−’', '-----'''
+        ),
         '[\u00ad\u0640\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0001-\u0008\u000e-\u001f\u007f]+', '', 'g'
     );
 $$;
@@ -300,6 +307,9 @@ declare
     v_change record;
 begin
     if tg_op = 'DELETE' then
+        if not exists (select 1 from gone) then
+            return null; -- a version that was not in service
+        end if;
         delete from private.chunk_terms as t using gone as g where t.file_id = g.file_id;
     end if;
     for v_change in execute format(

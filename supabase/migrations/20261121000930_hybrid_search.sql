@@ -640,7 +640,9 @@ comment on function public.hybrid_search(text, jsonb, text, jsonb, integer, inte
 'Find passages by keyword (BM25), by meaning (cosine) and by the names of files, in all that the caller can read:
 {hits, degraded, space, search_id, pending_files, index_lag}.
 
-query: 3 to 1000 characters; "a phrase" must occur, -word must not, word* is the beginning of one. embedding: the
+query: 3 to 1000 characters; "a phrase" must occur, -word must not, word* is the beginning of one. Words as common as
+"the" or "to be" are not indexed: a query of nothing else is answered by meaning and by names alone, and a phrase of them
+is looked for in what the rest of the query finds. embedding: the
 query''s vector in that space, a JSON array; null searches without it and says degraded. filters: folder_id, file_ids,
 types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata, page_from, page_to,
 kinds. top_k: 1 to 100; a longer list begins with the shorter one. candidates: how many of each leg are fused, 1 to

@@ -219,6 +219,26 @@ def test_common_words_of_a_question_do_not_rank_text_in_other_languages(
     assert found(drive, owner, "what is the home of the walrus")[0] == "en.txt"
 
 
+def test_a_phrase_of_common_words_is_looked_for_in_what_else_is_found(
+    db: Database, drive: Drive
+) -> None:
+    owner = db.create_user()
+    drive.file(owner, "a.txt", "hamlet asks: to be or not to be", "hamlet is not to be asked")
+    phrase = '"to be or not to be"'
+    assert found(drive, owner, phrase) == []
+    (hit,) = hits_of(drive, owner, f"{phrase} hamlet", embedding=None)
+    assert hit["page"] == 1
+    (hit,) = hits_of(drive, owner, phrase)  # by meaning
+    assert hit["page"] == 1
+
+
+def test_a_common_word_alone_is_answered(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    drive.file(owner, "a.txt", "the cat and the dog")
+    assert found(drive, owner, "the and the") == []
+    assert found(drive, owner, "the cat") == ["a.txt"]
+
+
 HOSTILE = [
     "a" * 1000,
     "a " * 500,
