@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from narwhal.errors import NarwhalError
-from narwhal.evaluation.baseline import losses, quality_of, read_baseline, write_baseline
+from narwhal.evaluation.baseline import (
+    losses,
+    quality_of,
+    read_baseline,
+    shipped,
+    write_baseline,
+)
 
 QUALITY = {"ndcg_at_10": 0.7, "recall_at_100": 0.9, "mrr_at_10": 0.65, "hit_at_5": 0.8}
 FIGURES: dict[str, Any] = {
@@ -92,3 +98,22 @@ def test_a_missing_baseline_is_said() -> None:
     with pytest.raises(NarwhalError) as error:
         read_baseline(Path("nowhere.json"))
     assert error.value.error == "NOT_FOUND"
+
+
+SHIPPED = sorted(shipped("any").parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
+def test_a_baseline_of_the_repository_is_of_its_collection_and_gates_each_mode(path: Path) -> None:
+    baseline = read_baseline(path)
+    assert baseline["collection"] == path.stem
+    assert quality_of(baseline) == baseline
+    assert losses(baseline, baseline) == []
+    for mode in ("keyword", "dense", "hybrid"):
+        worse = copy.deepcopy(baseline)
+        worse["shares"]["100 %"]["modes"][mode]["ndcg_at_10"] -= 0.03
+        assert f"100 %, {mode}, ndcg_at_10" in {loss.where for loss in losses(baseline, worse)}
+
+
+def test_the_repository_has_baselines() -> None:
+    assert {"documents"} <= {path.stem for path in SHIPPED}
