@@ -125,8 +125,10 @@ def run(
         if scratch or url is None:
             url = stack.enter_context(scratch_database())
             api = None
+            is_own = True
         else:
             api = _api(settings)
+            is_own = False
         figures = evaluate(
             collection,
             database_url=url,
@@ -134,6 +136,7 @@ def run(
             cache=settings.home / "cache",
             space=space,
             shares=shares,
+            clean_up=not is_own,
             report=Reporter(),
         ).figures
     lost = losses(before, figures, tolerance) if before else []

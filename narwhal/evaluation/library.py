@@ -62,8 +62,12 @@ def loaded(
     space: dict[str, Any],
     embeddings: EmbeddingCache,
     report: Report,
+    *,
+    clean_up: bool = True,
 ) -> Iterator[Library]:
-    """Load a collection for new accounts, as ingestion would; take them away in the end.
+    """Load a collection for new accounts, as ingestion would.
+
+    They are taken away in the end, unless `clean_up` is false: the database goes as a whole then.
 
     The rows of files are written directly, the chunks and vectors through the queue's functions,
     so that what is searched is what workers produce.
@@ -85,7 +89,7 @@ def loaded(
         _load_files(database, collection.files, library, folders, space, embeddings, report)
         yield library
     finally:
-        for user in users:
+        for user in users if clean_up else ():
             _remove_user(database, user)
 
 

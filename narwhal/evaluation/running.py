@@ -66,18 +66,22 @@ def evaluate(
     cache: Path,
     space: str = "active",
     shares: bool = True,
+    clean_up: bool = True,
     report: Report = silent,
 ) -> Evaluation:
     """Load a collection, ask its questions as its owner and as readers of a part, and measure.
 
-    `settings` name the project whose PostgREST is asked; None asks the database directly.
+    `settings` name the project whose PostgREST is asked; None asks the database directly. What was
+    loaded is removed, unless `clean_up` is false: then the database goes as a whole.
     """
     database = Database(database_url)
     try:
         row = find_space(database, space)
         embeddings = EmbeddingCache(space_encoder(row), cache)
         try:
-            with loaded(database, settings, collection, row, embeddings, report) as library:
+            with loaded(
+                database, settings, collection, row, embeddings, report, clean_up=clean_up
+            ) as library:
                 database.connection.execute("analyze")
                 vectors = embeddings.encode([query.text for query in collection.queries])
                 return _measure(
