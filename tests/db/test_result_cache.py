@@ -7,7 +7,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
 import psycopg
@@ -28,7 +27,7 @@ def ask(drive: Drive, user: uuid.UUID | None, **more: Any) -> Any:
         user,
         "hybrid_search",
         query=more.pop("query", QUERY),
-        embedding=Jsonb(embed(QUERY)),
+        embedding=more.pop("embedding", Jsonb(embed(QUERY))),
         top_k=100,
         options=Jsonb(options),
         **more,
@@ -44,13 +43,18 @@ def fresh(drive: Drive, user: uuid.UUID | None, **more: Any) -> Any:
     return ask(drive, user, options={"cache": False}, **more)
 
 
-@pytest.fixture
-def owner(db: Database, drive: Drive) -> uuid.UUID:
-    user = db.create_user()
+def create_owner(drive: Drive) -> uuid.UUID:
+    """Sign somebody up who has a file in a folder, and another beside it."""
+    user = drive.db.create_user()
     folder = drive.rpc(user, "create_folder", name="folder")["id"]
     drive.file(user, "a.txt", "bark dork", "bark lump", folder_id=folder)
     drive.file(user, "b.txt", "dork tump", "fork")
     return user
+
+
+@pytest.fixture
+def owner(drive: Drive) -> uuid.UUID:
+    return create_owner(drive)
 
 
 def node(drive: Drive, owner: uuid.UUID, name: str) -> str:
@@ -206,225 +210,6 @@ def test_a_large_answer_is_not_kept(db: Database, drive: Drive, owner: uuid.UUID
            " generate_series(1, 300)) where length(content) > 1000")  # fmt: skip
     for _ in range(2):
         assert ask(drive, owner)["cached"] is False
-
-
-# What makes it miss ------------------------------------------------------------------------------
-
-
-@dataclass
-class Scene:
-    """Two people, what one shares with the other in several ways, and how to change it."""
-
-    drive: Drive
-    owner: uuid.UUID
-    peer: uuid.UUID
-    ids: dict[str, str] = field(default_factory=dict)
-
-    def act(self, user: uuid.UUID, function: str, **arguments: Any) -> Any:
-        """Call a function as somebody."""
-        return self.drive.rpc(user, function, **arguments)
-
-    def sql(self, statement: LiteralString) -> None:
-        """Run a statement as the schedule or the command line does; {} are ids."""
-        self.drive.db.connection.execute(statement.format(**self.ids))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def scene(db: Database, drive: Drive, owner: uuid.UUID) -> Scene:
-    peer = db.create_user("peer@example.test")
-    made = Scene(drive, owner, peer)
-    ids = made.ids
-    ids["owner"], ids["peer"] = str(owner), str(peer)
-    ids["folder"], ids["a"], ids["b"] = (
-        node(drive, owner, name) for name in ("folder", "a.txt", "b.txt")
-    )
-    ids["share"] = drive.share(ids["folder"], peer)
-    group = made.act(owner, "create_group", name="group")
-    ids["group"] = group["id"]
-    ids["member"] = made.act(
-        owner, "add_group_member", group_id=group["id"], member={"user_id": str(peer)}
-    )["id"]
-    ids["group share"] = made.act(
-        owner, "share_node", node=ids["b"], grantee={"group_id": group["id"]}, level="view"
-    )["id"]
-    workspace = made.act(owner, "create_workspace", name="space")
-    ids["workspace"], ids["root"] = workspace["id"], workspace["root_id"]
-    drive.file(owner, "w.txt", "bark in the workspace", folder_id=ids["root"])
-    ids["w"] = node(drive, uuid.UUID(workspace["id"]), "w.txt")
-    ids["workspace member"] = made.act(
-        owner, "add_workspace_member", workspace_id=workspace["id"],
-        member={"user_id": str(peer)}, level="edit",
-    )["id"]  # fmt: skip
-    return made
-
-
-Change = Callable[[Scene], Any]
-
-
-def _sql(statement: LiteralString) -> Change:
-    return lambda s: s.sql(statement)
-
-
-# what happens, and whose searches it concerns
-BOTH, PEER, OWNER = "owner peer", "peer", "owner"
-CHANGES: dict[str, tuple[str, Change]] = {
-    "rename": (BOTH, lambda s: s.act(s.owner, "rename_node", id=s.ids["a"], name="c.txt")),
-    "rename a folder above": (
-        BOTH,
-        lambda s: s.act(s.owner, "rename_node", id=s.ids["folder"], name="other"),
-    ),
-    "a new file": (BOTH, lambda s: s.drive.file(s.owner, "n.txt", "bark dork mark")),
-    "a new version": (
-        BOTH, lambda s: s.drive.file(s.owner, "a.txt", "mark", file_id=s.ids["a"]),
-    ),
-    "move": (
-        BOTH, lambda s: s.act(s.owner, "move_nodes", ids=[s.ids["b"]], target=s.ids["folder"]),
-    ),
-    "move to another owner": (
-        BOTH, lambda s: s.act(s.owner, "move_nodes", ids=[s.ids["b"]], target=s.ids["root"]),
-    ),
-    "copy": (BOTH, lambda s: s.act(s.owner, "copy_nodes", ids=[s.ids["a"]], target=None)),
-    "trash": (BOTH, lambda s: s.act(s.owner, "trash_nodes", ids=[s.ids["a"]])),
-    "tag": (BOTH, lambda s: s.act(s.owner, "tag_nodes", ids=[s.ids["a"]], add=["new"])),
-    "share": (PEER, lambda s: s.drive.share(s.ids["a"], s.peer)),
-    "share by address": (
-        PEER,
-        lambda s: s.act(
-            s.owner, "share_node", node=s.ids["a"], grantee={"email": "peer@example.test"},
-            level="view",
-        ),
-    ),
-    "unshare": (PEER, lambda s: s.act(s.owner, "unshare_node", share_id=s.ids["share"])),
-    "unshare with a group": (
-        PEER, lambda s: s.act(s.owner, "unshare_node", share_id=s.ids["group share"]),
-    ),
-    "end of a share": (
-        PEER,
-        _sql("update public.shares set expires_at = now() - interval '1 s' where id = '{share}'"),
-    ),
-    "out of a group": (
-        PEER, lambda s: s.act(s.owner, "remove_group_member", id=s.ids["member"]),
-    ),
-    "out of a workspace": (
-        PEER, lambda s: s.act(s.owner, "remove_workspace_member", id=s.ids["workspace member"]),
-    ),
-    "another level in a workspace": (
-        PEER,
-        lambda s: s.act(
-            s.owner, "update_workspace_member", id=s.ids["workspace member"], level="view"
-        ),
-    ),
-    "a link": (OWNER, lambda s: s.act(s.owner, "create_share_link", node=s.ids["a"])),
-    "another role": (
-        PEER, _sql("update public.user_profiles set role = 'viewer' where id = '{peer}'"),
-    ),
-    "closed and opened": (
-        PEER,
-        _sql(
-            "update public.user_profiles set is_active = false where id = '{peer}';"
-            "update public.user_profiles set is_active = true where id = '{peer}'"
-        ),
-    ),
-    "another address": (
-        PEER, _sql("update auth.users set email = 'other@example.test' where id = '{peer}'"),
-    ),
-    "what a role may do": (
-        BOTH, _sql("insert into private.role_permissions values ('viewer', 'view_analytics')"),
-    ),
-    "a setting": (
-        BOTH, _sql("update private.settings set value = '5' where key = 'reconcile.grace_s'"),
-    ),
-    "a space": (BOTH, _sql("update public.embedding_spaces set max_tokens = 128")),
-    "a boost": (BOTH, _sql("update public.chunks set boost = 3 where file_id = '{a}'")),
-    "lost vectors": (BOTH, _sql("delete from private.chunk_vectors where file_id = '{a}'")),
-    "renewed statistics": (
-        BOTH,
-        _sql("update private.owner_statistics set chunk_count = 9 where owner_id = '{owner}'"),
-    ),
-    "what is known of a version": (
-        BOTH, _sql("update public.file_versions set language = 'de' where file_id = '{a}'"),
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_after_any_change_the_next_search_is_a_miss_and_right(scene: Scene, change: str) -> None:
-    concerned, happen = CHANGES[change]
-    people = {"owner": scene.owner, "peer": scene.peer}
-    for user in people.values():
-        ask(scene.drive, user)
-        assert ask(scene.drive, user)["cached"] is True
-    happen(scene)
-    for name, user in people.items():
-        answer = ask(scene.drive, user)
-        if name in concerned.split():
-            assert answer["cached"] is False, name
-        assert answer["hits"] == fresh(scene.drive, user)["hits"], name
-        assert ask(scene.drive, user)["cached"] is True, name
-
-
-def test_others_changes_are_no_concern(db: Database, drive: Drive, scene: Scene) -> None:
-    stranger = db.create_user()
-    for user in (scene.owner, scene.peer):
-        ask(drive, user)
-    drive.file(stranger, "s.txt", "bark dork")
-    mine = drive.rpc(stranger, "create_folder", name="s")["id"]
-    drive.share(mine, db.create_user())
-    for user in (scene.owner, scene.peer):
-        assert ask(drive, user)["cached"] is True
-
-
-def test_undone_changes_are_undone_for_what_is_kept(
-    db: Database, drive: Drive, scene: Scene
-) -> None:
-    ask(drive, scene.owner)
-    try:
-        with db.connection.transaction():
-            drive.rpc(scene.owner, "trash_nodes", ids=[scene.ids["a"]])
-            inside = ask(drive, scene.owner)
-            assert inside["cached"] is False
-            raise InterruptedError
-    except InterruptedError:
-        pass
-    answer = ask(drive, scene.owner)
-    assert answer["hits"] == fresh(drive, scene.owner)["hits"] != inside["hits"]
-
-
-# A trigger less, and it is noticed ---------------------------------------------------------------
-
-MISSED = {
-    "public.nodes": "rename a folder above",
-    "public.chunks": "a boost",
-    "private.chunk_vectors": "lost vectors",
-}
-
-
-@pytest.mark.parametrize("table", MISSED)
-def test_without_its_triggers_a_table_would_make_answers_wrong(
-    db: Database, drive: Drive, scene: Scene, table: str
-) -> None:
-    for name in ("_800_advance_inserted", "_800_advance_updated", "_800_advance_deleted"):
-        db.connection.execute(f"alter table {table} disable trigger {name}")  # type: ignore[arg-type]
-    ask(drive, scene.owner)
-    CHANGES[MISSED[table]][1](scene)
-    answer = ask(drive, scene.owner)
-    assert answer["cached"] is True
-    assert answer["hits"] != fresh(drive, scene.owner)["hits"]
-
-
-def test_without_the_triggers_of_tags_a_filter_would_be_wrong(
-    db: Database, drive: Drive, scene: Scene
-) -> None:
-    tagged = Jsonb({"tags": ["new"]})
-    for enabled in (True, False):
-        if not enabled:
-            db.all("alter table public.node_tags disable trigger user")
-        assert ask(drive, scene.owner, filters=tagged)["hits"] == []
-        drive.rpc(scene.owner, "tag_nodes", ids=[scene.ids["a"]], add=["new"])
-        answer = ask(drive, scene.owner, filters=tagged)
-        assert answer["cached"] is not enabled
-        assert bool(answer["hits"]) is enabled
-        drive.rpc(scene.owner, "tag_nodes", ids=[scene.ids["a"]], remove=["new"])
 
 
 # Random edits by several people ------------------------------------------------------------------
