@@ -239,6 +239,14 @@ def test_a_common_word_alone_is_answered(db: Database, drive: Drive) -> None:
     assert found(drive, owner, "the cat") == ["a.txt"]
 
 
+def test_more_dashes_than_anybody_would_exclude_are_a_list(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    drive.file(owner, "a.txt", "the walrus and the seal")
+    few = " ".join(f"-word{number}" for number in range(7))
+    assert found(drive, owner, f"walrus {few} -seal") == []
+    assert found(drive, owner, f"walrus {few} -seal -lion") == ["a.txt"]
+
+
 HOSTILE = [
     "a" * 1000,
     "a " * 500,
