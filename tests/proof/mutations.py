@@ -446,13 +446,9 @@ SEARCHES: list[Loosened | Both] = [
         "t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id",
         "t.lexeme = a.lexeme",
     ),
+    Loosened("scoring", "'t.owner_id = $9'", "'true'"),
     Loosened(
-        "search_keyword", "on t.owner_id = $9 and t.lexeme = q.lexeme", "on t.lexeme = q.lexeme"
-    ),
-    Loosened(
-        "search_keyword",
-        "on t.owner_id = s.owner_id and t.lexeme = q.lexeme and t.file_id = s.file_id",
-        "on t.owner_id = s.owner_id and t.lexeme = q.lexeme",
+        "scoring", "t.owner_id = s.owner_id and t.file_id = s.file_id", "t.owner_id = s.owner_id"
     ),
     # vectors
     Loosened("search_dense", "t.owner_id = any($1)", "true"),
