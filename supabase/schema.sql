@@ -8526,12 +8526,18 @@ begin
             v_words := v_words || v_token;
         end if;
     end loop;
+    -- so many are the dashes of a list
+    if cardinality(v_query.excluded) > 8 then
+        v_words := v_words || v_query.excluded;
+        v_query.excluded := '{}';
+    end if;
     v_query.words := array_to_string(v_words, ' ');
     return v_query;
 end;
 $_$;
 
-COMMENT ON FUNCTION private.parse_query(query text) IS 'Takes "phrases", -excluded words and prefix* out of a query. A text of more than 32 words is prose and has none.';
+COMMENT ON FUNCTION private.parse_query(query text) IS 'Takes "phrases", -excluded words and prefix* out of a query. A text of more than 32 words is prose and has none; more
+than 8 words with a dash are a list.';
 
 CREATE FUNCTION private.passages_json(candidates private.candidate[], request private.search_call) RETURNS TABLE(place bigint, file_id uuid, chunk_id uuid, version_id uuid, passage jsonb)
     LANGUAGE sql STABLE ROWS 100
@@ -8608,6 +8614,7 @@ CREATE FUNCTION private.passes_query(content text, language text, q private.sear
 declare
     v_content text;
     v_part text;
+    v_stem text;
     v_asks_for_a_beginning boolean := (q).words = '' and cardinality((q).prefixes) > 0;
 begin
     if (q).phrases = '{}' and (q).excluded = '{}' and not v_asks_for_a_beginning then
@@ -8615,12 +8622,19 @@ begin
     end if;
     v_content := private.fold(content);
     foreach v_part in array (q).phrases loop
-        if v_content !~ private.word_pattern(v_part) collate pg_c_utf8 then
+        if strpos(v_content, substring(v_part from '^\S+')) = 0
+            or v_content !~ private.word_pattern(v_part) collate pg_c_utf8 then
             return false;
         end if;
     end loop;
     foreach v_part in array (q).excluded loop
-        if private.has_word(v_content, language, v_part) then
+        -- most texts have not even the beginning of it, or of a form of it
+        v_stem := private.stem(v_part, language);
+        if (
+                strpos(v_content, substring(v_part from '^\S+')) > 0
+                or strpos(v_content, left(v_stem, greatest(char_length(v_stem) - 1, 2))) > 0
+            )
+            and private.has_word(v_content, language, v_part) then
             return false;
         end if;
     end loop;
@@ -12361,7 +12375,7 @@ CREATE FUNCTION private.search_keyword(query text, scope private.search_scope, m
     SET work_mem TO '64MB'
     AS $_$
 declare
-    -- conditions are looked at in order of score, until there are enough hits
+    -- conditions are looked at in order of score, until there are enough hits; of very many chunks, in the best only
     v_statement text := $statement$
         select t.chunk_id, t.score::real
         from (
@@ -12374,8 +12388,11 @@ declare
                     and c.version_id = (select f.version_id from private.indexed_files as f where f.file_id = s.file_id)
                 offset 0
             ) as c
+            where true %s
+            order by s.score desc, s.file_id, s.idx
+            limit %s
         ) as t
-        where true %s %s
+        where true %s
         order by t.score desc, t.file_id, t.idx
         limit %s
     $statement$;
@@ -12387,6 +12404,8 @@ declare
         'order by score desc, file_id, idx %s',
         case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end
     );
+    -- reading a text takes half a millisecond: bounded, so that no question takes longer than clients wait
+    v_most_examined integer := greatest(500, 3000 / greatest(cardinality((scope).owner_ids), 1));
     v_weighted private.weighted_query;
     v_owner_id uuid;
 begin
@@ -12405,7 +12424,8 @@ begin
                 concat(case when v_weighted.mask <> 0 then 'having bit_or(e.bits) & $7 = $7 ' end, v_order)
             ),
             v_order,
-            case when v_is_narrowed then 'and ' || private.chunk_clause(scope, 't.chunk_id') end,
+            case when v_is_narrowed then 'and ' || private.chunk_clause(scope, 'c.id') end,
+            case when v_is_conditional then v_most_examined else max_hits end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
         ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
@@ -12415,7 +12435,8 @@ begin
 end;
 $_$;
 
-COMMENT ON FUNCTION private.search_keyword(query text, scope private.search_scope, max_hits integer) IS 'The best chunks by BM25, at most max_hits of each owner and of what is shared.';
+COMMENT ON FUNCTION private.search_keyword(query text, scope private.search_scope, max_hits integer) IS 'The best chunks by BM25, at most max_hits of each owner and of what is shared. Phrases, excluded words and mere
+beginnings are looked for in the 3,000 best chunks of all owners together, and of what is shared.';
 
 CREATE FUNCTION private.search_names(query text, scope private.search_scope, max_hits integer) RETURNS TABLE(file_id uuid, score real)
     LANGUAGE plpgsql STABLE ROWS 100
