@@ -91,9 +91,9 @@ class Worker:
                 ("cleaner", self._keep_clean),
                 ("sweeper", self._keep_swept),
                 ("mover", self._keep_moving),
-                ("trainer", self._keep_trained),
             )
         ]
+        keepers.append(threading.Thread(target=self._keep_trained, name="trainer", daemon=True))
         for thread in [*keepers, *threads]:
             thread.start()
         while any(thread.is_alive() for thread in threads) and not self.stopping.wait(0.1):
@@ -216,9 +216,8 @@ class Worker:
             if not moved:
                 self.stopping.wait(MOVE_EVERY_S)
 
-    def _keep_trained(self, connection: Connection) -> None:
+    def _keep_trained(self) -> None:
         """Train codebooks of pages that are due; what is broken off goes on the next time."""
-        connection.execute("set statement_timeout = 0")
 
         def check(_done: int, _total: int) -> None:
             if self.stopping.is_set():
@@ -226,10 +225,15 @@ class Worker:
 
         while not self.stopping.wait(TRAIN_EVERY_S):
             try:
-                for codebook in train_due(connection, check):
-                    log.info("trained %s for %s pages", codebook.space, codebook.pictures)
+                # seldom needed, so no connection is kept for it
+                with connect(self.database_url, application="narwhal worker trainer") as connection:
+                    connection.execute("set statement_timeout = 0")
+                    for codebook in train_due(connection, check):
+                        log.info("trained %s for %s pages", codebook.space, codebook.pictures)
             except StoppedError:
                 return
+            except (psycopg.Error, NarwhalError) as error:
+                log.warning("codebooks were not trained: %s", error)
 
     def _renew(self, queue: Queue) -> None:
         with self.lock:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from narwhal.codebooks import Centroids, learn, nearest_centroids, sign, train, train_due
 from narwhal.errors import NarwhalError
+from narwhal.ingest import worker
+from narwhal.settings import Settings
 from tests.conftest import FreshDatabase
 from tests.database import Database
 from tests.db.conftest import Drive
@@ -118,6 +124,41 @@ def test_only_one_trains_a_space_at_a_time(
         assert other.execute("select private.lock_codebook(%s::smallint)", (space,)).fetchone() == (
             True,
         )
+
+
+def test_a_worker_trains_by_itself(
+    fresh_database: FreshDatabase,
+    rng: np.random.Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with fresh_database.connect("supabase_admin") as connection:
+        db = Database(connection)
+        make_space(db, "page")
+        _set(db, codebook_from="1")
+        paint(Drive(db), db.create_user(), "a.pdf", draw(rng), draw(rng))
+        settings = Settings(
+            home=tmp_path,
+            supabase_url="http://127.0.0.1:9",
+            service_role_key="none",
+            worker_database_url=make_conninfo(
+                fresh_database.url("supabase_admin"), options="-c role=narwhal_worker"
+            ),
+        )
+        monkeypatch.setattr(worker, "TRAIN_EVERY_S", 0.05)
+        one = worker.Worker(settings, tmp_path)
+        thread = threading.Thread(target=one._keep_trained)
+        thread.start()
+        try:
+            deadline = time.monotonic() + 60
+            while _due(db) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            one.stopping.set()
+            thread.join(10)
+        assert not thread.is_alive()
+        trained = "select state, picture_count from private.page_codebooks"
+        assert db.all(trained) == [("active", 2)]
 
 
 # What is learnt ----------------------------------------------------------------------------------
