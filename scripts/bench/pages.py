@@ -439,8 +439,9 @@ def _scores(pages: Sequence[Halves], questions: Sequence[Floats]) -> Iterator[Fl
     ends = np.cumsum([len(question) for question in questions])
     flat = np.concatenate(questions)
     parts = []
-    for start in range(0, len(pages), 500):
-        some = pages[start : start + 500]
+    step = max(1, 300_000 // len(flat))  # what is multiplied at a time must fit into memory
+    for start in range(0, len(pages), step):
+        some = pages[start : start + step]
         starts = np.cumsum([0, *map(len, some[:-1])])
         cosines = np.concatenate(some).astype(np.float32) @ flat.T
         best = np.maximum.reduceat(cosines, starts, axis=0)
