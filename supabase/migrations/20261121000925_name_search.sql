@@ -692,7 +692,7 @@ comment on function private.files_found(text, private.search_scope) is
 'The files of a scope that are called like a query, or all of them; place orders them: the best, or the newest, first.';
 
 create function private.search_files(query text, filters jsonb, page_size integer, cursor text) returns jsonb
-language plpgsql stable
+language plpgsql volatile
 security definer -- the leg needs indexes that row security would take away; files pass the predicate again
 set search_path = ''
 as $$
@@ -713,6 +713,7 @@ begin
         perform private.raise_invalid('cursor', 'This cursor is not one that search_files gave.');
     end if;
     perform private.check_filters(coalesce(filters, '{}'), private.filter_types() - '{page_from,page_to}'::text[]);
+    perform private.check_search_rate();
     v_scope := private.search_scope(coalesce(filters, '{}'));
 
     -- one row more than asked tells whether there is a next page
@@ -750,7 +751,7 @@ create function public.search_files(
     page_size integer default 50,
     cursor text default null
 ) returns jsonb
-language sql stable
+language sql volatile
 security invoker
 set search_path = ''
 as $$ select private.search_files(query, filters, page_size, cursor); $$;
@@ -763,5 +764,5 @@ folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), 
 (what it contains), kinds (text, image, audio, video). page_size: 1 to 1000. cursor: the next_cursor of the page before.
 An item is the file with path and score (0 to 1, how much of the query the name has; null without a query). What is in
 files is found by hybrid_search, folders by list_folder. Raises INVALID_ARGUMENT (field query, filters.…, page_size or
-cursor), NOT_FOUND for a folder that is not visible, NOT_AUTHENTICATED.';
+cursor), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 grant execute on function public.search_files(text, jsonb, integer, text) to anon, authenticated;

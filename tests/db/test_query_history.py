@@ -14,6 +14,8 @@ from psycopg.types.json import Jsonb
 from tests.database import Database
 from tests.db.conftest import Drive, embed, refused
 from tests.db.looks import hits_of
+from tests.db.pictures import DIMENSION as PATCH
+from tests.db.pictures import make_space
 
 HISTORY = (
     "select to_jsonb(q) from public.query_analytics as q where user_id = %s order by created_at, id"
@@ -224,6 +226,26 @@ def test_more_searches_a_minute_than_the_setting_allows_are_refused(
         owner,
     )
     assert drive.search(owner, "walrus")["hits"]
+
+
+def test_every_kind_of_search_counts(db: Database, drive: Drive, owner: uuid.UUID) -> None:
+    for kind in ("page", "image"):
+        make_space(db, kind)
+    file = db.one("select id::text from public.nodes where owner_id = %s", owner)
+    look = Jsonb([1.0] * PATCH)
+    searches: dict[str, dict[str, object]] = {
+        "hybrid_search": {"query": "walrus"},
+        "search_files": {"query": "fox"},
+        "related_documents": {"file_id": file},
+        "search_pages": {"vectors": Jsonb([[1.0] * PATCH])},
+        "search_images": {"embedding": look},
+    }
+    for made, (function, arguments) in enumerate(searches.items()):
+        set_limit(db, made + 1)
+        drive.rpc(owner, function, **arguments)
+        for other, more in searches.items():
+            with refused("RATE_LIMITED", limit=made + 1):
+                drive.rpc(owner, other, **more)
 
 
 def test_time_frees_one_search_after_the_other(

@@ -15,6 +15,8 @@ from psycopg.types.json import Jsonb
 
 from tests.database import Database
 from tests.db.conftest import Drive, embed, holding_link
+from tests.db.invariants import UNEQUAL, UNNEEDED, UNSERVED
+from tests.db.test_name_search import UNNAMED
 
 WORDS = ["bark", "dork", "lump", "tump", "fork", "mark"]
 QUERY = "bark dork"
@@ -351,6 +353,8 @@ def test_kept_answers_are_those_of_a_fresh_search_after_random_edits(
     assert cached > 20, "nothing was kept"
     assert cached < 40 * 6 - 60, "nothing changed"
     assert len({name for name in done if "refused" not in name}) > 8, done
+    for books in (UNEQUAL, UNNEEDED, UNSERVED, UNNAMED):
+        assert db.all(books) == [], done
 
 
 def test_kept_answers_are_those_of_a_fresh_search_while_others_edit(

@@ -287,7 +287,13 @@ WRITES: dict[str, Change] = {
 }  # fmt: skip
 
 # they count and keep, and change nothing that is found
-SEARCHES = {"hybrid_search", "search_pages", "search_images", "related_documents"}
+SEARCHES = {
+    "hybrid_search",
+    "search_pages",
+    "search_images",
+    "search_files",
+    "related_documents",
+}
 
 # what the schedule, the command line, workers and Auth do
 EVENTS: dict[str, Change] = {
