@@ -12230,7 +12230,7 @@ COMMENT ON FUNCTION private.search_dense(space_id smallint, embedding extensions
 says hnsw.';
 
 CREATE FUNCTION private.search_files(query text, filters jsonb, page_size integer, cursor text) RETURNS jsonb
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
 declare
@@ -12250,6 +12250,7 @@ begin
         perform private.raise_invalid('cursor', 'This cursor is not one that search_files gave.');
     end if;
     perform private.check_filters(coalesce(filters, '{}'), private.filter_types() - '{page_from,page_to}'::text[]);
+    perform private.check_search_rate();
     v_scope := private.search_scope(coalesce(filters, '{}'));
 
     -- one row more than asked tells whether there is a next page
@@ -17132,7 +17133,7 @@ revoked_at null, and the owner''s own URLs are to be made again. Revoking a soft
 Raises NOT_FOUND, FORBIDDEN.';
 
 CREATE FUNCTION public.search_files(query text DEFAULT NULL::text, filters jsonb DEFAULT NULL::jsonb, page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
-    LANGUAGE sql STABLE
+    LANGUAGE sql
     SET search_path TO ''
     AS $$ select private.search_files(query, filters, page_size, cursor); $$;
 
@@ -17144,7 +17145,7 @@ folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at), 
 (what it contains), kinds (text, image, audio, video). page_size: 1 to 1000. cursor: the next_cursor of the page before.
 An item is the file with path and score (0 to 1, how much of the query the name has; null without a query). What is in
 files is found by hybrid_search, folders by list_folder. Raises INVALID_ARGUMENT (field query, filters.…, page_size or
-cursor), NOT_FOUND for a folder that is not visible, NOT_AUTHENTICATED.';
+cursor), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.search_images(embedding jsonb, top_k integer DEFAULT 10, filters jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
