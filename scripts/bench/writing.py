@@ -6,7 +6,8 @@ JSON, and every trigger, the keyword index, its statistics and the vectors in se
 The peer is a table of the same columns with one HNSW index and as many rows, which gets the same
 JSON in one insert a file. Measured once as the product comes, without an HNSW index of its own,
 and once with it, beside a table whose index is built with the same parameters. Files are deleted
-from the drive, by the batch that purges, by a new version's swap and by cutting a file anew.
+from the drive by each way that removes chunks: the batch that purges, the swap for a new version,
+and cutting a file anew.
 
 CPU time is that of the server's process: unlike wall time it hardly depends on what else the
 machine does.
@@ -128,7 +129,7 @@ class Bench:
     def _deleted(self) -> dict[str, Any]:
         ways: dict[str, Callable[[File], None]] = {
             "purge_batch": self._purge,
-            "swap for a version of one chunk": self._swap,
+            "out of service for a new version": self._swap,
             "cut anew into one chunk": self._cut_anew,
             "bare_hnsw": self._delete_bare,
         }
