@@ -321,7 +321,7 @@ def _tantivy(corpus: Corpus) -> Callable[[str, Any], Any]:
 def _lancedb(
     corpus: Corpus,
 ) -> Iterator[tuple[Callable[[str, Any], Any], Callable[[str, Any], Any]]]:
-    os.environ.setdefault("RUST_LOG", "error")  # it warns of every search
+    os.environ.setdefault("LANCE_LOG", "error")  # it warns of every search
     import lancedb
     import pyarrow
     from lancedb.index import FTS

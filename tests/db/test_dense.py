@@ -254,6 +254,21 @@ def test_exact_search_is_brute_force_over_what_is_readable(db: Database, seed: i
     assert 0 < len(near) < len(store.search(peer, half, 1000))
 
 
+def test_many_files_are_filtered_as_few_are(db: Database) -> None:
+    """Above a hundred they are hashed instead of looked up."""
+    owner, other, chance = db.create_user(), db.create_user(), random.Random(8)
+    store = Store(db)
+    made = {user: [str(uuid.uuid4()) for _ in range(150)] for user in (owner, other)}
+    for user, files in made.items():
+        store.files(user, [(file, _axes(chance, 2)) for file in files])
+    half = _unit([chance.gauss(0, 1) for _ in range(8)]).astype("f2").astype("f4")
+    for count in (1, 99, 101, 149):
+        some = set(chance.sample(made[owner], count))
+        found = store.search(owner, half, 1000, file_ids=[*some, *made[other]])
+        assert found == store.nearest(half, some, 1000)
+        assert len(found) == 2 * count
+
+
 @pytest.mark.parametrize("dimension", [2, 127, 384, 768, 1024, 1536, 3072, 3988, 3989, 4000])
 def test_vectors_of_any_width_are_found(db: Database, dimension: int) -> None:
     owner = db.create_user()
