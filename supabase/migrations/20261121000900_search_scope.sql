@@ -203,9 +203,10 @@ create function private.file_clause(scope private.search_scope) returns text
 language sql immutable
 set search_path = ''
 as $$
-    -- few files are looked up; many are hashed, and "is true" keeps them from being joined or planned one by one
+    -- few files are looked up, many are hashed; the subselects keep them from being planned one by one, and "is true"
+    -- from being joined
     select concat(
-        case when cardinality((scope).file_ids) <= 100 then ' and t.file_id = any($3)'
+        case when cardinality((scope).file_ids) <= 5000 then ' and t.file_id = any((select $3)::uuid[])'
             when (scope).file_ids is not null then ' and (t.file_id in (select unnest($3))) is true'
         end,
         case when cardinality((scope).hidden_file_ids) > 0

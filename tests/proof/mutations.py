@@ -423,7 +423,7 @@ SEARCHES: list[Loosened | Both] = [
         "' and strpos(n.name, ''.'') > 0 and lower(split_part(n.name, ''.'', -1)) = any($6)'",
         "''",
     ),
-    Loosened("file_clause", "' and t.file_id = any($3)'", "''"),
+    Loosened("file_clause", "' and t.file_id = any((select $3)::uuid[])'", "''"),
     Loosened("file_clause", "' and (t.file_id in (select unnest($4))) is not true'", "''"),
     Loosened("chunk_clause", "' and x.page >= ($5).page_from'", "''"),
     Loosened("mark_clause", "between $10 and $11", "<= $11"),
