@@ -184,20 +184,18 @@ return num_nonnulls((scope).languages, (scope).page_from, (scope).page_to) > 0;
 comment on function private.has_chunk_filters(private.search_scope) is
 'Whether chunks must pass passes_chunk_filters.';
 
-create function private.chunk_clause(scope private.search_scope, chunk_id text) returns text
+create function private.chunk_clause(scope private.search_scope) returns text
 language sql immutable
 set search_path = ''
 as $$
     select concat(
-        'exists (select 1 from public.chunks as x where x.id = ', chunk_id,
-        case when (scope).languages is not null then ' and x.language = any(($5).languages)' end,
-        case when (scope).page_from is not null then ' and x.page >= ($5).page_from' end,
-        case when (scope).page_to is not null then ' and x.page <= ($5).page_to' end,
-        ')'
+        case when (scope).languages is not null then ' and c.language = any(($5).languages)' end,
+        case when (scope).page_from is not null then ' and c.page >= ($5).page_from' end,
+        case when (scope).page_to is not null then ' and c.page <= ($5).page_to' end
     );
 $$;
-comment on function private.chunk_clause(private.search_scope, text) is
-'passes_chunk_filters as constant SQL text about a chunk, faster where many are tested. Parameter: $5 the scope.';
+comment on function private.chunk_clause(private.search_scope) is
+'passes_chunk_filters as constant SQL text about a chunk c. Parameter: $5 the scope.';
 
 create function private.file_clause(scope private.search_scope) returns text
 language sql immutable

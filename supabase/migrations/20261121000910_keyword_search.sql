@@ -308,13 +308,14 @@ begin
         from private.query_terms(find_terms.q, languages) as a
         cross join lateral (
             select a.lexeme, sum(t.chunk_count) as chunk_count, count(*) as posting_count
-            from unnest(owner_ids, file_ids) as s (owner_id, file_id)
+            from (select distinct o.id from unnest(owner_ids) as o (id)) as s (owner_id)
             cross join lateral (
                 select cardinality(t.entries) as chunk_count
                 from private.chunk_terms as t
                 where not a.is_beginning
-                    and t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id
-                offset 0 -- file by file: any other order reads what is not shared
+                    and t.owner_id = s.owner_id and t.lexeme = a.lexeme
+                    and t.file_id = any((select find_terms.file_ids)::uuid[])
+                offset 0 -- one scan that goes from file to file: any other order reads what is not shared
             ) as t
             having count(*) > 0
             union all
@@ -425,7 +426,7 @@ language sql immutable
 set search_path = ''
 as $$
     with postings as (
-        -- term by term and file by file: any other order reads what is not readable
+        -- term by term, and from file to file: any other order reads what is not readable
         select format(
             $statement$
                 select t.file_id, q.weight, q.bits, t.entries
@@ -438,8 +439,9 @@ as $$
                     offset 0
                 ) as t
             $statement$,
-            case when scoring.is_shared then 'cross join unnest($10, $11) as s (owner_id, file_id)' end,
-            case when scoring.is_shared then 't.owner_id = s.owner_id and t.file_id = s.file_id'
+            case when scoring.is_shared then
+                'cross join (select distinct o.id from unnest($10) as o (id)) as s (owner_id)' end,
+            case when scoring.is_shared then 't.owner_id = s.owner_id and t.file_id = any((select $11)::uuid[])'
                 else 't.owner_id = $9' end,
             private.file_clause(scoring.scope)
         ) as statement
@@ -508,9 +510,9 @@ declare
                 from public.chunks as c
                 where c.idx = s.idx
                     and c.version_id = (select f.version_id from private.indexed_files as f where f.file_id = s.file_id)
+                    %s
                 offset 0
             ) as c
-            where true %s
             order by s.score desc, s.file_id, s.idx
             limit %s
         ) as t
@@ -546,7 +548,7 @@ begin
                 concat(case when v_weighted.mask <> 0 then 'having bit_or(e.bits) & $7 = $7 ' end, v_order)
             ),
             v_order,
-            case when v_is_narrowed then 'and ' || private.chunk_clause(scope, 'c.id') end,
+            private.chunk_clause(scope),
             case when v_is_conditional then v_most_examined else max_hits end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits

@@ -425,7 +425,7 @@ SEARCHES: list[Loosened | Both] = [
     ),
     Loosened("file_clause", "' and t.file_id = any((select $3)::uuid[])'", "''"),
     Loosened("file_clause", "' and (t.file_id in (select unnest($4))) is not true'", "''"),
-    Loosened("chunk_clause", "' and x.page >= ($5).page_from'", "''"),
+    Loosened("chunk_clause", "' and c.page >= ($5).page_from'", "''"),
     Loosened("mark_clause", "between $10 and $11", "<= $11"),
     Loosened("passes_chunk_filters", "c.page >= (scope).page_from", "true"),
     Loosened("passes_chunk_filters", "c.id = passes_chunk_filters.chunk_id", "true"),
@@ -443,13 +443,11 @@ SEARCHES: list[Loosened | Both] = [
     ),
     Loosened(
         "find_terms",
-        "t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id",
-        "t.lexeme = a.lexeme",
+        "and t.file_id = any((select find_terms.file_ids)::uuid[])",
+        "",
     ),
     Loosened("scoring", "'t.owner_id = $9'", "'true'"),
-    Loosened(
-        "scoring", "t.owner_id = s.owner_id and t.file_id = s.file_id", "t.owner_id = s.owner_id"
-    ),
+    Loosened("scoring", "and t.file_id = any((select $11)::uuid[])"),
     # vectors
     Loosened("search_dense", "t.owner_id = any($1)", "true"),
     Loosened(
