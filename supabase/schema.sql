@@ -2105,20 +2105,18 @@ $_$;
 
 COMMENT ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
-CREATE FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) RETURNS text
+CREATE FUNCTION private.chunk_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $_$
     select concat(
-        'exists (select 1 from public.chunks as x where x.id = ', chunk_id,
-        case when (scope).languages is not null then ' and x.language = any(($5).languages)' end,
-        case when (scope).page_from is not null then ' and x.page >= ($5).page_from' end,
-        case when (scope).page_to is not null then ' and x.page <= ($5).page_to' end,
-        ')'
+        case when (scope).languages is not null then ' and c.language = any(($5).languages)' end,
+        case when (scope).page_from is not null then ' and c.page >= ($5).page_from' end,
+        case when (scope).page_to is not null then ' and c.page <= ($5).page_to' end
     );
 $_$;
 
-COMMENT ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) IS 'passes_chunk_filters as constant SQL text about a chunk, faster where many are tested. Parameter: $5 the scope.';
+COMMENT ON FUNCTION private.chunk_clause(scope private.search_scope) IS 'passes_chunk_filters as constant SQL text about a chunk c. Parameter: $5 the scope.';
 
 CREATE TABLE public.chunks (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -4291,9 +4289,10 @@ CREATE FUNCTION private.file_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $_$
-    -- few files are looked up; many are hashed, and "is true" keeps them from being joined or planned one by one
+    -- few files are looked up, many are hashed; the subselects keep them from being planned one by one, and "is true"
+    -- from being joined
     select concat(
-        case when cardinality((scope).file_ids) <= 100 then ' and t.file_id = any($3)'
+        case when cardinality((scope).file_ids) <= 5000 then ' and t.file_id = any((select $3)::uuid[])'
             when (scope).file_ids is not null then ' and (t.file_id in (select unnest($3))) is true'
         end,
         case when cardinality((scope).hidden_file_ids) > 0
@@ -4822,13 +4821,14 @@ begin
         from private.query_terms(find_terms.q, languages) as a
         cross join lateral (
             select a.lexeme, sum(t.chunk_count) as chunk_count, count(*) as posting_count
-            from unnest(owner_ids, file_ids) as s (owner_id, file_id)
+            from (select distinct o.id from unnest(owner_ids) as o (id)) as s (owner_id)
             cross join lateral (
                 select cardinality(t.entries) as chunk_count
                 from private.chunk_terms as t
                 where not a.is_beginning
-                    and t.owner_id = s.owner_id and t.lexeme = a.lexeme and t.file_id = s.file_id
-                offset 0 -- file by file: any other order reads what is not shared
+                    and t.owner_id = s.owner_id and t.lexeme = a.lexeme
+                    and t.file_id = any((select find_terms.file_ids)::uuid[])
+                offset 0 -- one scan that goes from file to file: any other order reads what is not shared
             ) as t
             having count(*) > 0
             union all
@@ -12113,7 +12113,7 @@ CREATE FUNCTION private.scoring(scope private.search_scope, is_shared boolean, p
     SET search_path TO ''
     AS $_$
     with postings as (
-        -- term by term and file by file: any other order reads what is not readable
+        -- term by term, and from file to file: any other order reads what is not readable
         select format(
             $statement$
                 select t.file_id, q.weight, q.bits, t.entries
@@ -12126,8 +12126,9 @@ CREATE FUNCTION private.scoring(scope private.search_scope, is_shared boolean, p
                     offset 0
                 ) as t
             $statement$,
-            case when scoring.is_shared then 'cross join unnest($10, $11) as s (owner_id, file_id)' end,
-            case when scoring.is_shared then 't.owner_id = s.owner_id and t.file_id = s.file_id'
+            case when scoring.is_shared then
+                'cross join (select distinct o.id from unnest($10) as o (id)) as s (owner_id)' end,
+            case when scoring.is_shared then 't.owner_id = s.owner_id and t.file_id = any((select $11)::uuid[])'
                 else 't.owner_id = $9' end,
             private.file_clause(scoring.scope)
         ) as statement
@@ -12387,9 +12388,9 @@ declare
                 from public.chunks as c
                 where c.idx = s.idx
                     and c.version_id = (select f.version_id from private.indexed_files as f where f.file_id = s.file_id)
+                    %s
                 offset 0
             ) as c
-            where true %s
             order by s.score desc, s.file_id, s.idx
             limit %s
         ) as t
@@ -12425,7 +12426,7 @@ begin
                 concat(case when v_weighted.mask <> 0 then 'having bit_or(e.bits) & $7 = $7 ' end, v_order)
             ),
             v_order,
-            case when v_is_narrowed then 'and ' || private.chunk_clause(scope, 'c.id') end,
+            private.chunk_clause(scope),
             case when v_is_conditional then v_most_examined else max_hits end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
@@ -19369,7 +19370,7 @@ REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.chunk_clause(scope private.search_scope, chunk_id text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.chunk_clause(scope private.search_scope) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.chunks TO anon;
 GRANT SELECT ON TABLE public.chunks TO authenticated;
