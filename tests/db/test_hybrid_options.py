@@ -22,15 +22,26 @@ def _names(hits: list[Any]) -> list[str]:
 # Fusion ------------------------------------------------------------------------------------------
 
 
-def test_convex_fusion_counts_what_points_away_as_not_found(db: Database, drive: Drive) -> None:
+def test_convex_fusion_keeps_the_order_of_what_points_away(db: Database, drive: Drive) -> None:
     owner = db.create_user()
     drive.file(owner, "a.txt", "alpha bravo", "charlie delta")
-    away = [-x for x in embed("alpha bravo")]
-    options = {"fusion": "convex"}
-    hits = hits_of(drive, owner, "alpha", embedding=Jsonb(away), options=options)
-    # the leg by meaning finds nothing that is near, so its order must not turn round
-    assert [hit["parts"]["keyword_rank"] for hit in hits] == [1, None]
-    assert [hit["score"] for hit in hits] == pytest.approx([1, 0])
+    away = Jsonb([-x for x in embed("alpha bravo")])
+    options = {"fusion": "convex", "weights": {"keyword": 0, "vector": 1}}
+    hits = hits_of(drive, owner, "alpha", embedding=away, options=options)
+    cosines = [hit["parts"]["vector_score"] for hit in hits]
+    assert cosines == sorted(cosines, reverse=True)
+    assert cosines[1] == pytest.approx(-1, abs=2e-3)
+    assert [hit["score"] for hit in hits] == pytest.approx([1, 0], abs=2e-3)
+
+
+def test_convex_fusion_ranks_a_file_that_is_found_by_its_name(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    drive.file(owner, "handbook.txt", *(f"{FILLER} {word}" for word in ("one", "two", "three")))
+    drive.file(owner, "other.txt", *(f"{FILLER} {word}" for word in ("four", "five", "six")))
+    hits = hits_of(drive, owner, "handbook", candidates=2, options={"fusion": "convex"})
+    # as far as a leg knows it is no worse than the last that the leg took
+    assert hits[0]["name"] == "handbook.txt"
+    assert hits[0]["parts"]["name_rank"] == 1
 
 
 def test_a_threshold_is_about_meaning_only(db: Database, drive: Drive) -> None:

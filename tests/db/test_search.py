@@ -224,7 +224,9 @@ def test_the_order_is_that_of_the_fusion_formula(
 ) -> None:
     owner, _ = _corpus(drive)
     query = "bark dork lump"
-    weights = {"keyword": 1, "vector": 1} | options.get("weights", {})
+    is_rrf = options.get("fusion", "rrf") == "rrf"
+    even = {"keyword": 1, "vector": 1}
+    weights = (even if is_rrf else {"keyword": 0.2, "vector": 0.8}) | options.get("weights", {})
     k = options.get("rrf_k", 10)
     legs = {}
     for leg, other in (("keyword", "vector"), ("vector", "keyword")):
@@ -232,18 +234,26 @@ def test_the_order_is_that_of_the_fusion_formula(
         hits = hits_of(drive, owner, query, top_k=100, candidates=candidates, options=alone)
         legs[leg] = {hit["chunk_id"]: hit["parts"][f"{leg}_score"] for hit in hits}
         assert len(hits) <= candidates
-    expected: dict[str, float] = {}
+    expected = dict.fromkeys(legs["keyword"] | legs["vector"], 0.0)
     for leg, scores in legs.items():
-        for rank, (chunk, score) in enumerate(scores.items(), 1):
-            part = (
-                1 / (k + rank)
-                if options.get("fusion", "rrf") == "rrf"
-                else (score / max(scores.values()))
-            )
-            expected[chunk] = expected.get(chunk, 0) + weights[leg] * part
+        ranks = {chunk: rank for rank, chunk in enumerate(scores, 1)}
+        least = {"keyword": 0, "vector": -1}[leg]
+        is_full = leg == "vector" or len(scores) == candidates
+        rest = min(scores.values()) if is_full else least
+        for chunk in expected:
+            if is_rrf:
+                part = 1 / (k + ranks[chunk]) if chunk in ranks else 0
+            else:
+                part = (scores.get(chunk, rest) - least) / (max(scores.values()) - least)
+            expected[chunk] += weights[leg] * part
     hits = hits_of(drive, owner, query, top_k=100, candidates=candidates, options=options)
     assert {hit["chunk_id"]: hit["score"] for hit in hits} == pytest.approx(expected, rel=1e-5)
-    order = sorted(hits, key=lambda hit: (-hit["score"], hit["chunk_id"]))
+
+    def place(hit: dict[str, Any]) -> tuple[Any, ...]:
+        ranks = [hit["parts"][f"{leg}_rank"] or candidates + 1 for leg in ("vector", "keyword")]
+        return (-hit["score"], *ranks, hit["chunk_id"])
+
+    order = sorted(hits, key=place)
     assert hits == order
     assert all(hit["parts"]["fused"] == hit["score"] for hit in hits)
 
