@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -83,6 +85,8 @@ def _root(
 
 def main() -> None:
     """Run the command line; failures are two lines on stderr and exit code 1."""
+    # whatever a command has started must not outlive it: leave by the `finally` of each
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except Exception as error:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from narwhal.evaluation.collection import load_collection
@@ -124,6 +127,29 @@ def _narwhal(
         env=clean | {"DATABASE_URL": database.url()},
         timeout=120,
     )
+
+
+def test_a_run_that_is_terminated_leaves_no_server(folder: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir(mode=0o755)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "narwhal", "eval", "run", folder, "--scratch", "--home", tmp_path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    try:
+        started = time.monotonic()
+        while not (servers := list(temporary.glob("*/data/postmaster.pid"))):
+            assert run.poll() is None and time.monotonic() - started < 60
+            time.sleep(0.05)
+        server = psutil.Process(int(servers[0].read_text().split()[0]))
+        run.terminate()
+        assert run.wait(30) == 128 + signal.SIGTERM
+        assert not server.is_running()
+        assert list(temporary.iterdir()) == []
+    finally:
+        run.kill()
 
 
 def test_a_sample_has_as_many_questions_of_each_language_and_another_name(folder: Path) -> None:
