@@ -47,10 +47,12 @@ CREATE TYPE private.leg_hits AS (
 	keyword private.leg_hit[],
 	vector private.leg_hit[],
 	name private.leg_hit[],
+	keyword_rest real,
+	vector_rest real,
 	plan jsonb
 );
 
-COMMENT ON TYPE private.leg_hits IS 'What the legs of search find, best first, and how.';
+COMMENT ON TYPE private.leg_hits IS 'What the legs of search find, best first, and how. keyword_rest and vector_rest: the most that any other passage has.';
 
 CREATE TYPE private.page_plan AS (
 	plan text,
@@ -825,6 +827,11 @@ begin
         );
     end if;
     v_times := v_times || clock_timestamp();
+    -- a leg that has enough leaves out what is hardly worse; else what has none of the words is left
+    v_hits.keyword_rest := case
+        when cardinality(v_hits.keyword) >= max_hits then v_hits.keyword[max_hits].score else 0
+    end;
+    v_hits.vector_rest := v_hits.vector[cardinality(v_hits.vector)].score;
     v_hits.plan := (
         select jsonb_object_agg(l.leg, jsonb_build_object(
             'found', coalesce(l.found, 0),
@@ -4542,13 +4549,15 @@ begin
                 coalesce(t.boost, o.boost, 1) as boost, t.keyword_rank, t.keyword_score, t.vector_rank, t.vector_score,
                 m.place as name_rank, m.score as name_score,
                 -- a name tells of its file, so only the best passage of the file takes it; and as far as it matches
-                coalesce(t.fused, 0) + coalesce(v_options.name_weight * m.score::double precision / case
+                coalesce(t.fused, private.fused_score(null, null, legs, v_options))
+                + coalesce(v_options.name_weight * m.score::double precision / case
                     when v_options.fusion = 'rrf' then v_options.rrf_k + m.place else 1 end, 0) as fused
             from (
                 select
                     f.*, c.id, c.file_id, c.text_hash, c.boost, c.content, c.language,
-                    case when row_number() over (partition by c.file_id order by f.fused * c.boost desc, c.id) = 1
-                        then c.file_id end as named_id
+                    case when row_number() over (
+                        partition by c.file_id order by f.fused * c.boost desc, f.vector_rank, f.keyword_rank, c.id
+                    ) = 1 then c.file_id end as named_id
                 from private.fuse(legs, v_options) as f
                 inner join public.chunks as c on c.id = f.chunk_id
             ) as t
@@ -4575,7 +4584,8 @@ begin
                     coalesce(t.language, o.language), v_query
                 ))
         ) as r
-        order by r.fused * r.boost desc, r.chunk_id, r.file_id
+        -- equal sums are common (third and fifth, fifth and third): meaning decides, not chance
+        order by r.fused * r.boost desc, r.vector_rank, r.keyword_rank, r.chunk_id, r.file_id
     );
 end;
 $$;
@@ -5334,31 +5344,38 @@ $$;
 COMMENT ON FUNCTION private.freshness(scope private.search_scope) IS '{pending_files: readable files that are not fully searchable yet, index_lag: age of the oldest of them in seconds}.';
 
 CREATE FUNCTION private.fuse(legs private.leg_hits, options private.search_options) RETURNS TABLE(chunk_id uuid, fused double precision, keyword_rank integer, keyword_score real, vector_rank integer, vector_score real)
-    LANGUAGE plpgsql IMMUTABLE ROWS 100
+    LANGUAGE sql IMMUTABLE ROWS 100
     SET search_path TO ''
     AS $$
-declare
-    -- convex: from 0 to 1 in either leg, whatever the scale; what points the other way counts as not found
-    v_keyword_unit double precision := (options).keyword_weight::double precision / nullif(greatest((legs).keyword[1].score, 0), 0);
-    v_vector_unit double precision := (options).vector_weight::double precision / nullif(greatest((legs).vector[1].score, 0), 0);
-begin
-    return query
     select
-        coalesce(k.id, d.id),
-        case (options).fusion
-            when 'rrf' then coalesce((options).keyword_weight / ((options).rrf_k + k.place)::double precision, 0)
-                + coalesce((options).vector_weight / ((options).rrf_k + d.place)::double precision, 0)
-            else coalesce(v_keyword_unit * greatest(k.score, 0), 0)
-                + coalesce(v_vector_unit * greatest(d.score, 0), 0)
-        end,
+        coalesce(k.id, d.id), private.fused_score(k, d, fuse.legs, fuse.options),
         k.place, k.score, d.place, d.score
-    from unnest((legs).keyword) as k
-    full join unnest((legs).vector) as d on d.id = k.id;
-end;
+    from unnest((fuse.legs).keyword) as k
+    full join unnest((fuse.legs).vector) as d on d.id = k.id;
 $$;
 
-COMMENT ON FUNCTION private.fuse(legs private.leg_hits, options private.search_options) IS 'The legs that find passages as one. rrf: sum of weight / (k + place), Cormack et al. 2009; convex: sum of weight *
-score / best score.';
+COMMENT ON FUNCTION private.fuse(legs private.leg_hits, options private.search_options) IS 'The legs that find passages as one.';
+
+CREATE FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, legs private.leg_hits, options private.search_options) RETURNS double precision
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select case (options).fusion
+        when 'rrf' then coalesce((options).keyword_weight / ((options).rrf_k + (keyword).place)::double precision, 0)
+            + coalesce((options).vector_weight / ((options).rrf_k + (vector).place)::double precision, 0)
+        else coalesce(
+            (options).keyword_weight * coalesce((keyword).score, (legs).keyword_rest)
+            / nullif((legs).keyword[1].score, 0)::double precision, 0
+        ) + coalesce(
+            (options).vector_weight * (1 + coalesce((vector).score, (legs).vector_rest))
+            / nullif(1 + (legs).vector[1].score, 0)::double precision, 0
+        )
+    end;
+$$;
+
+COMMENT ON FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, legs private.leg_hits, options private.search_options) IS 'What a passage scores that the legs found there, null for one that did not find it. rrf: sum of weight / (k + place),
+Cormack et al. 2009. convex: sum of weight * score, each from its least possible (0 of BM25, -1 of a cosine) to its best
+one, TM2C2 of Bruch et al. 2023.';
 
 CREATE FUNCTION private.grace_end() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -8787,8 +8804,10 @@ CREATE FUNCTION private.placed(pool private.candidate[], request private.search_
     AS $$
     select
         u.*::private.candidate,
-        row_number() over (order by u.score desc, u.chunk_id, u.file_id),
-        row_number() over (partition by u.file_id order by u.score desc, u.chunk_id)
+        row_number() over (order by u.score desc, u.vector_rank, u.keyword_rank, u.chunk_id, u.file_id),
+        row_number() over (
+            partition by u.file_id order by u.score desc, u.vector_rank, u.keyword_rank, u.chunk_id
+        )
     from unnest(placed.pool) as u
     where u.copy_of is null or ((placed.request).options).dedup is null;
 $$;
@@ -12659,6 +12678,7 @@ declare
     v_known constant text[] := '{fusion,weights,rrf_k,threshold,group_by,per_file,context,dedup}';
     v_options private.search_options;
     v_unknown text;
+    v_fusion text;
 begin
     if jsonb_typeof(options) <> 'object' then
         perform private.raise_invalid('options', 'options must be an object.');
@@ -12677,10 +12697,12 @@ begin
     if jsonb_typeof(coalesce(options -> 'dedup', 'null')) not in ('null', 'boolean') then
         perform private.raise_invalid('options.dedup', 'dedup must be true or false.');
     end if;
+    v_fusion := private.option_choice(options, 'fusion', 'rrf', 'convex');
     v_options := (
-        private.option_choice(options, 'fusion', 'rrf', 'convex'),
-        private.option_number(options, 'weights.keyword', 0, 1000, 1),
-        private.option_number(options, 'weights.vector', 0, 1000, 1),
+        v_fusion,
+        -- convex: .8 of meaning for any collection (Bruch et al. 2023)
+        private.option_number(options, 'weights.keyword', 0, 1000, case v_fusion when 'rrf' then 1 else 0.2 end),
+        private.option_number(options, 'weights.vector', 0, 1000, case v_fusion when 'rrf' then 1 else 0.8 end),
         null,
         private.option_number(options, 'rrf_k', 1, 1000, 10),
         private.option_number(options, 'threshold', -1, 1, null),
@@ -16738,7 +16760,8 @@ is looked for in what the rest of the query finds. embedding: the
 query''s vector in that space, a JSON array; null searches without it and says degraded. filters: folder_id, file_ids,
 types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata, page_from, page_to,
 kinds. top_k: 1 to 100; a longer list begins with the shorter one. candidates: how many of each leg are fused, 1 to
-1000. options: fusion (rrf, convex), weights {keyword, vector, name} (1 each; name as keyword), rrf_k (10), threshold
+1000. options: fusion (rrf, convex), weights {keyword, vector, name} (1, or .2 and .8 of convex; name as
+keyword), rrf_k (10), threshold
 (least cosine of what is found by meaning), group_by (none, file: one hit a file with its best passages, at most
 per_file), context (none, neighbours, section: the text before and after), dedup (passages that say what a better one
 says: by default they come last, true leaves them out, false lets them be), cache (false: never the hits kept of an
@@ -19660,6 +19683,8 @@ REVOKE ALL ON FUNCTION private.free_name(owner_id uuid, parent_id uuid, name tex
 REVOKE ALL ON FUNCTION private.freshness(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fuse(legs private.leg_hits, options private.search_options) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, legs private.leg_hits, options private.search_options) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.grace_end() FROM PUBLIC;
 
