@@ -16754,24 +16754,23 @@ $$;
 COMMENT ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) IS 'Find passages by keyword (BM25), by meaning (cosine) and by the names of files, in all that the caller can read:
 {hits, degraded, space, search_id, pending_files, index_lag}.
 
-query: 3 to 1000 characters; "a phrase" must occur, -word must not, word* is the beginning of one. Words as common as
-"the" or "to be" are not indexed: a query of nothing else is answered by meaning and by names alone, and a phrase of them
-is looked for in what the rest of the query finds. embedding: the
-query''s vector in that space, a JSON array; null searches without it and says degraded. filters: folder_id, file_ids,
-types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata, page_from, page_to,
-kinds. top_k: 1 to 100; a longer list begins with the shorter one. candidates: how many of each leg are fused, 1 to
-1000. options: fusion (rrf, convex), weights {keyword, vector, name} (1, or .2 and .8 of convex; name as
-keyword), rrf_k (10), threshold
-(least cosine of what is found by meaning), group_by (none, file: one hit a file with its best passages, at most
-per_file), context (none, neighbours, section: the text before and after), dedup (passages that say what a better one
-says: by default they come last, true leaves them out, false lets them be), cache (false: never the hits kept of an
-equal search), record (false: not in the history), technique (noted there). search_id: for search_replay; null when the
-search is not in the history. explain: adds how it was answered, and why the caller can read each hit. A hit: chunk_id,
-file_id, version_id, is_head, name, path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page),
-snippet, highlights ([[start, end], …] in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes,
-score, parts, copies {count, files}; a file without text that is found by its name has no passage. Raises
-INVALID_ARGUMENT (field, expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after),
-NOT_AUTHENTICATED.';
+query: 3 to 1000 characters; "a phrase" must occur, -word must not, word* is the beginning of one (these are looked for
+in the 3,000 passages that fit best; more than 8 -words are a list and exclude nothing). Words as common as "the" or "to
+be" are not indexed: a query of nothing else is answered by meaning and by names alone, and a phrase of them is looked
+for in what the rest of the query finds. embedding: the query''s vector in that space, a JSON array; null searches
+without it and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at),
+owner_ids, languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100; a longer list begins with the
+shorter one. candidates: how many of each leg are fused, 1 to 1000. options: fusion (rrf, convex), weights {keyword,
+vector, name} (1, or .2 and .8 of convex; name as keyword), rrf_k (10), threshold (least cosine of what is found by
+meaning), group_by (none, file: one hit a file with its best passages, at most per_file), context (none, neighbours,
+section: the text before and after), dedup (passages that say what a better one says: by default they come last, true
+leaves them out, false lets them be), cache (false: never the hits kept of an equal search), record (false: not in the
+history), technique (noted there). search_id: for search_replay; null when the search is not in the history. explain:
+adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id, version_id, is_head, name,
+path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet, highlights ([[start, end], …]
+in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts, copies {count, files}; a file
+without text that is found by its name has no passage. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a folder
+that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.link_history(id uuid, page_size integer DEFAULT 100, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
