@@ -648,6 +648,7 @@ UNTOLD = {
     "mark_notifications_read": "the caller's own list, which nobody else sees",
     "record_view": "looks; counted in node_stats",
     "related_documents": "looks, and keeps its own statistics",
+    "search_files": "looks, and keeps its own statistics",
     "search_images": "looks, and keeps its own statistics",
     "search_pages": "looks, and keeps its own statistics",
     "set_favourite": "the caller's own list, which nobody else sees",
