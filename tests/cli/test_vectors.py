@@ -63,7 +63,7 @@ def world(fresh_database: FreshDatabase) -> Any:
 def collection(url: str, name: str) -> Any:
     import vecs
 
-    return vecs.create_client(sqlalchemy_url(url)).get_collection(name)
+    return vecs.create_client(sqlalchemy_url(url)).get_or_create_collection(name, dimension=384)
 
 
 def test_a_space_goes_out_and_comes_back_as_another(world: Any) -> None:
@@ -112,7 +112,7 @@ def _rows(url: str, name: str) -> list[Any]:
     import vecs
 
     client = vecs.create_client(sqlalchemy_url(url))
-    table = client.get_collection(name).table
+    table = client.get_or_create_collection(name, dimension=384).table
     with client.Session() as session:
         return [
             type("Row", (), {"id": row.id, "metadata": row._mapping["metadata"]})
