@@ -101,8 +101,8 @@ def scratch_database() -> Iterator[str]:
         passwords = dict.fromkeys(LOGIN_ROLES, uuid.uuid4().hex)
         server = EmbeddedPostgres(Path(folder) / "data", passwords, durable=False)
         server.init()
-        server.start()
         try:
+            server.start()
             bootstrap(server.url(SUPERUSER), passwords)
             migrate(server.url("postgres"))
             yield server.url("postgres")
