@@ -95,6 +95,12 @@ class Ranks:
         return None if first <= place <= last else f"has rank {place}, not {first} to {last}"
 
 
+def _places(hit: dict[str, Any]) -> list[float]:
+    """Return what decides between equal scores: the places by meaning, then by words."""
+    places = [hit["parts"][f"{leg}_rank"] for leg in ("vector", "keyword")]
+    return [np.inf if place is None else place for place in places]
+
+
 def half_unit(vector: Any) -> Floats:
     """Return a vector as it is stored: of unit length, in half precision."""
     half = np.asarray(vector, np.float16).astype(np.float64)
@@ -225,7 +231,7 @@ class Brute:
             if abs(total - parts["fused"]) > 1e-6:
                 yield f"{chunk} has {parts['fused']}, not {total}"
             fused[chunk] = hit["score"]
-        order = [(-round(hit["score"], 12), hit["chunk_id"]) for hit in hits]
+        order = [(-hit["score"], *_places(hit), hit["chunk_id"]) for hit in hits]
         if order != sorted(order):
             yield "the hits are not in order"
         for leg in ("keyword", "vector"):
