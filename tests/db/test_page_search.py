@@ -746,11 +746,13 @@ def test_what_others_have_is_not_read(
         assert plan["Actual Rows"] == 10
         return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
+    # indexes may grow by a level; to read what the others add would take several hundred
+    level = 60
     before = {user: buffers(user) for user in (owner, peer)}
     add(other, 15)
     after = {user: buffers(user) for user in (owner, peer)}
     for user, least in before.items():
-        assert after[user] <= least + 20, before
+        assert after[user] <= least + level, before
     add(owner, 10)  # not shared
-    assert buffers(peer) <= after[peer] + 20
+    assert buffers(peer) <= after[peer] + level
     assert buffers(owner) >= after[owner] + 300  # control: all of these are compared
