@@ -447,7 +447,7 @@ SEARCHES: list[Loosened | Both] = [
         "",
     ),
     Loosened("scoring", "'t.owner_id = $9'", "'true'"),
-    Loosened("scoring", "and t.file_id = any((select $11)::uuid[])"),
+    Loosened("scoring", "'t.file_id = any(p.file_ids)'", "'true'"),
     # vectors
     Loosened("search_dense", "t.owner_id = any($1)", "true"),
     Loosened(
