@@ -6,15 +6,18 @@ words and their frequencies are those of real text while no two passages are ali
 clustered around 200 topics at random: exact search does not depend on what they mean. Questions
 are those of the collections. Then, for each size, over the same passages, vectors and questions:
 
-keyword  hybrid_search by keyword / bm25s, tantivy
-dense    hybrid_search by meaning / numpy brute force, LanceDB without an index
+keyword  hybrid_search by keyword / bm25s, tantivy, sparse vectors in a covering index
+dense    hybrid_search by meaning / numpy brute force, LanceDB without an index, vectors in a
+                                    covering index
 hybrid   hybrid_search            / LanceDB's hybrid search, and the SQL of Supabase's guide (full
                                     text and HNSW, fused by rank) under row level security
 
 as wall-clock and as CPU time of whoever does the work, which a busy machine distorts less; then
-through PostgREST with the user's token, one at a time and 32 at once, and with 100 hits instead of
-8. Peers look at all passages: they have no permissions, except the guide's SQL, whose table also
-holds another owner's passages. The ten nearest by meaning must be those of numpy (recall).
+with the user's token through PostgREST, and through the gateway in front of it: one at a time and
+32 at once, and with 100 hits instead of 8. Peers look at all passages: they have no permissions,
+except the guide's SQL, whose table also holds another owner's passages, and the covering indexes,
+whose simple designs set the bars (covering.py). The ten nearest by meaning must be those of numpy
+(recall).
 
 Peers are needed here only; --peers names the folder that they were installed into:
     pip install --target FOLDER bm25s PyStemmer tantivy lancedb
@@ -47,8 +50,11 @@ import psycopg
 
 from narwhal.evaluation.asking import DirectAsker, RestAsker, User
 from narwhal.evaluation.collection import load_collection
+from narwhal.local.home import Home
+from narwhal.local.rest import SOCKET
 from narwhal.local.state import StackState
 from narwhal.settings import Settings
+from scripts.bench.covering import covering
 from scripts.bench.report import machine, write
 from scripts.bench.stack import new_user, stack
 
@@ -63,6 +69,7 @@ AT_ONCE = 32
 # end to end at 100,000 readable chunks, through PostgREST, one search at a time
 BARS_MS = {"keyword": 40, "dense": 30}
 HYBRID_MORE_MS = 10  # than both of them together
+COVERING = {"keyword": "sparse vectors in a covering index", "dense": "vectors in a covering index"}
 SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 MODES: dict[str, dict[str, Any]] = {
     # "cache": false, since a question asked before would be answered from what is kept
@@ -177,16 +184,8 @@ def _measure(
     asker.close()
     times |= _peers(corpus)
     times |= _guide(db, corpus, reader)
-    rest = RestAsker(settings, reader)
-    for mode, options in MODES.items():
-        times[f"{mode}, PostgREST"] = _timed(
-            lambda query, vector, options=options: rest.ask(_arguments(query, vector, options)),
-            corpus,
-        )
-    times[f"hybrid, {MOST} hits, PostgREST"] = _timed(
-        lambda query, vector: rest.ask(_arguments(query, vector, MODES["hybrid"], MOST)), corpus
-    )
-    rest.close()
+    times |= _covering(db, corpus, reader)
+    times |= _over_http(settings, corpus, reader)
     figures = {name: taken.figures() for name, taken in times.items()}
     return {
         "plan": {mode: answer.get("plan") for mode, answer in explained.items()},
@@ -201,11 +200,54 @@ def _measure(
     }
 
 
+def _over_http(settings: Settings, corpus: Corpus, reader: User) -> dict[str, Times]:
+    """With the user's token, through the gateway and past it, straight to PostgREST."""
+    times: dict[str, Times] = {}
+    gateway = RestAsker(settings, reader)
+    socket = Home(settings.home).run / SOCKET
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(socket)),
+        base_url="http://postgrest",
+        headers=gateway.http.headers,
+        timeout=60,
+    ) as rest:
+        ways: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "PostgREST": lambda asked: rest.post(
+                "/rpc/hybrid_search", json=asked
+            ).raise_for_status(),
+            "gateway": gateway.ask,
+        }
+        for way, ask in ways.items():
+            for mode, options in MODES.items():
+                times[f"{mode}, {way}"] = _timed(
+                    lambda query, vector, ask=ask, options=options: ask(
+                        _arguments(query, vector, options)
+                    ),
+                    corpus,
+                )
+            times[f"hybrid, {MOST} hits, {way}"] = _timed(
+                lambda query, vector, ask=ask: ask(
+                    _arguments(query, vector, MODES["hybrid"], MOST)
+                ),
+                corpus,
+            )
+    gateway.close()
+    return times
+
+
 def _bars(figures: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """What was promised for 100,000 chunks, and what was found."""
+    """What was promised for 100,000 chunks, what was found, and what set the bar takes here."""
     found = {mode: figures[f"{mode}, PostgREST"]["p50_ms"] for mode in MODES}
     bars = BARS_MS | {"hybrid": round(found["keyword"] + found["dense"] + HYBRID_MORE_MS, 2)}
-    return {mode: {"bar_ms": bar, "p50_ms": found[mode]} for mode, bar in bars.items()}
+    return {
+        mode: {"bar_ms": bar, "p50_ms": found[mode]}
+        | (
+            {"covering_index_p50_ms": figures[COVERING[mode]]["p50_ms"]}
+            if COVERING.get(mode) in figures
+            else {}
+        )
+        for mode, bar in bars.items()
+    }
 
 
 def _recall(asker: DirectAsker, corpus: Corpus) -> float:
@@ -374,12 +416,7 @@ def _guide(db: psycopg.Connection[Any], corpus: Corpus, reader: User) -> dict[st
     db.execute("create index on guide.documents using gin (fts)")
     db.execute("create index on guide.documents using hnsw (embedding extensions.vector_ip_ops)")
     db.execute("analyze guide.documents")
-    with psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True) as connection:
-        connection.execute(
-            "select set_config('request.jwt.claims', %s, false)",
-            (json.dumps({"sub": str(reader.id), "role": "authenticated"}),),
-        )
-        connection.execute("set role authenticated")
+    with _as_reader(db, reader) as connection:
         times = _timed(
             lambda query, vector: connection.execute(
                 "select id from guide.hybrid_search(%s, %s::extensions.vector, %s)",
@@ -390,6 +427,33 @@ def _guide(db: psycopg.Connection[Any], corpus: Corpus, reader: User) -> dict[st
         )
     db.execute("drop schema guide cascade")
     return {"guide": times}
+
+
+def _covering(db: psycopg.Connection[Any], corpus: Corpus, reader: User) -> dict[str, Times]:
+    """Both designs with one row a chunk; as long to fill as they are wide."""
+    if len(corpus.passages) > 100_000:
+        return {}
+    questions = [query for query, _ in corpus.questions]
+    with (
+        _as_reader(db, reader) as connection,
+        covering(db, connection, reader, questions, CANDIDATES) as asks,
+    ):
+        return {
+            name: _timed(ask, corpus, lambda: _cpu_of(connection.info.backend_pid))
+            for name, ask in zip(COVERING.values(), asks, strict=True)
+        }
+
+
+@contextmanager
+def _as_reader(db: psycopg.Connection[Any], reader: User) -> Iterator[psycopg.Connection[Any]]:
+    """Connect once more, as PostgREST would for that user."""
+    with psycopg.connect(db.info.dsn, password=db.info.password, autocommit=True) as connection:
+        connection.execute(
+            "select set_config('request.jwt.claims', %s, false)",
+            (json.dumps({"sub": str(reader.id), "role": "authenticated"}),),
+        )
+        connection.execute("set role authenticated")
+        yield connection
 
 
 GUIDE = """
@@ -483,8 +547,8 @@ def _at_once(
 def _ratios(figures: dict[str, dict[str, float]]) -> dict[str, float]:
     """Ours over each peer: by CPU time, where the same work is done by one thread."""
     pairs = {
-        "keyword": ("bm25s", "tantivy"),
-        "dense": ("numpy", "lancedb, exact"),
+        "keyword": ("bm25s", "tantivy", COVERING["keyword"]),
+        "dense": ("numpy", "lancedb, exact", COVERING["dense"]),
         "hybrid": ("lancedb, hybrid", "guide"),
     }
     found = {}
