@@ -63,15 +63,6 @@ CREATE TYPE private.page_plan AS (
 
 COMMENT ON TYPE private.page_plan IS 'How pages are searched: exact or two_stage, how many pages there are (counted up to 501), by which codebook.';
 
-CREATE TYPE private.posting AS (
-	file_id uuid,
-	weight double precision,
-	bits integer,
-	entries bigint[]
-);
-
-COMMENT ON TYPE private.posting IS 'The chunks of a file that have a lexeme of a query: entries as in chunk_terms, weight and bits as in weighted_query.';
-
 CREATE TYPE private.search_options AS (
 	fusion text,
 	keyword_weight real,
@@ -4792,7 +4783,7 @@ $$;
 
 COMMENT ON FUNCTION private.find_space(space text, kind text) IS 'A space by name, or the active one by ''active''. Raises INVALID_ARGUMENT (field space, expected names).';
 
-CREATE FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) RETURNS TABLE(lexeme text, weight real, term text, bits integer, chunk_count bigint, posting_count bigint)
+CREATE FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) RETURNS TABLE(lexeme text, weight real, term text, bits integer, chunk_count bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -4806,16 +4797,16 @@ declare
 begin
     if owner_id is not null then
         return query
-        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count, f.posting_count
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
         from private.query_terms(find_terms.q, languages) as a
         cross join lateral (
-            select a.lexeme, sum(cardinality(t.entries)) as chunk_count, count(*) as posting_count
+            select a.lexeme, sum(cardinality(t.entries)) as chunk_count
             from private.chunk_terms as t
             where not a.is_beginning and t.owner_id = find_terms.owner_id and t.lexeme = a.lexeme
             having count(*) > 0
             union all
             select b.* from (
-                select t.lexeme, sum(cardinality(t.entries)) as chunk_count, count(*) as posting_count
+                select t.lexeme, sum(cardinality(t.entries)) as chunk_count
                 from private.chunk_terms as t
                 where a.is_beginning
                     and t.owner_id = find_terms.owner_id and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
@@ -4827,10 +4818,10 @@ begin
     else
         -- what is shared counts by itself, so that no score tells anything about rows that are not
         return query
-        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count, f.posting_count
+        select f.lexeme, a.weight, a.term, a.bits, f.chunk_count
         from private.query_terms(find_terms.q, languages) as a
         cross join lateral (
-            select a.lexeme, sum(t.chunk_count) as chunk_count, count(*) as posting_count
+            select a.lexeme, sum(t.chunk_count) as chunk_count
             from (select distinct o.id from unnest(owner_ids) as o (id)) as s (owner_id)
             cross join lateral (
                 select cardinality(t.entries) as chunk_count
@@ -4843,7 +4834,7 @@ begin
             having count(*) > 0
             union all
             select b.* from (
-                select t.lexeme, sum(t.chunk_count) as chunk_count, count(*) as posting_count
+                select t.lexeme, sum(t.chunk_count) as chunk_count
                 from unnest(file_ids) as s (file_id)
                 cross join lateral (
                     select t.lexeme, cardinality(t.entries) as chunk_count
@@ -4861,8 +4852,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) IS 'The lexemes of a query that occur, in how many chunks and in how many rows of the index: of one owner, or of files with
-their owners.';
+COMMENT ON FUNCTION private.find_terms(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[]) IS 'The lexemes of a query that occur, and in how many chunks: of one owner, or of files with their owners.';
 
 CREATE FUNCTION private.find_ticket(key text, user_id uuid) RETURNS public.uploads
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -12131,65 +12121,71 @@ CREATE FUNCTION private.scoring(scope private.search_scope, is_shared boolean, p
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $_$
-    with postings as (
-        -- term by term, and from file to file: any other order reads what is not readable
-        select format(
-            $statement$
-                select t.file_id, q.weight, q.bits, t.entries
-                from unnest($1, $2, $6) as q (lexeme, weight, bits)
-                %s
-                cross join lateral (
-                    select t.file_id, t.entries
-                    from private.chunk_terms as t
-                    where %s and t.lexeme = q.lexeme %s
-                    offset 0
-                ) as t
-            $statement$,
-            case when scoring.is_shared then
-                'cross join (select distinct o.id from unnest($10) as o (id)) as s (owner_id)' end,
-            case when scoring.is_shared then 't.owner_id = s.owner_id and t.file_id = any((select $11)::uuid[])'
-                else 't.owner_id = $9' end,
-            private.file_clause(scoring.scope)
-        ) as statement
-    ), scores as (
-        select concat(
-            $statement$
+    -- some files after the other, so that the sums stay in the processor's cache: ranges of ids, or parts of a list
+    with parts as (
+        select
+            s.is_list,
+            format(
+                case when s.is_list then $statement$
+                    select array_agg(t.file_id) as file_ids
+                    from unnest($11) as t (file_id)
+                    where true %2$s
+                    group by uuid_hash(t.file_id) & (%1$s - 1)
+                $statement$
+                else $statement$
+                    select
+                        (lpad(to_hex((i << 32) / %1$s), 8, '0') || repeat('0', 24))::uuid as first_id,
+                        (lpad(to_hex((i + 1 << 32) / %1$s - 1), 8, '0') || repeat('f', 24))::uuid as last_id
+                    from generate_series(0::bigint, %1$s - 1) as i
+                $statement$ end,
+                scoring.parts, private.file_clause(scoring.scope)
+            ) as statement
+        from (
+            select scoring.is_shared or coalesce(cardinality((scoring.scope).file_ids) <= 5000, false) as is_list
+        ) as s
+    )
+    select format(
+        $statement$
+            select s.*
+            from (%1$s offset 0) as p
+            cross join lateral (
                 select e.file_id, e.idx, sum(e.score) as score
                 from (
                     select
                         u.file_id, (u.entry >> 40)::integer as idx, u.bits, u.weight
                         / (1 + (0.3::float8 + (u.entry & 16777215)::float8 * $8) / ((u.entry >> 24) & 65535)::float8)
                         as score
-                    from (select p.file_id, p.weight, p.bits, unnest(p.entries) as entry from %s as p) as u
+                    from (
+                        -- term by term, and from file to file: any other order reads what is not readable
+                        select t.file_id, q.weight, q.bits, unnest(t.entries) as entry
+                        from unnest($1, $2, $6) as q (lexeme, weight, bits)
+                        %2$s
+                        cross join lateral (
+                            select t.file_id, t.entries
+                            from private.chunk_terms as t
+                            where %3$s and t.lexeme = q.lexeme and %4$s
+                            offset 0
+                        ) as t
+                    ) as u
                 ) as e
                 group by e.file_id, e.idx
-            $statement$,
-            scoring.ending
-        ) as statement
+                %5$s
+            ) as s
+        $statement$,
+        p.statement,
+        case when scoring.is_shared then
+            'cross join (select distinct o.id from unnest($10) as o (id)) as s (owner_id)' end,
+        case when scoring.is_shared then 't.owner_id = s.owner_id' else 't.owner_id = $9' end,
+        case when p.is_list then 't.file_id = any(p.file_ids)'
+            else 't.file_id between p.first_id and p.last_id' || private.file_clause(scoring.scope) end,
+        scoring.ending
     )
-    select case
-        when scoring.parts < 2 then format(s.statement, '(' || p.statement || ')')
-        -- by some files after the other, so that the sums stay in the processor's cache
-        else format(
-            $statement$
-                select s.*
-                from (
-                    select array_agg((p.file_id, p.weight, p.bits, p.entries)::private.posting) as postings
-                    from (%s) as p
-                    group by uuid_hash(p.file_id) & %s
-                    offset 0
-                ) as b
-                cross join lateral (%s) as s
-            $statement$,
-            p.statement, scoring.parts - 1, format(s.statement, 'unnest(b.postings)')
-        )
-    end
-    from postings as p cross join scores as s;
+    from parts as p;
 $_$;
 
 COMMENT ON FUNCTION private.scoring(scope private.search_scope, is_shared boolean, parts integer, ending text) IS 'The statement that scores chunks: file_id, idx, score; in so many parts, a power of two. The ending of each part says
 which of its chunks, with e for an entry. Parameters: $1 lexemes, $2 their weights, $6 their bits, $8 k1 * b / the
-average length; $9 an owner, or $10 owners and $11 their files that are shared; those of file_clause.';
+average length; $9 an owner, or $10 owners; $11 the only files, where they are listed; those of file_clause.';
 
 CREATE FUNCTION private.search_dense(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_hits integer, threshold real) RETURNS TABLE(chunk_id uuid, score real)
     LANGUAGE plpgsql STABLE
@@ -12451,7 +12447,8 @@ begin
             max_hits
         ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
             v_weighted.bits, v_weighted.mask, 0.9 / v_weighted.average, v_owner_id,
-            (scope).shared_owner_ids, (scope).shared_file_ids, v_query;
+            (scope).shared_owner_ids,
+            case when v_owner_id is null then (scope).shared_file_ids else (scope).file_ids end, v_query;
     end loop;
 end;
 $_$;
@@ -16257,16 +16254,15 @@ begin
     )
     select
         array_agg(x.lexeme), array_agg(x.weight), array_agg(x.bits), 0, sum(x.chunk_count),
-        -- parts of about 3000 entries, unless so many files are small that to divide them takes longer
-        case when sum(x.chunk_count) > 4 * sum(x.posting_count)
-            then 1 << least(log(2, sum(x.chunk_count) / 3000 + 1)::integer, 10) else 1 end
+        -- parts of about 3000 entries, and more where there are so many lexemes that to look each up takes longer
+        1 << least(log(2, sum(x.chunk_count) / greatest(3000, 100 * count(*)) + 1)::integer, 10)
     into v_weighted.lexemes, v_weighted.weights, v_weighted.bits, v_weighted.mask, v_weighted.entries,
         v_weighted.parts
     from (
         -- a lexeme may stand for several terms
         select
             f.lexeme, sum(f.weight * i.idf * 2.2) as weight, bit_or(f.bits) as bits,
-            max(f.chunk_count) as chunk_count, max(f.posting_count) as posting_count
+            max(f.chunk_count) as chunk_count
         from found as f
         inner join terms as t on t.term = f.term
         cross join lateral (
