@@ -129,7 +129,7 @@ class Service:
         await _space(caller, "active")  # nobody uses a model without an account
         if not SHORTEST <= len(body.query.strip()) <= LONGEST:
             return await self._find(caller, body, options)  # which is refused
-        options["technique"] = techniques.name(self.models)
+        options["technique"] = techniques.name(techniques.possible(self.models))
         wanted = body
         if techniques.asked != ["hyde"]:  # what is merged or judged comes from further down
             more = max(1, min(body.top_k * RERANK_DEPTH, MOST_HITS))
@@ -145,7 +145,8 @@ class Service:
                 techniques.skip("hyde", "the text encoder is not available")
             else:
                 techniques.done.append("hyde")
-        rankings = [answer["hits"]]
+        found = answer["hits"]
+        rankings = [found]
         phrasings = await techniques.phrasings(self.models.language, body.query)
         for phrasing in phrasings:
             try:
@@ -166,8 +167,11 @@ class Service:
         answer["hits"] = await techniques.rerank(
             self.models.reranker, body.query, answer["hits"], body.top_k
         )
-        if {"rag_fusion", "rerank"} & set(techniques.done):
-            answer["search_id"] = None  # what is recorded is the search before that
+        if (techniques.name(techniques.done), _kept(answer["hits"])) != (
+            options["technique"],
+            _kept(found),
+        ):
+            answer["search_id"] = await _amend(caller, answer, techniques)
         return answer | {
             "techniques": techniques.done,
             "phrasings": phrasings[: len(rankings) - 1],
@@ -205,6 +209,27 @@ class Service:
 
     async def _embed(self, caller: Caller, space: Space, texts: list[str]) -> list[list[float]]:
         return await self.encoder.embed(space, texts, caller.user)
+
+
+def _kept(hits: list[Any]) -> list[dict[str, Any]]:
+    """Return what the history keeps of hits."""
+    return [{name: hit.get(name) for name in ("chunk_id", "file_id", "score")} for hit in hits]
+
+
+async def _amend(caller: Caller, answer: dict[str, Any], techniques: Techniques) -> str | None:
+    """Have the history say what is shown; return the id under which it does, None for nowhere."""
+    if answer["search_id"] is None:
+        return None
+    shown = {
+        "search_id": answer["search_id"],
+        "hits": _kept(answer["hits"]),
+        "technique": techniques.name(techniques.done),
+    }
+    try:
+        amended = await caller.rpc("amend_search", shown)
+    except (Refusal, NarwhalError):  # too late, or not readable any more: it tells of another list
+        return None
+    return str(amended["search_id"])
 
 
 async def _space(caller: Caller, name: str) -> Space:

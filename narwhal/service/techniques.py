@@ -51,14 +51,18 @@ class Techniques:
         asked = [name for name in OPTIONS if options.get(name)]
         return cls(asked), {name: v for name, v in options.items() if name not in OPTIONS}
 
-    def name(self, models: Models) -> str:
-        """What the history calls what is tried."""
-        tried = [
-            name.removeprefix("rag_")
+    def possible(self, models: Models) -> list[str]:
+        """Return those that there is a model for."""
+        return [
+            name
             for name in self.asked
             if (models.reranker if name == "rerank" else models.language) is not None
         ]
-        return "+".join(tried) or "plain"
+
+    @staticmethod
+    def name(names: list[str]) -> str:
+        """What the history calls some of the options."""
+        return "+".join(name.removeprefix("rag_") for name in OPTIONS if name in names) or "plain"
 
     def skip(self, option: str, reason: str) -> None:
         """Note that an option could not be done."""

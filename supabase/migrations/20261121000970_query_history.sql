@@ -1,7 +1,8 @@
 -- Query history: what somebody searched for, for themselves; counts and averages of it for administrators.
 
 insert into private.settings (key, value, description) values
-('analytics.keep_days', '365', 'How long searches stay in the history, in days; null: for ever.');
+('analytics.keep_days', '365', 'How long searches stay in the history, in days; null: for ever.'),
+('analytics.amend_s', '60', 'How long after a search its record can be told what was shown in the end, in seconds.');
 
 create function private.is_technique(technique text) returns boolean
 language sql immutable parallel safe
@@ -123,6 +124,29 @@ comment on function private.record_query(private.search_request, jsonb, boolean)
 'Remembers a search for its caller; returns its id. null for anonymous callers, for those who do not want it, and for a
 read-only request.';
 
+create function private.find_search(search_id uuid, user_id uuid) returns public.query_analytics
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_search public.query_analytics;
+begin
+    select q.* into v_search
+    from public.query_analytics as q
+    where q.id = find_search.search_id and q.user_id = find_search.user_id;
+    if v_search.id is null then
+        perform private.raise_error(
+            'NOT_FOUND', 'No such search.', jsonb_build_object('id', search_id),
+            'Your searches are in query_analytics, as long as you let them be recorded.'
+        );
+    end if;
+    return v_search;
+end;
+$$;
+comment on function private.find_search(uuid, uuid) is
+'A recorded search of this user. Raises NOT_FOUND, also for those of others.';
+
 create function private.search_replay(search_id uuid) returns jsonb
 language plpgsql stable -- one moment: rights, names and text belong together
 security definer -- says how many hits are not readable any more, which the caller cannot count
@@ -136,15 +160,7 @@ declare
     v_hits jsonb;
 begin
     perform private.require_permission('query');
-    select q.* into v_search
-    from public.query_analytics as q
-    where q.id = search_replay.search_id and q.user_id = v_user_id;
-    if v_search.id is null then
-        perform private.raise_error(
-            'NOT_FOUND', 'No such search.', jsonb_build_object('id', search_id),
-            'Your searches are in query_analytics, as long as you let them be recorded.'
-        );
-    end if;
+    v_search := private.find_search(search_id, v_user_id);
     v_owner_ids := private.my_owner_ids();
     v_roots := private.granted_roots();
     select coalesce(jsonb_agg(h.hit || jsonb_build_object(
@@ -191,6 +207,124 @@ version_id, score (then), name, path, is_head, page, snippet, is_text_kept (fals
 is no snippet). What you cannot read any more is counted in not_readable, and not named. search_id: from the answer of
 a search, or of a row of query_analytics. Raises NOT_FOUND, NOT_AUTHENTICATED, FORBIDDEN.';
 grant execute on function public.search_replay(uuid) to anon, authenticated;
+
+create function private.check_shown_hits(hits jsonb) returns void
+language plpgsql stable
+security invoker
+set search_path = ''
+as $$
+declare
+    v_place bigint;
+begin
+    if hits is null or jsonb_typeof(hits) <> 'array' or jsonb_array_length(hits) > 100 then
+        perform private.raise_invalid('hits', 'hits must be a list of at most 100.');
+    end if;
+    select h.place - 1 into v_place
+    from jsonb_array_elements(hits) with ordinality as h (hit, place)
+    where (
+        jsonb_typeof(h.hit) = 'object'
+        and jsonb_typeof(h.hit -> 'file_id') = 'string'
+        and pg_input_is_valid(h.hit ->> 'file_id', 'uuid')
+        and coalesce(jsonb_typeof(h.hit -> 'chunk_id'), 'null') in ('string', 'null')
+        and pg_input_is_valid(coalesce(h.hit ->> 'chunk_id', h.hit ->> 'file_id'), 'uuid')
+        and coalesce(jsonb_typeof(h.hit -> 'score'), 'null') in ('number', 'null')
+        and pg_input_is_valid(coalesce(h.hit ->> 'score', '0'), 'float8')
+    ) is not true
+    order by h.place
+    limit 1;
+    if v_place is not null then
+        perform private.raise_invalid(
+            'hits.' || v_place, 'A hit has a file_id, and may have a chunk_id (both UUIDs) and a score, a number.'
+        );
+    end if;
+    if (
+        select count(distinct ((h ->> 'file_id')::uuid, (h ->> 'chunk_id')::uuid))
+        from jsonb_array_elements(hits) as h
+    ) < jsonb_array_length(hits) then
+        perform private.raise_invalid('hits', 'A hit is shown once.');
+    end if;
+end;
+$$;
+comment on function private.check_shown_hits(jsonb) is
+'Raises INVALID_ARGUMENT for what are not hits, naming the first by its place: hits.0.';
+
+create function private.readable_hits(hits jsonb) returns jsonb
+language sql stable -- one moment: rights and passages belong together
+security invoker -- called by amend_search, as its owner
+set search_path = ''
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'chunk_id', c.id,
+        'file_id', n.id,
+        'version_id', coalesce(c.version_id, n.head_version_id),
+        'score', (h.hit ->> 'score')::double precision
+    ) order by h.place), '[]')
+    from jsonb_array_elements(hits) with ordinality as h (hit, place)
+    inner join public.nodes as n on n.id = (h.hit ->> 'file_id')::uuid and n.kind = 'file'
+    left join public.chunks as c on c.id = (h.hit ->> 'chunk_id')::uuid and c.file_id = n.id
+    where private.is_readable(
+        n.owner_id, n.path, n.trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
+    )
+    and (c.id is not null or h.hit ->> 'chunk_id' is null);
+$$;
+comment on function private.readable_hits(jsonb) is
+'Of hits, those that the caller can read now, with their versions; in their order.';
+
+create function private.amend_search(search_id uuid, hits jsonb, technique text) returns jsonb
+language plpgsql volatile
+security definer -- clients only read the history
+set search_path = ''
+as $$
+declare
+    v_user_id uuid := private.require_user();
+    v_seconds double precision := (private.setting('analytics.amend_s'))::double precision;
+    v_search public.query_analytics;
+    v_hits jsonb;
+begin
+    perform private.require_permission('query');
+    perform private.check_shown_hits(hits);
+    perform private.check_query_options(jsonb_build_object('technique', technique));
+    v_search := private.find_search(search_id, v_user_id);
+    if v_search.created_at < clock_timestamp() - make_interval(secs => v_seconds) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This search is over.', jsonb_build_object('id', search_id, 'seconds', v_seconds),
+            'What was shown is told right after the search.'
+        );
+    end if;
+    v_hits := private.readable_hits(hits);
+    if jsonb_array_length(v_hits) < jsonb_array_length(hits) then
+        perform private.raise_error(
+            'NOT_FOUND', 'Some of these hits are not there.', hint => 'Only what you can read can have been shown.'
+        );
+    end if;
+    update public.query_analytics as q
+    set
+        hits = private.found_ids(v_hits),
+        hit_count = jsonb_array_length(v_hits),
+        file_ids = array(select distinct (h ->> 'file_id')::uuid from jsonb_array_elements(v_hits) as h),
+        technique = coalesce(amend_search.technique, q.technique)
+    where q.id = v_search.id;
+    return jsonb_build_object('search_id', v_search.id, 'hit_count', jsonb_array_length(v_hits));
+end;
+$$;
+comment on function private.amend_search(uuid, jsonb, text) is 'Behind public.amend_search.';
+grant execute on function private.amend_search(uuid, jsonb, text) to anon, authenticated;
+
+create function public.amend_search(search_id uuid, hits jsonb, technique text default null) returns jsonb
+language sql volatile
+security invoker
+set search_path = ''
+as $$ select private.amend_search(search_id, hits, technique); $$;
+comment on function public.amend_search(uuid, jsonb, text) is
+'Tell one of your searches what was shown of it in the end, after several phrasings were merged or a model has judged
+the hits, so that search_replay shows the same: {search_id, hit_count}.
+
+hits: at most 100, best first, each once; of each, file_id, chunk_id (null where a file was found by its name) and score
+are kept. technique: what was done, as in the options of hybrid_search; null leaves it. Possible for a minute after the
+search (the setting analytics.amend_s). Raises NOT_FOUND for a search that is not yours and for a hit that you cannot
+read, CONFLICT_STATE (id, seconds) when it is too late, INVALID_ARGUMENT (field hits, hits.N, options.technique),
+NOT_AUTHENTICATED, FORBIDDEN.';
+grant execute on function public.amend_search(uuid, jsonb, text) to anon, authenticated;
 
 create function private.clear_query_history() returns jsonb
 language plpgsql volatile

@@ -643,6 +643,7 @@ def test_the_list_refuses_what_it_did_not_give(db: Database, drive: Drive) -> No
 
 # volatile functions of the API that leave no row, and why
 UNTOLD = {
+    "amend_search": "the caller's own list, which nobody else sees",
     "clear_query_history": "the caller's own list, which nobody else sees",
     "hybrid_search": "looks, and keeps its own statistics",
     "mark_notifications_read": "the caller's own list, which nobody else sees",

@@ -209,7 +209,7 @@ def test_the_owner_sees_and_does_all_of_it(db: Database, drive: Drive, world: Wo
             assert answer == "PT403", call
         else:
             assert answer.startswith(("{", "null")) or int(answer) > 0, (call, answer)
-        if "search" in call:
+        if "search" in call and call != "amend_search":  # which only counts
             assert SECRET in answer, call
 
 

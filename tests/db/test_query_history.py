@@ -205,6 +205,133 @@ def test_nobody_replays_anothers_search(db: Database, drive: Drive, owner: uuid.
         drive.rpc(owner, "search_replay", search_id=uuid.uuid4())
 
 
+# What was shown in the end -----------------------------------------------------------------------
+
+
+def test_a_replay_shows_what_was_shown_in_the_end(
+    db: Database, drive: Drive, owner: uuid.UUID
+) -> None:
+    named = drive.upload(owner, "walrus.txt")["file_id"]  # found by its name alone
+    answer = drive.rpc(owner, "hybrid_search", query="walrus", options={"technique": "rerank"})
+    one, two = (hit for hit in answer["hits"] if hit["chunk_id"])
+    shown = [{"file_id": named, "score": 0.5}, two | {"score": 3}, one | {"score": -1e-30}]
+    told = {"search_id": answer["search_id"], "hits": Jsonb(shown)}
+    assert drive.rpc(owner, "amend_search", **told, technique="fusion+rerank") == {
+        "search_id": answer["search_id"], "hit_count": 3,
+    }  # fmt: skip
+    replay = drive.rpc(owner, "search_replay", search_id=answer["search_id"])
+    assert replay["technique"] == "fusion+rerank"
+    assert replay["not_readable"] == 0
+    assert [(hit.get("chunk_id"), hit["score"]) for hit in replay["hits"]] == [
+        (None, 0.5), (two["chunk_id"], 3), (one["chunk_id"], -1e-30),
+    ]  # fmt: skip
+    assert [hit["snippet"] for hit in replay["hits"]] == [None, two["snippet"], one["snippet"]]
+    (row,) = db.all(HISTORY, owner)
+    assert (row["hit_count"], len(row["file_ids"])) == (3, 2)
+    assert set(row["hits"][1]) == {"chunk_id", "file_id", "version_id", "score"}  # and no text
+    # fewer, and the technique as it was
+    drive.rpc(owner, "amend_search", search_id=answer["search_id"], hits=Jsonb([two]))
+    replay = drive.rpc(owner, "search_replay", search_id=answer["search_id"])
+    assert [hit["chunk_id"] for hit in replay["hits"]] == [two["chunk_id"]]
+    assert (replay["technique"], replay["not_readable"]) == ("fusion+rerank", 0)
+
+
+def test_only_hits_that_can_be_read_were_shown(
+    db: Database, drive: Drive, owner: uuid.UUID
+) -> None:
+    """Whoever names what they cannot read is told no more than of what is not there."""
+    peer = db.create_user()
+    mine = drive.file(peer, "mine.txt", "my own walrus")
+    theirs = drive.rpc(owner, "hybrid_search", query="walrus")["hits"][0]
+    share = drive.share(theirs["file_id"], peer)
+    answer = drive.rpc(peer, "hybrid_search", query="walrus")
+    search = answer["search_id"]
+
+    def amend(*hits: Any) -> Any:
+        return drive.rpc(peer, "amend_search", search_id=search, hits=Jsonb(hits))
+
+    own = next(hit for hit in answer["hits"] if hit["file_id"] == mine["file_id"])
+    assert amend(own, theirs)["hit_count"] == 2  # control
+    # a passage of another file, although both can be read
+    crossed = {"file_id": mine["file_id"], "chunk_id": theirs["chunk_id"]}
+    refusals = []
+    for hits in ([own, crossed], [{"file_id": str(uuid.uuid4())}]):
+        with refused("NOT_FOUND") as details:
+            amend(*hits)
+        refusals.append(details)
+    drive.rpc(owner, "unshare_node", share_id=share)
+    for hits in ([theirs], [own, theirs], [{"file_id": theirs["file_id"]}]):
+        with refused("NOT_FOUND") as details:
+            amend(*hits)
+        refusals.append(details)
+    assert all(details == refusals[0] for details in refusals)
+    drive.rpc(peer, "trash_nodes", ids=[mine["file_id"]])
+    with refused("NOT_FOUND"):
+        amend(own)
+    folder = drive.rpc(peer, "create_folder", name="folder")["id"]
+    with refused("NOT_FOUND"):
+        amend({"file_id": folder})
+    # what was told before stands
+    assert db.all(HISTORY, peer)[0]["hit_count"] == 2
+
+
+def test_nobody_amends_anothers_search(db: Database, drive: Drive, owner: uuid.UUID) -> None:
+    search = drive.rpc(owner, "hybrid_search", query="walrus")["search_id"]
+    other = db.create_user()
+    for user, code in ((other, "NOT_FOUND"), (None, "NOT_AUTHENTICATED")):
+        with refused(code):
+            drive.rpc(user, "amend_search", search_id=search, hits=Jsonb([]))
+    with refused("NOT_FOUND"):
+        drive.rpc(owner, "amend_search", search_id=uuid.uuid4(), hits=Jsonb([]))
+    assert db.all(HISTORY, owner)[0]["hit_count"] == 2
+    drive.rpc(owner, "amend_search", search_id=search, hits=Jsonb([]))  # control
+    assert db.all(HISTORY, owner)[0]["hit_count"] == 0
+    db.all("update public.user_profiles set is_active = false where id = %s", owner)
+    with refused("NOT_AUTHENTICATED"):
+        drive.rpc(owner, "amend_search", search_id=search, hits=Jsonb([]))
+
+
+def test_a_search_that_is_over_stays_as_it_was(
+    db: Database, drive: Drive, owner: uuid.UUID
+) -> None:
+    search = drive.rpc(owner, "hybrid_search", query="walrus")["search_id"]
+    age = "update public.query_analytics set created_at = now() - %s * interval '1 s'"
+    db.all(age, 50)
+    drive.rpc(owner, "amend_search", search_id=search, hits=Jsonb([]))
+    db.all(age, 61)
+    with refused("CONFLICT_STATE", seconds=60):
+        drive.rpc(owner, "amend_search", search_id=search, hits=Jsonb([]))
+
+
+@pytest.mark.parametrize(
+    ("hits", "field"),
+    [
+        (None, "hits"),
+        ({}, "hits"),
+        ([{"file_id": str(uuid.UUID(int=no))} for no in range(101)], "hits"),
+        (
+            [{"file_id": str(uuid.UUID(int=10))}, {"file_id": str(uuid.UUID(int=10)).upper()}],
+            "hits",
+        ),
+        (["x"], "hits.0"),
+        ([{}], "hits.0"),
+        ([{"file_id": 5}], "hits.0"),
+        ([{"file_id": "x"}], "hits.0"),
+        ([{"file_id": str(uuid.UUID(int=1))}, {"file_id": None}], "hits.1"),
+        ([{"file_id": str(uuid.UUID(int=1)), "chunk_id": "x"}], "hits.0"),
+        ([{"file_id": str(uuid.UUID(int=1)), "score": "high"}], "hits.0"),
+    ],
+)
+def test_hits_that_are_none_are_refused(
+    drive: Drive, owner: uuid.UUID, hits: Any, field: str
+) -> None:
+    search = drive.rpc(owner, "hybrid_search", query="walrus")["search_id"]
+    with refused("INVALID_ARGUMENT", field=field):
+        drive.rpc(owner, "amend_search", search_id=search, hits=Jsonb(hits))
+    with refused("INVALID_ARGUMENT", field="options.technique"):
+        drive.rpc(owner, "amend_search", search_id=search, hits=Jsonb([]), technique="magic")
+
+
 # How often ---------------------------------------------------------------------------------------
 
 

@@ -283,6 +283,11 @@ WRITES: dict[str, Change] = {
     "record_view": Change(NOBODY, _act("record_view", node="@a")),
     "begin_download": Change(NOBODY, _act("begin_download", file_id="@a")),
     "mark_notifications_read": Change(NOBODY, _act("mark_notifications_read")),
+    "amend_search": Change(
+        NOBODY,
+        lambda s: s.act(s.owner, "amend_search", search_id=s.made["search_id"], hits=Jsonb([])),
+        lambda s: s.act(s.owner, "hybrid_search", query="bark lump"),
+    ),
     "clear_query_history": Change(OWNER, _act("clear_query_history")),
 }  # fmt: skip
 

@@ -372,10 +372,11 @@ def _state(db: Database, world: World) -> None:
     )
     _insert(
         db,
-        "insert into public.query_analytics (user_id, query, mode, request, hits, hit_count,"
-        " file_ids, latency_ms, degraded, cached)"
-        " select *, 'proof', 'keyword', '{}', '[]', 0, '{}', 0, false, false"
-        " from unnest(%s::uuid[])",
+        "insert into public.query_analytics (id, user_id, query, mode, request, hits, hit_count,"
+        " file_ids, latency_ms, degraded, cached, created_at)"
+        " select id, id, 'proof', 'keyword', '{}', '[]', 0, '{}', 0, false, false,"
+        " now() + interval '1 day'"  # can be amended as long as the test takes
+        " from unnest(%s::uuid[]) as p (id)",
         [(p.id,) for p in world.people],
     )
     _insert(

@@ -377,6 +377,11 @@ FUNCTIONS: list[Loosened | Both] = [
     Loosened("hybrid_search", "perform private.require_permission('query');"),
     Loosened("search_pages", "perform private.require_permission('query');"),
     Loosened("search_images", "perform private.require_permission('query');"),
+    Loosened(
+        "readable_hits",
+        "private.is_readable( n.owner_id, n.path, n.trashed_at, (select private.my_owner_ids()), (select private.granted_roots()) )",
+        "true",
+    ),
     *[
         Both(
             Loosened("page_places", where, "where true"),

@@ -476,6 +476,15 @@ def _details(oracle: Oracle, caller: Caller, node: Node) -> str:
     return f"ok {oracle.level(caller, node)}" if answer == "ok" else answer
 
 
+def _amending(oracle: Oracle, caller: Caller, node: Node) -> str:
+    """Telling that a file was shown: one's own search, and what can be read."""
+    if not caller.person or not oracle.is_known(caller):
+        return "NOT_AUTHENTICATED"
+    if not is_allowed(caller.person, "query"):
+        return "FORBIDDEN"
+    return "ok" if oracle.reads(caller, node) else "NOT_FOUND"
+
+
 def _listing(oracle: Oracle, caller: Caller, node: Node) -> str:
     answer = oracle.answer_to_reading(caller, node)
     children = (n.id for n in oracle.world.nodes if n.parent is node and not n.trashed_with)
@@ -612,6 +621,13 @@ READS = [
 ]
 
 WRITES = [
+    Call(
+        "amend_search",
+        "amend_search",
+        lambda n: """public.amend_search(auth.uid(), '[{"file_id": "{}"}]') -> 'hit_count'""",
+        _amending,
+        lambda n: n.kind == "file",
+    ),
     Call(
         "create_folder",
         "create_folder",

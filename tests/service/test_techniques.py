@@ -84,6 +84,8 @@ FOUND = {
 def library(function: str, body: dict[str, Any]) -> Any:
     if function == "embedding_space":
         return SPACE
+    if function == "amend_search":
+        return {"search_id": body["search_id"], "hit_count": len(body["hits"])}
     return {
         "hits": FOUND[body["query"]][: body["top_k"]],
         "degraded": body["embedding"] is None,
@@ -124,6 +126,19 @@ def search(client: TestClient, **body: Any) -> Any:
 
 def searches(postgrest: FakePostgrest) -> list[dict[str, Any]]:
     return [body for function, _, body in postgrest.requests if function == "hybrid_search"]
+
+
+def amendments(postgrest: FakePostgrest) -> list[dict[str, Any]]:
+    return [body for function, _, body in postgrest.requests if function == "amend_search"]
+
+
+def shown(answer: Any, technique: str) -> dict[str, Any]:
+    """What the history is told of an answer."""
+    hits = [
+        {name: found.get(name) for name in ("chunk_id", "file_id", "score")}
+        for found in answer["hits"]
+    ]
+    return {"search_id": "kept", "hits": hits, "technique": technique}
 
 
 def names(answer: Any) -> list[str]:
@@ -193,7 +208,8 @@ def test_several_phrasings_are_searched_and_merged_by_rank(connect: Connect) -> 
     # one search in the history, of the caller's own words
     assert [body["options"].get("record") for body in asked] == [None, False, False]
     assert asked[0]["options"]["technique"] == "fusion"
-    assert answer["search_id"] is None
+    assert answer["search_id"] == "kept"
+    assert amendments(postgrest) == [shown(answer, "fusion")]
 
 
 def test_a_model_without_ideas_is_skipped(connect: Connect) -> None:
@@ -260,15 +276,64 @@ def test_a_reranker_orders_what_was_found_further_down(connect: Connect) -> None
     assert names(answer) == ["c", "b"]
     assert answer["hits"][0]["parts"] == {"fused": 1, "rerank": 11.0}
     assert searches(postgrest)[0]["top_k"] == 8
-    assert (answer["techniques"], answer["search_id"]) == (["rerank"], None)
+    assert (answer["techniques"], answer["search_id"]) == (["rerank"], "kept")
+    assert amendments(postgrest) == [shown(answer, "rerank")]
 
 
 def test_all_of_it_at_once(connect: Connect) -> None:
-    client, _ = connect(Models(Writer("red fox", "vixen"), Judge()))
+    client, postgrest = connect(Models(Writer("red fox", "vixen"), Judge()))
     answer = search(client, options=ALL, top_k=3)
     assert names(answer) == ["c", "d", "b"]
     assert answer["techniques"] == ["hyde", "rag_fusion", "rerank"]
     assert answer["skipped"] == []
+    assert amendments(postgrest) == [shown(answer, "fusion+hyde+rerank")]
+
+
+# The history -------------------------------------------------------------------------------------
+
+
+def test_the_history_is_told_what_was_not_done(connect: Connect) -> None:
+    client, postgrest = connect(Models(Silent(), Silent()))
+    answer = search(client, options=ALL, top_k=2)
+    assert searches(postgrest)[0]["options"]["technique"] == "fusion+hyde+rerank"
+    assert amendments(postgrest) == [shown(answer, "plain")]
+    assert answer["search_id"] == "kept"
+
+
+def test_the_history_is_told_when_fewer_are_shown_than_were_found(connect: Connect) -> None:
+    client, postgrest = connect()
+    answer = search(client, options={"rerank": True}, top_k=2)
+    assert searches(postgrest)[0]["top_k"] == 8
+    assert [hit["chunk_id"] for hit in shown(answer, "plain")["hits"]] == ["a", "b"]
+    assert amendments(postgrest) == [shown(answer, "plain")]
+
+
+def test_what_was_shown_as_it_was_found_is_not_told_again(connect: Connect) -> None:
+    client, postgrest = connect(Models(Writer()))
+    assert search(client, options={"hyde": True})["search_id"] == "kept"
+    assert amendments(postgrest) == []
+
+
+def test_an_answer_that_is_in_no_history_is_not_put_there(connect: Connect) -> None:
+    client, postgrest = connect(Models(reranker=Judge()))
+    answer = search(client, options={"rerank": True, "record": False})
+    assert (answer["techniques"], answer["search_id"]) == (["rerank"], None)
+    assert amendments(postgrest) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(409, "CONFLICT_STATE"), (404, "NOT_FOUND"), (503, "SERVICE_UNAVAILABLE")]
+)
+def test_an_answer_whose_history_cannot_be_told_has_no_search_id(
+    connect: Connect, status: int, error: str
+) -> None:
+    def late(function: str, body: dict[str, Any]) -> Any:
+        return refusal(status, error) if function == "amend_search" else library(function, body)
+
+    client, _ = connect(Models(reranker=Judge()), answer=late)
+    answer = search(client, options={"rerank": True}, top_k=2)
+    assert names(answer) == ["c", "b"]
+    assert answer["search_id"] is None
 
 
 # Nobody's model without an account ---------------------------------------------------------------

@@ -9,15 +9,19 @@ from tests.db.surfaces import SECRET, Calls, World
 
 CALLS: Calls = {
     "admin_analytics": lambda w: {},
+    "amend_search": lambda w: {
+        "search_id": w.more["search"],
+        "hits": Jsonb([{"file_id": w.file}]),
+    },
     "clear_query_history": lambda w: {},
     "search_replay": lambda w: {"search_id": w.more["search"]},
 }
 
 PERSONAL = {"public.query_analytics"}
 HARMLESS = {"clear_query_history"}
-READING = {"clear_query_history", "search_replay"}
+READING = {"amend_search", "clear_query_history", "search_replay"}
 BARE = {"clear_query_history"}
-FOREIGN = {"search_replay"}
+FOREIGN = {"amend_search", "search_replay"}
 PRIVILEGED = {"admin_analytics"}
 
 
