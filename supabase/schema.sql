@@ -692,6 +692,45 @@ $$;
 
 COMMENT ON FUNCTION private.advance_version(version_id uuid) IS 'After a stage: makes the version the head, and ready, when it may be. One transaction, so search never sees half.';
 
+CREATE FUNCTION private.amend_search(search_id uuid, hits jsonb, technique text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_user_id uuid := private.require_user();
+    v_seconds double precision := (private.setting('analytics.amend_s'))::double precision;
+    v_search public.query_analytics;
+    v_hits jsonb;
+begin
+    perform private.require_permission('query');
+    perform private.check_shown_hits(hits);
+    perform private.check_query_options(jsonb_build_object('technique', technique));
+    v_search := private.find_search(search_id, v_user_id);
+    if v_search.created_at < clock_timestamp() - make_interval(secs => v_seconds) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'This search is over.', jsonb_build_object('id', search_id, 'seconds', v_seconds),
+            'What was shown is told right after the search.'
+        );
+    end if;
+    v_hits := private.readable_hits(hits);
+    if jsonb_array_length(v_hits) < jsonb_array_length(hits) then
+        perform private.raise_error(
+            'NOT_FOUND', 'Some of these hits are not there.', hint => 'Only what you can read can have been shown.'
+        );
+    end if;
+    update public.query_analytics as q
+    set
+        hits = private.found_ids(v_hits),
+        hit_count = jsonb_array_length(v_hits),
+        file_ids = array(select distinct (h ->> 'file_id')::uuid from jsonb_array_elements(v_hits) as h),
+        technique = coalesce(amend_search.technique, q.technique)
+    where q.id = v_search.id;
+    return jsonb_build_object('search_id', v_search.id, 'hit_count', jsonb_array_length(v_hits));
+end;
+$$;
+
+COMMENT ON FUNCTION private.amend_search(search_id uuid, hits jsonb, technique text) IS 'Behind public.amend_search.';
+
 CREATE FUNCTION private.any_word(q private.search_query, config regconfig) RETURNS tsquery
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -2012,6 +2051,45 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.check_share_level(level text, own_level text) IS 'Raises FORBIDDEN above the own level, INVALID_ARGUMENT (field level) for what cannot be given: owner is not.';
+
+CREATE FUNCTION private.check_shown_hits(hits jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_place bigint;
+begin
+    if hits is null or jsonb_typeof(hits) <> 'array' or jsonb_array_length(hits) > 100 then
+        perform private.raise_invalid('hits', 'hits must be a list of at most 100.');
+    end if;
+    select h.place - 1 into v_place
+    from jsonb_array_elements(hits) with ordinality as h (hit, place)
+    where (
+        jsonb_typeof(h.hit) = 'object'
+        and jsonb_typeof(h.hit -> 'file_id') = 'string'
+        and pg_input_is_valid(h.hit ->> 'file_id', 'uuid')
+        and coalesce(jsonb_typeof(h.hit -> 'chunk_id'), 'null') in ('string', 'null')
+        and pg_input_is_valid(coalesce(h.hit ->> 'chunk_id', h.hit ->> 'file_id'), 'uuid')
+        and coalesce(jsonb_typeof(h.hit -> 'score'), 'null') in ('number', 'null')
+        and pg_input_is_valid(coalesce(h.hit ->> 'score', '0'), 'float8')
+    ) is not true
+    order by h.place
+    limit 1;
+    if v_place is not null then
+        perform private.raise_invalid(
+            'hits.' || v_place, 'A hit has a file_id, and may have a chunk_id (both UUIDs) and a score, a number.'
+        );
+    end if;
+    if (
+        select count(distinct ((h ->> 'file_id')::uuid, (h ->> 'chunk_id')::uuid))
+        from jsonb_array_elements(hits) as h
+    ) < jsonb_array_length(hits) then
+        perform private.raise_invalid('hits', 'A hit is shown once.');
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_shown_hits(hits jsonb) IS 'Raises INVALID_ARGUMENT for what are not hits, naming the first by its place: hits.0.';
 
 CREATE FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -4731,6 +4809,68 @@ $_$;
 
 COMMENT ON FUNCTION private.find_pages(space_id smallint, tokens extensions.halfvec[], scope private.search_scope, max_pages integer, candidates integer) IS 'The pages with the highest MaxSim, as plan_pages says.';
 
+CREATE FUNCTION private.is_technique(technique text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (technique ~ '^(plain|(fusion|hyde|rerank)([+](fusion|hyde|rerank))*)$'::text);
+
+COMMENT ON FUNCTION private.is_technique(technique text) IS 'plain, or what the service did around a search: fusion, hyde, rerank, joined by +.';
+
+CREATE TABLE public.query_analytics (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    user_id uuid NOT NULL,
+    query text NOT NULL,
+    mode text NOT NULL,
+    technique text DEFAULT 'plain'::text NOT NULL,
+    request jsonb NOT NULL,
+    space text,
+    hits jsonb NOT NULL,
+    hit_count integer NOT NULL,
+    file_ids uuid[] NOT NULL,
+    latency_ms real NOT NULL,
+    degraded boolean NOT NULL,
+    cached boolean NOT NULL,
+    tokens_used integer DEFAULT 0 NOT NULL,
+    cost_usd numeric(12,6) DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT query_analytics_mode_check CHECK ((mode = ANY (ARRAY['hybrid'::text, 'keyword'::text, 'semantic'::text]))),
+    CONSTRAINT query_analytics_technique_check CHECK (private.is_technique(technique))
+);
+
+COMMENT ON TABLE public.query_analytics IS 'Searches of signed-in users, for themselves: nobody else reads a row. Not recorded for those whose preference
+searchHistory is false. Of what was found it holds ids and scores, never text.';
+
+COMMENT ON COLUMN public.query_analytics.technique IS 'plain, or what the service did around it: fusion, hyde, rerank, joined by +.';
+
+COMMENT ON COLUMN public.query_analytics.request IS '{filters, top_k, candidates, options}.';
+
+COMMENT ON COLUMN public.query_analytics.hits IS '[{chunk_id, file_id, version_id, score}], best first.';
+
+COMMENT ON COLUMN public.query_analytics.file_ids IS 'The files among the hits, each once.';
+
+COMMENT ON COLUMN public.query_analytics.cached IS 'Whether the hits were kept from the same search before.';
+
+CREATE FUNCTION private.find_search(search_id uuid, user_id uuid) RETURNS public.query_analytics
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_search public.query_analytics;
+begin
+    select q.* into v_search
+    from public.query_analytics as q
+    where q.id = find_search.search_id and q.user_id = find_search.user_id;
+    if v_search.id is null then
+        perform private.raise_error(
+            'NOT_FOUND', 'No such search.', jsonb_build_object('id', search_id),
+            'Your searches are in query_analytics, as long as you let them be recorded.'
+        );
+    end if;
+    return v_search;
+end;
+$$;
+
+COMMENT ON FUNCTION private.find_search(search_id uuid, user_id uuid) IS 'A recorded search of this user. Raises NOT_FOUND, also for those of others.';
+
 CREATE FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) RETURNS public.nodes
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -6096,12 +6236,6 @@ CREATE FUNCTION private.is_short_run(lexeme text) RETURNS boolean
     RETURN CASE char_length(lexeme) WHEN 1 THEN (lexeme ~ private.unspaced_class()) WHEN 2 THEN (lexeme ~ private.unspaced_class('south'::text)) ELSE false END;
 
 COMMENT ON FUNCTION private.is_short_run(lexeme text) IS 'Whether it is a run of unspaced writing too short to be a piece of the index: pieces that begin with it are meant.';
-
-CREATE FUNCTION private.is_technique(technique text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (technique ~ '^(plain|(fusion|hyde|rerank)([+](fusion|hyde|rerank))*)$'::text);
-
-COMMENT ON FUNCTION private.is_technique(technique text) IS 'plain, or what the service did around a search: fusion, hyde, rerank, joined by +.';
 
 CREATE FUNCTION private.is_trashed(node_id uuid) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -9673,6 +9807,27 @@ $$;
 
 COMMENT ON FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) IS 'What timed_cursor wrote; nulls for the first page. Raises INVALID_ARGUMENT (field cursor).';
 
+CREATE FUNCTION private.readable_hits(hits jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'chunk_id', c.id,
+        'file_id', n.id,
+        'version_id', coalesce(c.version_id, n.head_version_id),
+        'score', (h.hit ->> 'score')::double precision
+    ) order by h.place), '[]')
+    from jsonb_array_elements(hits) with ordinality as h (hit, place)
+    inner join public.nodes as n on n.id = (h.hit ->> 'file_id')::uuid and n.kind = 'file'
+    left join public.chunks as c on c.id = (h.hit ->> 'chunk_id')::uuid and c.file_id = n.id
+    where private.is_readable(
+        n.owner_id, n.path, n.trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
+    )
+    and (c.id is not null or h.hit ->> 'chunk_id' is null);
+$$;
+
+COMMENT ON FUNCTION private.readable_hits(hits jsonb) IS 'Of hits, those that the caller can read now, with their versions; in their order.';
+
 CREATE FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) RETURNS bytea
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -12787,15 +12942,7 @@ declare
     v_hits jsonb;
 begin
     perform private.require_permission('query');
-    select q.* into v_search
-    from public.query_analytics as q
-    where q.id = search_replay.search_id and q.user_id = v_user_id;
-    if v_search.id is null then
-        perform private.raise_error(
-            'NOT_FOUND', 'No such search.', jsonb_build_object('id', search_id),
-            'Your searches are in query_analytics, as long as you let them be recorded.'
-        );
-    end if;
+    v_search := private.find_search(search_id, v_user_id);
     v_owner_ids := private.my_owner_ids();
     v_roots := private.granted_roots();
     select coalesce(jsonb_agg(h.hit || jsonb_build_object(
@@ -16554,6 +16701,20 @@ degraded_queries, cached_queries, total_tokens, total_cost, queries_by_mode, que
 top_users}; days are UTC. What was searched for, and what was found, is not shown; searches of those who do not want
 them recorded do not count. Needs the permission view_analytics. Raises FORBIDDEN, INVALID_ARGUMENT (field to).';
 
+CREATE FUNCTION public.amend_search(search_id uuid, hits jsonb, technique text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.amend_search(search_id, hits, technique); $$;
+
+COMMENT ON FUNCTION public.amend_search(search_id uuid, hits jsonb, technique text) IS 'Tell one of your searches what was shown of it in the end, after several phrasings were merged or a model has judged
+the hits, so that search_replay shows the same: {search_id, hit_count}.
+
+hits: at most 100, best first, each once; of each, file_id, chunk_id (null where a file was found by its name) and score
+are kept. technique: what was done, as in the options of hybrid_search; null leaves it. Possible for a minute after the
+search (the setting analytics.amend_s). Raises NOT_FOUND for a search that is not yours and for a hit that you cannot
+read, CONFLICT_STATE (id, seconds) when it is too late, INVALID_ARGUMENT (field hits, hits.N, options.technique),
+NOT_AUTHENTICATED, FORBIDDEN.';
+
 CREATE FUNCTION public.begin_download(file_id uuid, version_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -18058,40 +18219,6 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
 
-CREATE TABLE public.query_analytics (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    user_id uuid NOT NULL,
-    query text NOT NULL,
-    mode text NOT NULL,
-    technique text DEFAULT 'plain'::text NOT NULL,
-    request jsonb NOT NULL,
-    space text,
-    hits jsonb NOT NULL,
-    hit_count integer NOT NULL,
-    file_ids uuid[] NOT NULL,
-    latency_ms real NOT NULL,
-    degraded boolean NOT NULL,
-    cached boolean NOT NULL,
-    tokens_used integer DEFAULT 0 NOT NULL,
-    cost_usd numeric(12,6) DEFAULT 0 NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT query_analytics_mode_check CHECK ((mode = ANY (ARRAY['hybrid'::text, 'keyword'::text, 'semantic'::text]))),
-    CONSTRAINT query_analytics_technique_check CHECK (private.is_technique(technique))
-);
-
-COMMENT ON TABLE public.query_analytics IS 'Searches of signed-in users, for themselves: nobody else reads a row. Not recorded for those whose preference
-searchHistory is false. Of what was found it holds ids and scores, never text.';
-
-COMMENT ON COLUMN public.query_analytics.technique IS 'plain, or what the service did around it: fusion, hyde, rerank, joined by +.';
-
-COMMENT ON COLUMN public.query_analytics.request IS '{filters, top_k, candidates, options}.';
-
-COMMENT ON COLUMN public.query_analytics.hits IS '[{chunk_id, file_id, version_id, score}], best first.';
-
-COMMENT ON COLUMN public.query_analytics.file_ids IS 'The files among the hits, each once.';
-
-COMMENT ON COLUMN public.query_analytics.cached IS 'Whether the hits were kept from the same search before.';
-
 CREATE TABLE public.usage_daily (
     owner_id uuid NOT NULL,
     day date NOT NULL,
@@ -19276,6 +19403,10 @@ REVOKE ALL ON FUNCTION private.advance_epochs(scope_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.advance_version(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.amend_search(search_id uuid, hits jsonb, technique text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.amend_search(search_id uuid, hits jsonb, technique text) TO anon;
+GRANT ALL ON FUNCTION private.amend_search(search_id uuid, hits jsonb, technique text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.any_word(q private.search_query, config regconfig) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uuid, created_by uuid) FROM PUBLIC;
@@ -19379,6 +19510,8 @@ REVOKE ALL ON FUNCTION private.check_query_options(options jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.check_search_rate() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_share_level(level text, own_level text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_shown_hits(hits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) FROM PUBLIC;
 
@@ -19620,6 +19753,13 @@ REVOKE ALL ON FUNCTION private.find_node(node_id uuid, level text, include_trash
 
 REVOKE ALL ON FUNCTION private.find_pages(space_id smallint, tokens extensions.halfvec[], scope private.search_scope, max_pages integer, candidates integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.is_technique(technique text) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.query_analytics TO authenticated;
+GRANT SELECT ON TABLE public.query_analytics TO service_role;
+
+REVOKE ALL ON FUNCTION private.find_search(search_id uuid, user_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.find_sibling(owner_id uuid, parent_id uuid, name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_space(space text, kind text) FROM PUBLIC;
@@ -19782,8 +19922,6 @@ REVOKE ALL ON FUNCTION private.is_same_passage(content text, other text) FROM PU
 REVOKE ALL ON FUNCTION private.unspaced_class(script text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_short_run(lexeme text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.is_technique(technique text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_trashed(node_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_trashed(node_id uuid) TO authenticated;
@@ -20144,6 +20282,8 @@ REVOKE ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timest
 GRANT ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timestamp with time zone, OUT id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.readable_hits(hits jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) FROM PUBLIC;
 
@@ -20702,6 +20842,10 @@ REVOKE ALL ON FUNCTION public.admin_analytics("from" timestamp with time zone, "
 GRANT ALL ON FUNCTION public.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) TO anon;
 GRANT ALL ON FUNCTION public.admin_analytics("from" timestamp with time zone, "to" timestamp with time zone) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.amend_search(search_id uuid, hits jsonb, technique text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.amend_search(search_id uuid, hits jsonb, technique text) TO anon;
+GRANT ALL ON FUNCTION public.amend_search(search_id uuid, hits jsonb, technique text) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO authenticated;
@@ -20984,9 +21128,6 @@ GRANT SELECT ON TABLE public.owners TO service_role;
 GRANT SELECT ON TABLE public.pages TO anon;
 GRANT SELECT ON TABLE public.pages TO authenticated;
 GRANT SELECT ON TABLE public.pages TO service_role;
-
-GRANT SELECT ON TABLE public.query_analytics TO authenticated;
-GRANT SELECT ON TABLE public.query_analytics TO service_role;
 
 GRANT SELECT ON TABLE public.usage_daily TO authenticated;
 GRANT SELECT ON TABLE public.usage_daily TO service_role;
