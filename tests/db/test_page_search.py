@@ -150,6 +150,68 @@ def test_heat_shows_where_each_vector_is_found(
     assert ticket["file_id"] == hit["file_id"]
 
 
+@pytest.mark.usefixtures("pages")
+def test_a_text_and_a_picture_together_are_found_where_both_are(
+    db: Database, drive: Drive, rng: np.random.Generator
+) -> None:
+    """Neither finds the page alone; a question of both is the sum of both."""
+    owner = db.create_user()
+    axes = np.eye(DIMENSION)
+    text, picture = axes[:2], axes[4:7]  # as two encoders of one space give them
+    shown = {
+        "text.pdf": np.vstack([text, axes[2:4]]),
+        "picture.pdf": np.vstack([picture, axes[2:4]]),
+        "both.pdf": np.vstack([0.8 * text + 0.6 * axes[3], 0.9 * picture + 0.43589 * axes[3]]),
+        "neither.pdf": draw(rng, 4) * [0, 0, 1, 1, 0, 0, 0, 1] + 0.01,
+    }
+    for name, page in shown.items():
+        paint(drive, owner, name, page)
+
+    def asked(question: Floats) -> dict[str, float]:
+        return {hit["name"]: hit["score"] for hit in look(drive, owner, question)["hits"]}
+
+    by_text, by_picture = asked(text), asked(picture)
+    assert next(iter(by_text)) == "text.pdf"
+    assert next(iter(by_picture)) == "picture.pdf"
+    together = asked(np.vstack([text, picture]))
+    assert list(together)[:3] == ["both.pdf", "picture.pdf", "text.pdf"]
+    assert together == pytest.approx({n: by_text[n] + by_picture[n] for n in shown}, abs=0.01)
+    # the order of both, and padding between them, change nothing
+    padding = np.zeros((3, DIMENSION))
+    assert asked(np.vstack([picture, text])) == pytest.approx(together, abs=1e-6)
+    padded = look(drive, owner, np.vstack([text, padding, picture, padding]), explain=True)
+    assert {hit["name"]: hit["score"] for hit in padded["hits"]} == pytest.approx(together)
+    best = padded["hits"][0]
+    assert best["parts"]["mean"] == pytest.approx(best["score"] / 5)
+    assert padded["explain"]["vectors"] == 5
+
+
+@pytest.mark.usefixtures("pages")
+def test_heat_of_a_text_and_a_picture_names_the_vectors_as_they_were_sent(
+    db: Database, drive: Drive, rng: np.random.Generator
+) -> None:
+    owner = db.create_user()
+    patches = np.eye(DIMENSION)[:6]
+    drive.upload(owner, "a.pdf")
+    while jobs := drive.claim():
+        for job in jobs:
+            if job["stage"] == "embed_pages":
+                store(drive, job, {1: patches}, grid=[3, 2])
+            run_stage(drive, job, [patches])
+    # words, padding up to a batch's length, then a picture's vectors
+    text, padding, picture = patches[[1, 4]], np.zeros((3, DIMENSION)), patches[[5, 0]]
+    (hit,) = look(
+        drive, owner, np.vstack([text, padding, picture, padding]), options={"heat": True}
+    )["hits"]
+    assert [(spot["vector"], spot["box"]) for spot in hit["heat"]] == [
+        (1, [0.3333, 0, 0.6667, 0.5]),
+        (2, [0.3333, 0.5, 0.6667, 1]),
+        (6, [0.6667, 0.5, 1, 1]),
+        (7, [0, 0, 0.3333, 0.5]),
+    ]
+    assert [spot["score"] for spot in hit["heat"]] == pytest.approx([1] * 4, abs=0.01)
+
+
 def test_the_same_image_comes_first(
     db: Database, drive: Drive, images: int, rng: np.random.Generator
 ) -> None:
@@ -662,6 +724,16 @@ def test_a_codebook_finds_what_full_comparison_finds(
     question = draw(rng, 6, subjects[1])
     answer = look(drive, peer, question, top_k=10, candidates=1000)
     assert _found(answer) == list(_expected(question, theirs))[:10]
+    # words of one subject and a picture of another, with padding between them
+    both = np.vstack([question, np.zeros((9, DIMENSION)), draw(rng, 40, subjects[2])])
+    answer = look(drive, owner, both, top_k=10, candidates=150, explain=True)
+    assert (answer["explain"]["plan"], answer["explain"]["vectors"]) == ("two_stage", 46)
+    best = list(_expected(both, shown).items())[:10]
+    assert len(set(_found(answer)) & dict(best).keys()) >= 9
+    assert (
+        look(drive, owner, both[[*range(6), *range(15, 55)]], candidates=150)["hits"]
+        == (answer["hits"][:8])
+    )
 
 
 def test_training_goes_on_where_it_was_interrupted(
