@@ -7577,7 +7577,8 @@ CREATE FUNCTION private.max_sim(tokens extensions.halfvec[]) RETURNS text
             'min(u.v operator(extensions.<#>) %L::extensions.halfvec(%s))', q.v::text, extensions.vector_dims(q.v)
         ), ' + ' order by q.position
     ) || ')'
-    from unnest(max_sim.tokens) with ordinality as q (v, position);
+    from unnest(max_sim.tokens) with ordinality as q (v, position)
+    where q.v is not null;
 $$;
 
 COMMENT ON FUNCTION private.max_sim(tokens extensions.halfvec[]) IS 'MaxSim of a question over vectors u (v), as the text of one SQL expression.';
@@ -8358,6 +8359,7 @@ CREATE FUNCTION private.page_heat(vector_id bigint, space_id smallint, tokens ex
         cross join unnest(tokens) with ordinality as q (v, token)
         cross join lateral (select -(u.v operator(extensions.<#>) q.v) as similarity) as s
         where x.id = page_heat.vector_id and x.space_id = page_heat.space_id and x.grid_columns is not null
+            and q.v is not null
         order by q.token, s.similarity desc, u.position
     ) as b;
 $$;
@@ -8440,7 +8442,7 @@ CREATE FUNCTION private.page_query(tokens extensions.halfvec[], codebook_id inte
                 limit 17
             ) as c
         ) as n
-        where b.id = page_query.codebook_id and n.gain > 0
+        where b.id = page_query.codebook_id and q.v is not null and n.gain > 0
         group by b.centroid_count, n.number
     ) as g
     group by g.centroid_count;
@@ -8519,12 +8521,10 @@ begin
                 'vectors', 'A vector has numbers that are too large.', jsonb_build_object('expected', (space).dimension)
             );
         end;
-        -- padding asks for nothing
-        if extensions.l2_norm(v_token) > 0 then
-            v_tokens := v_tokens || v_token;
-        end if;
+        -- padding asks for nothing, and keeps its place
+        v_tokens := v_tokens || case when extensions.l2_norm(v_token) > 0 then v_token end;
     end loop;
-    if cardinality(v_tokens) = 0 then
+    if num_nonnulls(variadic v_tokens) = 0 then
         perform private.raise_invalid(
             'vectors', 'The vectors are all zero.', jsonb_build_object('expected', (space).dimension)
         );
@@ -8533,7 +8533,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) IS 'A JSON array of vectors as the vectors of a question, unit length, padding left out. Raises INVALID_ARGUMENT (field
+COMMENT ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) IS 'A JSON array of vectors as the vectors of a question, unit length, null for padding. Raises INVALID_ARGUMENT (field
 vectors, expected dimension).';
 
 CREATE FUNCTION private.pair_marks(content text, words text) RETURNS int4range[]
@@ -12905,7 +12905,7 @@ begin
     from (
         select f.score, f.file_id, f.page, private.page_hit(
             n, f.version_id, f.page, f.score,
-            jsonb_build_object('max_sim', f.score, 'mean', f.score / cardinality(v_tokens)),
+            jsonb_build_object('max_sim', f.score, 'mean', f.score / num_nonnulls(variadic v_tokens)),
             case when (options ->> 'heat')::boolean then private.page_heat(f.vector_id, v_space.id, v_tokens) end
         ) as hit
         from private.find_pages(
@@ -12918,7 +12918,7 @@ begin
     return jsonb_build_object('hits', v_hits, 'degraded', false, 'space', v_space.name) || v_freshness
         || case when explain then jsonb_build_object(
             'explain', to_jsonb(private.plan_pages(v_space.id, v_scope)) - 'codebook_id' || jsonb_build_object(
-                'vectors', cardinality(v_tokens),
+                'vectors', num_nonnulls(variadic v_tokens),
                 'candidates', candidates,
                 'owners', cardinality(v_scope.owner_ids),
                 'shared_files', cardinality(v_scope.shared_file_ids),
@@ -17348,12 +17348,14 @@ CREATE FUNCTION public.search_pages(vectors jsonb, pooled jsonb DEFAULT NULL::js
 COMMENT ON FUNCTION public.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) IS 'Find pages by what they look like (late interaction, MaxSim), with or without any text on them, in all that the caller
 can read: {hits, degraded, space, pending_files, index_lag}.
 
-vectors: 1 to 64 vectors of the question in that space, an array of JSON arrays (or of strings "[…]"); those of a text
-and of a picture may stand together. pooled: not needed, and ignored. candidates: how many pages the first stage keeps,
+vectors: 1 to 64 vectors of the question in that space, an array of JSON arrays (or of strings "[…]"). Those of a text
+and of a picture may stand together (a picture''s pooled to as many as shall count beside the words): the score is that
+of the one and that of the other put together. Vectors of zeros are padding and ask for nothing. pooled: not needed, and ignored. candidates: how many pages the first stage keeps,
 1 to 1000; up to 500 readable pages are all compared. top_k: 1 to 100. filters: as for hybrid_search. options: heat
 (adds where each vector of the question is found best on the page). explain: adds how it was answered. A hit: file_id,
 version_id, is_head, name, path, page, width, height, mime, thumbnail_bucket, thumbnail_key, score (the sum of the
-largest cosines), parts {max_sim, mean}, heat [{vector, score, box [x0, y0, x1, y1]}]. Raises INVALID_ARGUMENT (field,
+largest cosines), parts {max_sim, mean}, heat [{vector (which of those of the question, from 1), score, box [x0, y0, x1,
+y1]}]. Raises INVALID_ARGUMENT (field,
 expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 
 CREATE FUNCTION public.search_replay(search_id uuid) RETURNS jsonb
