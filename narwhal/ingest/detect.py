@@ -12,7 +12,16 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from narwhal.ingest.document import ReadError
-from narwhal.ingest.media_types import EXTENSIONS, MAGIC, MEDIA, MIMES, OFFICE, PROGRAMS, TEXTS
+from narwhal.ingest.media_types import (
+    EXTENSIONS,
+    MAGIC,
+    MEDIA,
+    MIMES,
+    OFFICE,
+    OPEN_DOCUMENTS,
+    PROGRAMS,
+    TEXTS,
+)
 from narwhal.ingest.text import find_charset
 
 _HEAD = 64 * 1024
@@ -54,6 +63,7 @@ _SVG = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,4096}?-->\s*|<!DOCTYPE.{0,8192}?(?:\]\s*)?>\s*)*<svg\b",
     re.IGNORECASE | re.DOTALL,
 )
+_FLAT = re.compile(r'<office:document\b[^>]{0,8192}?\boffice:mimetype="([\w./-]+)"')
 _MAIL = re.compile(rb"(?:[!-9;-~]+:[^\n]*\n(?:[ \t][^\n]*\n)*){2,}", re.IGNORECASE)
 _MAIL_FIELDS = re.compile(
     rb"^(?:from|to|subject|date|message-id|received|mime-version):", re.I | re.M
@@ -155,7 +165,7 @@ def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
             raise ReadError("corrupt", "The file is damaged: it is no complete archive.") from None
     finally:
         file.seek(0)
-    office = _office(names)
+    office = _office(names) or _open_document(mimetype)
     if office:
         return Detected(MIMES[office], office)
     if "classes.dex" in names or "meta-inf/manifest.mf" in names:
@@ -182,6 +192,12 @@ def _office(names: set[str]) -> str | None:
         if any(name.startswith(folder) and name.endswith(".xml") for name in names):
             return kind
     return None
+
+
+def _open_document(mime: str) -> str | None:
+    """The format of an OpenDocument file of that type."""
+    word = mime.removeprefix("application/vnd.oasis.opendocument.")
+    return None if word == mime else OPEN_DOCUMENTS.get(word.removesuffix("-template"))
 
 
 def _other(mime: str, head: bytes, promised: str | None) -> Detected:
@@ -224,6 +240,10 @@ def _text_or_unknown(head: bytes, promised: str | None, extension: str) -> Detec
         return Detected("image/svg+xml", None)
     if promised in TEXTS:
         return Detected(MIMES[promised], promised, charset)
+    flat = _FLAT.search(text)
+    flat_format = _open_document(flat[1]) if flat else None
+    if flat_format:
+        return Detected(MIMES[flat_format], flat_format)
     # What promises another format, or nothing, is read as the text that it is.
     kind = "html" if _HTML.match(text) else "eml" if _is_mail(head) else "text"
     return Detected(MIMES[kind], kind, charset)

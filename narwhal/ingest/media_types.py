@@ -7,6 +7,9 @@ MIMES = {
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "odt": "application/vnd.oasis.opendocument.text",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
+    "odp": "application/vnd.oasis.opendocument.presentation",
     "html": "text/html",
     "markdown": "text/markdown",
     "csv": "text/csv",
@@ -21,6 +24,9 @@ EXTENSIONS = {
     **dict.fromkeys(("docx", "docm", "dotx", "dotm"), "docx"),
     **dict.fromkeys(("pptx", "pptm", "potx", "potm", "ppsx", "ppsm"), "pptx"),
     **dict.fromkeys(("xlsx", "xlsm", "xltx", "xltm"), "xlsx"),
+    **dict.fromkeys(("odt", "ott", "odm", "fodt"), "odt"),
+    **dict.fromkeys(("ods", "ots", "fods"), "ods"),
+    **dict.fromkeys(("odp", "otp", "fodp", "odg", "otg", "fodg"), "odp"),
     **dict.fromkeys(("html", "htm", "xhtml"), "html"),
     **dict.fromkeys(("md", "markdown", "mdown", "mkd"), "markdown"),
     "csv": "csv",
@@ -28,7 +34,17 @@ EXTENSIONS = {
     "eml": "eml",
     **dict.fromkeys(("txt", "text", "log"), "text"),
 }
-OFFICE = {"docx", "pptx", "xlsx"}
+# The formats of OpenDocument by the word that ends their types, templates' without `-template`.
+OPEN_DOCUMENTS = {
+    "text": "odt",
+    "text-master": "odt",
+    "text-web": "odt",
+    "spreadsheet": "ods",
+    "presentation": "odp",
+    "graphics": "odp",
+}
+# Formats that are archives of parts: what is named so must be one.
+OFFICE = {"docx", "pptx", "xlsx", "odt", "ods", "odp"}
 TEXTS = {"html", "markdown", "csv", "tsv", "eml", "text"}
 
 # Media that later stages read or that nothing reads; a name with such an extension over a program
@@ -52,9 +68,6 @@ MEDIA = {
     "xls": "application/vnd.ms-excel",
     "ppt": "application/vnd.ms-powerpoint",
     "rtf": "application/rtf",
-    "odt": "application/vnd.oasis.opendocument.text",
-    "ods": "application/vnd.oasis.opendocument.spreadsheet",
-    "odp": "application/vnd.oasis.opendocument.presentation",
     "epub": "application/epub+zip",
 }
 

@@ -206,3 +206,38 @@ def xlsx(sheets: dict[str, str], strings: str = "", styles: str = "", book: str 
     parts["xl/workbook.xml"] = f"<workbook>{book}<sheets>{names}</sheets></workbook>"
     parts["xl/_rels/workbook.xml.rels"] = relationships(*links)
     return _office("xl/workbook.xml", parts)
+
+
+def odf(
+    kind: str, body: str, styles: str = "", parts: dict[str, str | bytes] | None = None
+) -> bytes:
+    """An OpenDocument file: `body` goes inside office:text, office:spreadsheet, …"""
+    return package(
+        {
+            "mimetype": f"application/vnd.oasis.opendocument.{kind}",
+            "META-INF/manifest.xml": "<m:manifest xmlns:m='m'/>",
+            "content.xml": _odf_root("document-content", _odf_body(kind, body)),
+            "styles.xml": _odf_root("document-styles", styles),
+            **(parts or {}),
+        }
+    )
+
+
+def flat_odf(kind: str, body: str, styles: str = "") -> bytes:
+    """The same as one file of XML."""
+    return _odf_root(
+        "document",
+        styles + _odf_body(kind, body),
+        f'\n office:mimetype="application/vnd.oasis.opendocument.{kind}"',
+    ).encode()
+
+
+def _odf_body(kind: str, body: str) -> str:
+    element = {"graphics": "drawing"}.get(kind, kind)
+    return f"<office:body><office:{element}>{body}</office:{element}></office:body>"
+
+
+def _odf_root(name: str, content: str, attributes: str = "") -> str:
+    prefixes = ("office", "style", "text", "table", "draw", "svg", "dc", "presentation", "fo")
+    spaces = "".join(f' xmlns:{prefix}="urn:{prefix}"' for prefix in (*prefixes, "xlink"))
+    return f"<?xml version='1.0'?>\n<office:{name}{spaces}{attributes}>{content}</office:{name}>"

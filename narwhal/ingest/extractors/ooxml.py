@@ -11,9 +11,9 @@ import io
 import posixpath
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO
 from xml.parsers import expat
 
 from narwhal.ingest.document import ReadError
@@ -105,22 +105,12 @@ class Package:
 
     def parse(self, part: str, handler: Handler) -> None:
         """Feed `part` to `handler`; ReadError for a bomb, a DTD or broken XML."""
-        parser = expat.ParserCreate()
-        parser.buffer_text = True
-        start, end = handler.start, handler.end
-        parser.StartElementHandler = lambda name, attributes: start(
-            name.rpartition(":")[2], _local(attributes)
-        )
-        parser.EndElementHandler = lambda name: end(name.rpartition(":")[2])
-        parser.CharacterDataHandler = handler.text
-        # Office writes no document type; one is there to declare entities.
-        parser.StartDoctypeDeclHandler = _refuse_doctype
-        try:
-            for piece in self._pieces(part):
-                parser.Parse(piece, False)
-            parser.Parse(b"", True)
-        except expat.ExpatError as error:
-            raise ReadError("corrupt", f"The document is damaged: {part}: {error}") from error
+        for _ in self.steps(part, handler):
+            pass
+
+    def steps(self, part: str, handler: Handler) -> Iterator[None]:
+        """Like `parse`, in steps: what `handler` has made so far can be taken between two."""
+        return parse_xml(self._pieces(part), part, handler)
 
     def open(self, part: str) -> BinaryIO:
         """The bytes of `part`, for parts that are no XML."""
@@ -148,6 +138,28 @@ class Package:
             raise ReadError("limit_memory", f"{part} unfolds to {size // MIB} MiB or more.")
 
 
+def parse_xml(pieces: Iterable[bytes], name: str, handler: Handler) -> Iterator[None]:
+    """Feed the `pieces` of the XML called `name` to `handler`, one at each step."""
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    start, end = handler.start, handler.end
+    parser.StartElementHandler = lambda name, attributes: start(
+        name.rpartition(":")[2], _local(attributes)
+    )
+    parser.EndElementHandler = lambda name: end(name.rpartition(":")[2])
+    parser.CharacterDataHandler = handler.text
+    # An old document may name its type; one that declares anything is there to declare entities.
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    try:
+        for piece in pieces:
+            parser.Parse(piece, False)
+            yield
+        parser.Parse(b"", True)
+        yield
+    except expat.ExpatError as error:
+        raise ReadError("corrupt", f"The document is damaged: {name}: {error}") from error
+
+
 def _local(attributes: dict[str, str]) -> dict[str, str]:
     """Name attributes without their prefix; those that had one also with a bare colon.
 
@@ -166,8 +178,9 @@ def _local(attributes: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _refuse_doctype(*_: Any) -> NoReturn:
-    raise ReadError("corrupt", "The document declares XML entities, which no Office program does.")
+def _refuse_doctype(_name: str, _system: str | None, _public: str | None, declares: int) -> None:
+    if declares:
+        raise ReadError("corrupt", "The document declares XML entities, as no office program does.")
 
 
 def is_on(attributes: dict[str, str], name: str = "val") -> bool:
