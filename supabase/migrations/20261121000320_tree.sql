@@ -624,18 +624,26 @@ grant execute on function public.list_folder(uuid, text, integer, text, boolean,
 
 -- Details --------------------------------------------------------------------------------------
 
-create function private.path_name(node public.nodes) returns text
+create function private.readable_path(node public.nodes, owner_ids uuid[], roots uuid[]) returns text
 language sql stable
-security definer -- walks up to the highest ancestor that the caller may see, and no further
+security invoker -- called as the owner, with what the caller may read
 set search_path = ''
 as $$
     select '/' || string_agg(a.name, '/' order by cardinality(a.path))
     from public.nodes as a
     where a.id = any((node).path)
         and private.is_readable(
-            a.owner_id, a.path, a.trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
+            a.owner_id, a.path, a.trashed_at, readable_path.owner_ids, readable_path.roots
         );
 $$;
+comment on function private.readable_path(public.nodes, uuid[], uuid[]) is
+'path_name for many nodes at once: for whoever knows already which owners and granted roots the caller has.';
+
+create function private.path_name(node public.nodes) returns text
+language sql stable
+security definer -- walks up to the highest ancestor that the caller may see, and no further
+set search_path = ''
+as $$ select private.readable_path(node, private.my_owner_ids(), private.granted_roots()); $$;
 comment on function private.path_name(public.nodes) is
 'Names from the highest ancestor that the caller can see, such as /Projects/Plan.pdf.';
 

@@ -720,7 +720,9 @@ begin
     select coalesce(jsonb_agg(jsonb_build_object('file', p.file, 'place', p.place) order by p.place, p.id), '[]')
     into v_rows
     from (
-        select n.id, f.place, to_jsonb(n) || jsonb_build_object('path', private.path_name(n), 'score', f.score) as file
+        select n.id, f.place, to_jsonb(n) || jsonb_build_object(
+            'path', private.readable_path(n, v_scope.owner_ids, v_scope.roots), 'score', f.score
+        ) as file
         from private.files_found(v_query, v_scope) as f
         inner join public.nodes as n on n.id = f.file_id
         where (v_after is null or (f.place, n.id) > ((v_after ->> 0)::numeric, (v_after ->> 1)::uuid))

@@ -507,8 +507,8 @@ SEARCHES: list[Loosened | Both] = [
         "true",
     ),
     Loosened(
-        "path_name",
-        "private.is_readable( a.owner_id, a.path, a.trashed_at, (select private.my_owner_ids()), (select private.granted_roots()) )",
+        "readable_path",
+        "private.is_readable( a.owner_id, a.path, a.trashed_at, readable_path.owner_ids, readable_path.roots )",
         "true",
     ),
     Loosened("find_candidates", "c.version_id = n.head_version_id", "c.file_id = n.id"),
