@@ -8792,14 +8792,7 @@ beginnings of words are all that is asked for, one of them.';
 CREATE FUNCTION private.path_name(node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
-    AS $$
-    select '/' || string_agg(a.name, '/' order by cardinality(a.path))
-    from public.nodes as a
-    where a.id = any((node).path)
-        and private.is_readable(
-            a.owner_id, a.path, a.trashed_at, (select private.my_owner_ids()), (select private.granted_roots())
-        );
-$$;
+    AS $$ select private.readable_path(node, private.my_owner_ids(), private.granted_roots()); $$;
 
 COMMENT ON FUNCTION private.path_name(node public.nodes) IS 'Names from the highest ancestor that the caller can see, such as /Projects/Plan.pdf.';
 
@@ -9827,6 +9820,20 @@ CREATE FUNCTION private.readable_hits(hits jsonb) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.readable_hits(hits jsonb) IS 'Of hits, those that the caller can read now, with their versions; in their order.';
+
+CREATE FUNCTION private.readable_path(node public.nodes, owner_ids uuid[], roots uuid[]) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select '/' || string_agg(a.name, '/' order by cardinality(a.path))
+    from public.nodes as a
+    where a.id = any((node).path)
+        and private.is_readable(
+            a.owner_id, a.path, a.trashed_at, readable_path.owner_ids, readable_path.roots
+        );
+$$;
+
+COMMENT ON FUNCTION private.readable_path(node public.nodes, owner_ids uuid[], roots uuid[]) IS 'path_name for many nodes at once: for whoever knows already which owners and granted roots the caller has.';
 
 CREATE FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) RETURNS bytea
     LANGUAGE sql IMMUTABLE
@@ -12428,7 +12435,9 @@ begin
     select coalesce(jsonb_agg(jsonb_build_object('file', p.file, 'place', p.place) order by p.place, p.id), '[]')
     into v_rows
     from (
-        select n.id, f.place, to_jsonb(n) || jsonb_build_object('path', private.path_name(n), 'score', f.score) as file
+        select n.id, f.place, to_jsonb(n) || jsonb_build_object(
+            'path', private.readable_path(n, v_scope.owner_ids, v_scope.roots), 'score', f.score
+        ) as file
         from private.files_found(v_query, v_scope) as f
         inner join public.nodes as n on n.id = f.file_id
         where (v_after is null or (f.place, n.id) > ((v_after ->> 0)::numeric, (v_after ->> 1)::uuid))
@@ -20286,6 +20295,8 @@ GRANT ALL ON FUNCTION private.read_cursor(cursor text, list text, OUT at timesta
 REVOKE ALL ON FUNCTION private.read_timed_cursor(cursor text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.readable_hits(hits jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.readable_path(node public.nodes, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) FROM PUBLIC;
 
