@@ -166,6 +166,8 @@ def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
     finally:
         file.seek(0)
     office = _office(names) or _open_document(mimetype)
+    if mimetype == MIMES["epub"] or (promised == "epub" and "meta-inf/container.xml" in names):
+        office = "epub"
     if office:
         return Detected(MIMES[office], office)
     if "classes.dex" in names or "meta-inf/manifest.mf" in names:

@@ -10,6 +10,7 @@ MIMES = {
     "odt": "application/vnd.oasis.opendocument.text",
     "ods": "application/vnd.oasis.opendocument.spreadsheet",
     "odp": "application/vnd.oasis.opendocument.presentation",
+    "epub": "application/epub+zip",
     "html": "text/html",
     "markdown": "text/markdown",
     "csv": "text/csv",
@@ -27,6 +28,7 @@ EXTENSIONS = {
     **dict.fromkeys(("odt", "ott", "odm", "fodt"), "odt"),
     **dict.fromkeys(("ods", "ots", "fods"), "ods"),
     **dict.fromkeys(("odp", "otp", "fodp", "odg", "otg", "fodg"), "odp"),
+    "epub": "epub",
     **dict.fromkeys(("html", "htm", "xhtml"), "html"),
     **dict.fromkeys(("md", "markdown", "mdown", "mkd"), "markdown"),
     "csv": "csv",
@@ -44,7 +46,7 @@ OPEN_DOCUMENTS = {
     "graphics": "odp",
 }
 # Formats that are archives of parts: what is named so must be one.
-OFFICE = {"docx", "pptx", "xlsx", "odt", "ods", "odp"}
+OFFICE = {"docx", "pptx", "xlsx", "odt", "ods", "odp", "epub"}
 TEXTS = {"html", "markdown", "csv", "tsv", "eml", "text"}
 
 # Media that later stages read or that nothing reads; a name with such an extension over a program
@@ -68,7 +70,6 @@ MEDIA = {
     "xls": "application/vnd.ms-excel",
     "ppt": "application/vnd.ms-powerpoint",
     "rtf": "application/rtf",
-    "epub": "application/epub+zip",
 }
 
 PROGRAMS = (

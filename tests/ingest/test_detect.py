@@ -70,7 +70,6 @@ def test_the_declared_type_helps_where_the_name_promises_nothing() -> None:
         (b"\x00\x00\x00\x18ftypM4A ", "a.m4a", "audio/mp4"),
         (b"<?xml version='1.0'?><svg xmlns='x'><text>x</text></svg>", "a.svg", "image/svg+xml"),
         (package({"a.txt": "x"}), "a.zip", "application/zip"),
-        (package({"mimetype": "application/epub+zip"}), "a.epub", "application/epub+zip"),
         (OLE, "old.doc", "application/x-ole-storage"),
         (b"{\\rtf1 x}", "a.doc", "application/rtf"),
         (BINARY, "a.bin", "application/octet-stream"),

@@ -27,6 +27,7 @@ FORMATS = {
     "odt": "odt",
     "ods": "ods",
     "odp": "odp",
+    "epub": "epub",
     "html": "html",
     "markdown": "plain",
     "text": "plain",

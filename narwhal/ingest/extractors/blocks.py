@@ -31,12 +31,28 @@ class Blocks:
         text = clean(text).strip(" \n\r\f\v\xa0" if "\t" in text else None).rstrip()
         if not text or text.isspace():
             return
+        self._separate(gap)
+        if level is not None:
+            self.mark(level, text)
+        self._put(text, gap)
+
+    def append(self, page: Page, *, deeper: int = 0) -> None:
+        """Append another page's text with its headings, each `deeper` levels further down."""
+        if not page.text:
+            return
+        self._separate(2)
+        for heading in page.headings:
+            place = self.length + heading.start
+            self._headings.append(Heading(place, heading.level + deeper, heading.text))
+        self._put(page.text, 2)
+
+    def _separate(self, gap: int) -> None:
         if self._parts:
             separator = "\n" * max(gap, self._gap)
             self._parts.append(separator)
             self.length += len(separator)
-        if level is not None:
-            self.mark(level, text)
+
+    def _put(self, text: str, gap: int) -> None:
         self._parts.append(text)
         self.length += len(text)
         self._gap = gap
