@@ -203,10 +203,10 @@ def _open_document(mime: str) -> str | None:
 
 
 def _other(mime: str, head: bytes, promised: str | None) -> Detected:
-    """A known format that no extractor reads; a locked Office document is one of them."""
+    """A format known by its first bytes; a locked Office document is one that cannot be read."""
     if promised in OFFICE and "EncryptedPackage".encode("utf-16-le") in head:
         raise ReadError("unsupported_media", "The document is locked with a password.")
-    return Detected(mime, None)
+    return Detected(mime, "rtf" if mime == MIMES["rtf"] else None)
 
 
 def _container(head: bytes) -> str | None:

@@ -11,6 +11,7 @@ MIMES = {
     "ods": "application/vnd.oasis.opendocument.spreadsheet",
     "odp": "application/vnd.oasis.opendocument.presentation",
     "epub": "application/epub+zip",
+    "rtf": "application/rtf",
     "html": "text/html",
     "markdown": "text/markdown",
     "csv": "text/csv",
@@ -29,6 +30,7 @@ EXTENSIONS = {
     **dict.fromkeys(("ods", "ots", "fods"), "ods"),
     **dict.fromkeys(("odp", "otp", "fodp", "odg", "otg", "fodg"), "odp"),
     "epub": "epub",
+    "rtf": "rtf",
     **dict.fromkeys(("html", "htm", "xhtml"), "html"),
     **dict.fromkeys(("md", "markdown", "mdown", "mkd"), "markdown"),
     "csv": "csv",
@@ -69,7 +71,6 @@ MEDIA = {
     "doc": "application/msword",
     "xls": "application/vnd.ms-excel",
     "ppt": "application/vnd.ms-powerpoint",
-    "rtf": "application/rtf",
 }
 
 PROGRAMS = (

@@ -28,6 +28,7 @@ FORMATS = {
     "ods": "ods",
     "odp": "odp",
     "epub": "epub",
+    "rtf": "rtf",
     "html": "html",
     "markdown": "plain",
     "text": "plain",
