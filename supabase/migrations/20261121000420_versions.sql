@@ -172,11 +172,11 @@ begin
 
     perform private.unserve_version(v_target.head_version_id);
     insert into private.indexed_files (
-        file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
+        file_id, owner_id, version_id, chunk_count, total_length, languages, last_page, sketches
     )
     values (
         v_target.id, v_target.owner_id, target_version_id, v_source.chunk_count, v_source.total_length,
-        v_source.languages, v_source.sketches
+        v_source.languages, v_source.last_page, v_source.sketches
     );
     insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
     select v_target.owner_id, t.lexeme, v_target.id, t.part, t.entries

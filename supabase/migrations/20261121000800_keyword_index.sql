@@ -191,16 +191,21 @@ create table private.indexed_files (
     chunk_count integer not null,
     total_length bigint not null,
     languages text[] not null,
+    last_page integer,
     sketches integer[] not null
 );
 comment on table private.indexed_files is 'Files in the keyword index, with the version that is in service.';
 comment on column private.indexed_files.version_id is
 'An entry of chunk_terms means the chunk of this version with its idx.';
 comment on column private.indexed_files.chunk_count is 'Chunks that have terms.';
+comment on column private.indexed_files.last_page is
+'The highest page of its chunks, 0 when they have none; null: unknown.';
 comment on column private.indexed_files.sketches is
 'Six numbers a chunk, from 6 * idx + 1: the three smallest and the three largest hashes of its terms, ascending. Chunks
 with nearly the same words have nearly the same.';
-create index indexed_files_owner_id_idx on private.indexed_files (owner_id);
+-- what filters on chunks need to know of files, without their sketches
+create index indexed_files_owner_id_idx on private.indexed_files (owner_id)
+include (file_id, languages, last_page);
 alter table private.indexed_files enable row level security;
 
 create table private.chunk_terms (
@@ -257,23 +262,24 @@ begin
     perform private.lock_statistics(v_owner_id);
 
     with found as materialized (
-        select c.idx, c.language, l.lexeme, least(l.frequency, 65535) as frequency
+        select c.idx, c.language, c.page, l.lexeme, least(l.frequency, 65535) as frequency
         from public.chunks as c
         cross join lateral private.lexemes(concat_ws(e'\n', c.context, c.content), c.language) as l
         where c.version_id = index_chunks.version_id
     ), chunks as materialized (
         select
-            f.idx, f.language, least(sum(f.frequency), 16777215) as length,
+            f.idx, f.language, f.page, least(sum(f.frequency), 16777215) as length,
             array_agg(hashtext(f.lexeme) order by hashtext(f.lexeme)) as hashes
         from found as f
-        group by f.idx, f.language
+        group by f.idx, f.language, f.page
     ), served as (
         insert into private.indexed_files (
-            file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
+            file_id, owner_id, version_id, chunk_count, total_length, languages, last_page, sketches
         )
         select
             v_file_id, v_owner_id, index_chunks.version_id, count(c.idx), coalesce(sum(c.length), 0),
             coalesce(array_agg(distinct coalesce(c.language, '')), '{}'),
+            coalesce(max(c.page), 0),
             coalesce((
                 select array_agg(s.hash order by i, s.position)
                 from (select max(m.idx) as last from chunks as m) as m

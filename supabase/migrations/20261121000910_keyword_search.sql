@@ -483,6 +483,53 @@ comment on function private.scoring(private.search_scope, boolean, integer, text
 which of its chunks, with e for an entry. Parameters: $1 lexemes, $2 their weights, $6 their bits, $8 k1 * b / the
 average length; $9 an owner, or $10 owners; $11 the only files, where they are listed; those of file_clause.';
 
+create function private.narrowed_files(scope private.search_scope) returns uuid[]
+language plpgsql stable
+security invoker -- called by search_keyword, as its owner
+set search_path = ''
+-- only ever the indexes, so that nobody's search reads, or waits for, another owner's rows
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set max_parallel_workers_per_gather = 0
+as $$
+declare
+    v_count bigint;
+    v_ids uuid[];
+begin
+    if not private.has_chunk_filters(scope) then
+        return (scope).file_ids;
+    end if;
+    select
+        count(*),
+        coalesce(array_agg(f.file_id) filter (
+            where ((scope).languages is null or f.languages && (scope).languages)
+                and coalesce((scope).page_from <= f.last_page, true)
+        ), '{}')
+    into v_count, v_ids
+    from (
+        select i.file_id, i.languages, i.last_page
+        from private.indexed_files as i
+        where i.owner_id = any((scope).owner_ids)
+        union all
+        select i.file_id, i.languages, i.last_page
+        from unnest((scope).shared_file_ids) as s (id) inner join private.indexed_files as i on i.file_id = s.id
+    ) as f;
+    -- where most pass, hits are found soon enough
+    if 2 * cardinality(v_ids) > v_count then
+        return (scope).file_ids;
+    end if;
+    if (scope).file_ids is not null then
+        v_ids := array(select unnest(v_ids) intersect select unnest((scope).file_ids));
+    end if;
+    return v_ids;
+end;
+$$;
+comment on function private.narrowed_files(private.search_scope) is
+'The files of a scope, without those none of whose chunks can pass its filters on chunks; null for all. Else a word that
+only they have would cost a look at all of their chunks.';
+
 create function private.search_keyword(query text, scope private.search_scope, max_hits integer)
 returns table (chunk_id uuid, score real)
 language plpgsql stable
@@ -521,6 +568,7 @@ declare
     v_query private.search_query := private.parse_query(query);
     v_is_conditional boolean := v_query.phrases <> '{}' or v_query.excluded <> '{}'
         or v_query.words = '' and v_query.prefixes <> '{}';
+    v_scope private.search_scope := scope;
     v_is_narrowed boolean := private.has_chunk_filters(scope);
     v_order text := format(
         'order by score desc, file_id, idx %s',
@@ -531,6 +579,7 @@ declare
     v_weighted private.weighted_query;
     v_owner_id uuid;
 begin
+    v_scope.file_ids := private.narrowed_files(scope);
     foreach v_owner_id in array (scope).owner_ids || null::uuid loop
         if v_owner_id is not null then
             v_weighted := private.weigh_query(v_query, v_owner_id);
@@ -542,7 +591,7 @@ begin
         return query execute format(
             v_statement,
             private.scoring(
-                scope, v_owner_id is null, v_weighted.parts,
+                v_scope, v_owner_id is null, v_weighted.parts,
                 concat(case when v_weighted.mask <> 0 then 'having bit_or(e.bits) & $7 = $7 ' end, v_order)
             ),
             v_order,
@@ -550,10 +599,10 @@ begin
             case when v_is_conditional then v_most_examined else max_hits end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
-        ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
+        ) using v_weighted.lexemes, v_weighted.weights, v_scope.file_ids, (scope).hidden_file_ids, scope,
             v_weighted.bits, v_weighted.mask, 0.9 / v_weighted.average, v_owner_id,
             (scope).shared_owner_ids,
-            case when v_owner_id is null then (scope).shared_file_ids else (scope).file_ids end, v_query;
+            case when v_owner_id is null then (scope).shared_file_ids else v_scope.file_ids end, v_query;
     end loop;
 end;
 $$;

@@ -61,9 +61,9 @@ select
     chunk_id, file_id, version_id, p, p, 'alpha bravo', 0, 11, 'en', sha256(chunk_id::text::bytea)
 from texts;
 insert into private.indexed_files (
-    file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
+    file_id, owner_id, version_id, chunk_count, total_length, languages, last_page, sketches
 )
-select file_id, owner_id, version_id, count(*), sum(20), '{en}', '{}'
+select file_id, owner_id, version_id, count(*), sum(20), '{en}', max(p), '{}'
 from texts
 group by file_id, owner_id, version_id;
 insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)

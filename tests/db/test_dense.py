@@ -302,6 +302,9 @@ def test_filters_on_chunks_hold_in_both_legs(db: Database, language: str) -> Non
     db.all("update public.chunks set language = %s where page %% 3 = 0", language)
     db.all("update public.chunks set page = 70000 where page = 60")
     db.all("update public.chunks set page = null where page = 59")
+    db.all(
+        "update private.indexed_files set languages = array['en', %s], last_page = 70000", language
+    )
     assert _packed(db)
     chunks = dict(db.all("select id::text, page from public.chunks"))
 

@@ -102,6 +102,11 @@ LEGS: dict[str, tuple[str, Loosened]] = {
         f"count(*) from private.search_keyword('word7 word21', {SCOPE}, 50)",
         Loosened("scoring", "'t.owner_id = $9'", "'true'"),
     ),
+    "keyword, by page": (
+        "count(*) from private.search_keyword('word7 word21',"
+        """ private.search_scope('{"page_from": 20}'), 50)""",
+        Loosened("narrowed_files", "where i.owner_id = any((scope).owner_ids)"),
+    ),
     "dense": (
         f"count(*) from private.search_dense(1::smallint, '{VECTOR}'::extensions.halfvec, {SCOPE},"
         " 50, null)",

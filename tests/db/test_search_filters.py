@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from typing import Any
 
@@ -30,6 +31,7 @@ def library(db: Database, drive: Drive) -> dict[str, Any]:
     drive.share(files["shared"]["file_id"], owner)
     ids = {name: ticket["file_id"] for name, ticket in files.items()}
     db.all("update public.chunks set language = 'de' where file_id = %s", ids["txt"])
+    db.all("update private.indexed_files set languages = '{de}' where file_id = %s", ids["txt"])
     noted = {"client": {"name": "Acme", "ids": [1, 2]}, "year": 2026}
     drive.rpc(owner, "set_metadata", file_id=ids["pdf"], metadata=noted, source="crm")
     drive.rpc(other, "set_metadata", file_id=ids["shared"], metadata={"year": 2026}, source="web")
@@ -104,6 +106,99 @@ def test_a_filter_lets_through_what_it_names(
             assert all(hit["page"] >= filters["page_from"] for hit in hits)
         if "page_to" in filters:
             assert all(hit["page"] <= filters["page_to"] for hit in hits)
+
+
+def _mixed_files(drive: Drive, user: uuid.UUID, chance: random.Random, **more: object) -> list[str]:
+    """Files of several languages and lengths, with words in common; some have no pages."""
+    files = []
+    for number in range(12):
+        ticket = drive.upload(user, f"{uuid.uuid4()}.txt", **more)
+        files.append(ticket["file_id"])
+        has_pages, languages = number % 4 > 0, chance.choice([["en"], ["en"], ["de"], ["en", "de"]])
+        texts = [
+            " ".join(chance.choices(["bark", "dork", "lump", "tump", "rark"], k=6))
+            for _ in range(chance.choice([1, 2, 2, 9]))
+        ]
+        rows = [
+            row | {"page": i // 2 + 1 if has_pages else None, "language": chance.choice(languages)}
+            for i, row in enumerate(chunk_rows(texts))
+        ]
+        while jobs := drive.claim():
+            for job in jobs:
+                if job["stage"] == "chunk":
+                    drive.work("finish_chunk", job, rows)
+                else:
+                    drive.run_stage(job, texts)
+    return files
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_filters_on_passages_find_by_word_what_is_left_without_the_others(
+    db: Database, drive: Drive, seed: int
+) -> None:
+    """Files that cannot pass are left out before anything is scored: it changes no result."""
+    chance = random.Random(seed)
+    owner, peer = db.create_user(), db.create_user()
+    folder = drive.rpc(owner, "create_folder", name="shared")["id"]
+    drive.share(folder, peer)
+    files = _mixed_files(drive, owner, chance) + _mixed_files(
+        drive, owner, chance, folder_id=folder
+    )
+    _mixed_files(drive, peer, chance)
+    # copies are served without being read
+    drive.rpc(owner, "copy_nodes", ids=files[:3], target=folder)
+    pages = dict(db.all("select id, coalesce(page, 0) from public.chunks"))
+    languages = dict(db.all("select id, language from public.chunks"))
+    file_of = dict(db.all("select id, file_id::text from public.chunks"))
+    filters: list[dict[str, Any]] = [
+        *({"page_from": page} for page in (1, 2, 4, 5, 6)),
+        *({"page_to": page} for page in (1, 3)),
+        *({"languages": names} for names in (["de"], ["en"], ["fr"], ["fr", "de"], ["en", "de"])),
+        {"page_from": 2, "page_to": 3, "languages": ["de"]},
+        {"page_from": 3, "file_ids": files[::2]},
+        {"languages": ["de"], "file_ids": files[::3]},
+    ]
+    narrowed = set()
+    for user in (owner, peer):
+        with db.as_user(user):
+            claims = db.one("select current_setting('request.jwt.claims')")
+        db.all("select set_config('request.jwt.claims', %s, true)", claims)
+
+        def found(query: str, asked: dict[str, Any], limit: int) -> list[Any]:
+            return db.all(
+                "select chunk_id, score from"
+                " private.search_keyword(%s, private.search_scope(%s), %s)",
+                query,
+                Jsonb(asked),
+                limit,
+            )
+
+        for query in ("bark", "dork lump", "tump*", '"bark dork"', "rark -lump"):
+            everything = found(query, {}, 10000)
+            for asked in filters:
+                expected = [
+                    (chunk, score)
+                    for chunk, score in everything
+                    if (pages[chunk] or -1) >= asked.get("page_from", -1)
+                    and ("page_to" not in asked or 0 < pages[chunk] <= asked["page_to"])
+                    and languages[chunk] in asked.get("languages", [languages[chunk]])
+                    and file_of[chunk] in asked.get("file_ids", [file_of[chunk]])
+                ]
+                assert found(query, asked, 10000) == expected, (query, asked)
+                best = found(query, asked, 2)
+                # two of the caller's own, two of what is shared
+                assert set(best) <= set(expected)
+                assert len(best) >= min(2, len(expected))
+        for asked in filters:
+            narrowed.add(
+                db.one(
+                    "select cardinality(private.narrowed_files(private.search_scope(%s)))"
+                    " is distinct from cardinality((private.search_scope(%s)).file_ids)",
+                    Jsonb(asked),
+                    Jsonb(asked),
+                )
+            )
+    assert narrowed == {True, False}  # control: both ways were taken
 
 
 def test_a_folder_that_is_not_visible_cannot_be_searched(
