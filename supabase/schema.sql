@@ -3073,11 +3073,11 @@ begin
 
     perform private.unserve_version(v_target.head_version_id);
     insert into private.indexed_files (
-        file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
+        file_id, owner_id, version_id, chunk_count, total_length, languages, last_page, sketches
     )
     values (
         v_target.id, v_target.owner_id, target_version_id, v_source.chunk_count, v_source.total_length,
-        v_source.languages, v_source.sketches
+        v_source.languages, v_source.last_page, v_source.sketches
     );
     insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
     select v_target.owner_id, t.lexeme, v_target.id, t.part, t.entries
@@ -6030,23 +6030,24 @@ begin
     perform private.lock_statistics(v_owner_id);
 
     with found as materialized (
-        select c.idx, c.language, l.lexeme, least(l.frequency, 65535) as frequency
+        select c.idx, c.language, c.page, l.lexeme, least(l.frequency, 65535) as frequency
         from public.chunks as c
         cross join lateral private.lexemes(concat_ws(e'\n', c.context, c.content), c.language) as l
         where c.version_id = index_chunks.version_id
     ), chunks as materialized (
         select
-            f.idx, f.language, least(sum(f.frequency), 16777215) as length,
+            f.idx, f.language, f.page, least(sum(f.frequency), 16777215) as length,
             array_agg(hashtext(f.lexeme) order by hashtext(f.lexeme)) as hashes
         from found as f
-        group by f.idx, f.language
+        group by f.idx, f.language, f.page
     ), served as (
         insert into private.indexed_files (
-            file_id, owner_id, version_id, chunk_count, total_length, languages, sketches
+            file_id, owner_id, version_id, chunk_count, total_length, languages, last_page, sketches
         )
         select
             v_file_id, v_owner_id, index_chunks.version_id, count(c.idx), coalesce(sum(c.length), 0),
             coalesce(array_agg(distinct coalesce(c.language, '')), '{}'),
+            coalesce(max(c.page), 0),
             coalesce((
                 select array_agg(s.hash order by i, s.position)
                 from (select max(m.idx) as last from chunks as m) as m
@@ -7838,6 +7839,51 @@ CREATE FUNCTION private.name_key(name text) RETURNS text
     RETURN lower((NORMALIZE(name, NFC) COLLATE pg_c_utf8));
 
 COMMENT ON FUNCTION private.name_key(name text) IS 'Siblings may not share it: case and Unicode composition folded.';
+
+CREATE FUNCTION private.narrowed_files(scope private.search_scope) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+declare
+    v_count bigint;
+    v_ids uuid[];
+begin
+    if not private.has_chunk_filters(scope) then
+        return (scope).file_ids;
+    end if;
+    select
+        count(*),
+        coalesce(array_agg(f.file_id) filter (
+            where ((scope).languages is null or f.languages && (scope).languages)
+                and coalesce((scope).page_from <= f.last_page, true)
+        ), '{}')
+    into v_count, v_ids
+    from (
+        select i.file_id, i.languages, i.last_page
+        from private.indexed_files as i
+        where i.owner_id = any((scope).owner_ids)
+        union all
+        select i.file_id, i.languages, i.last_page
+        from unnest((scope).shared_file_ids) as s (id) inner join private.indexed_files as i on i.file_id = s.id
+    ) as f;
+    -- where most pass, hits are found soon enough
+    if 2 * cardinality(v_ids) > v_count then
+        return (scope).file_ids;
+    end if;
+    if (scope).file_ids is not null then
+        v_ids := array(select unnest(v_ids) intersect select unnest((scope).file_ids));
+    end if;
+    return v_ids;
+end;
+$$;
+
+COMMENT ON FUNCTION private.narrowed_files(scope private.search_scope) IS 'The files of a scope, without those none of whose chunks can pass its filters on chunks; null for all. Else a word that
+only they have would cost a look at all of their chunks.';
 
 CREATE FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
@@ -12580,6 +12626,7 @@ declare
     v_query private.search_query := private.parse_query(query);
     v_is_conditional boolean := v_query.phrases <> '{}' or v_query.excluded <> '{}'
         or v_query.words = '' and v_query.prefixes <> '{}';
+    v_scope private.search_scope := scope;
     v_is_narrowed boolean := private.has_chunk_filters(scope);
     v_order text := format(
         'order by score desc, file_id, idx %s',
@@ -12590,6 +12637,7 @@ declare
     v_weighted private.weighted_query;
     v_owner_id uuid;
 begin
+    v_scope.file_ids := private.narrowed_files(scope);
     foreach v_owner_id in array (scope).owner_ids || null::uuid loop
         if v_owner_id is not null then
             v_weighted := private.weigh_query(v_query, v_owner_id);
@@ -12601,7 +12649,7 @@ begin
         return query execute format(
             v_statement,
             private.scoring(
-                scope, v_owner_id is null, v_weighted.parts,
+                v_scope, v_owner_id is null, v_weighted.parts,
                 concat(case when v_weighted.mask <> 0 then 'having bit_or(e.bits) & $7 = $7 ' end, v_order)
             ),
             v_order,
@@ -12609,10 +12657,10 @@ begin
             case when v_is_conditional then v_most_examined else max_hits end,
             case when v_is_conditional then 'and private.passes_query(t.content, t.language, $12)' end,
             max_hits
-        ) using v_weighted.lexemes, v_weighted.weights, (scope).file_ids, (scope).hidden_file_ids, scope,
+        ) using v_weighted.lexemes, v_weighted.weights, v_scope.file_ids, (scope).hidden_file_ids, scope,
             v_weighted.bits, v_weighted.mask, 0.9 / v_weighted.average, v_owner_id,
             (scope).shared_owner_ids,
-            case when v_owner_id is null then (scope).shared_file_ids else (scope).file_ids end, v_query;
+            case when v_owner_id is null then (scope).shared_file_ids else v_scope.file_ids end, v_query;
     end loop;
 end;
 $_$;
@@ -17629,6 +17677,7 @@ CREATE TABLE private.indexed_files (
     chunk_count integer NOT NULL,
     total_length bigint NOT NULL,
     languages text[] NOT NULL,
+    last_page integer,
     sketches integer[] NOT NULL
 );
 
@@ -17637,6 +17686,8 @@ COMMENT ON TABLE private.indexed_files IS 'Files in the keyword index, with the 
 COMMENT ON COLUMN private.indexed_files.version_id IS 'An entry of chunk_terms means the chunk of this version with its idx.';
 
 COMMENT ON COLUMN private.indexed_files.chunk_count IS 'Chunks that have terms.';
+
+COMMENT ON COLUMN private.indexed_files.last_page IS 'The highest page of its chunks, 0 when they have none; null: unknown.';
 
 COMMENT ON COLUMN private.indexed_files.sketches IS 'Six numbers a chunk, from 6 * idx + 1: the three smallest and the three largest hashes of its terms, ascending. Chunks
 with nearly the same words have nearly the same.';
@@ -18477,7 +18528,7 @@ CREATE INDEX chunk_vectors_file_id_idx ON ONLY private.chunk_vectors USING btree
 
 CREATE INDEX chunk_vectors_1_file_id_idx ON private.chunk_vectors_1 USING btree (file_id);
 
-CREATE INDEX indexed_files_owner_id_idx ON private.indexed_files USING btree (owner_id);
+CREATE INDEX indexed_files_owner_id_idx ON private.indexed_files USING btree (owner_id) INCLUDE (file_id, languages, last_page);
 
 CREATE INDEX kept_hits_created_at_idx ON private.kept_hits USING btree (created_at);
 
@@ -20138,6 +20189,8 @@ REVOKE ALL ON FUNCTION private.my_share_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.my_share_ids() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.narrowed_files(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) FROM PUBLIC;
 
