@@ -7,7 +7,7 @@ space_backfill); here are the steps that take several of them, and what needs a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -42,6 +42,8 @@ class Model:
 MODELS = {
     "bge-m3": Model("BAAI/bge-m3", "5617a9f61b028005a4858fdac845db406aefb181", 1024, 8192),
 }
+# What packaged models were made for; all others are taken to read any language.
+LANGUAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("en",), "all-MiniLM-L6-v2": ("en",)}
 
 
 def describe_model(
@@ -51,9 +53,11 @@ def describe_model(
     dimension: int | None = None,
     max_tokens: int | None = None,
     kind: str = "text",
+    languages: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Find out what a space needs to know of its model: {model, revision, dimension, max_tokens}.
+    """Find out what a space needs to know of its model.
 
+    That is {model, revision, dimension, max_tokens, languages}; languages is None for any.
     A model that can be loaded here speaks for itself, and what was said about it must agree; one
     that runs elsewhere has to be described. Raises NarwhalError INVALID_ARGUMENT.
     """
@@ -74,6 +78,7 @@ def describe_model(
                 )
         revision, dimension = encoder.revision, encoder.dimension
         max_tokens = min(max_tokens or encoder.max_tokens, encoder.max_tokens)
+        languages = languages or LANGUAGES.get(model)
     if dimension is None:
         raise _invalid("dimension", f"The model {model} is not here: say its dimension with --dim.")
     if revision is None:
@@ -86,6 +91,7 @@ def describe_model(
         "revision": revision,
         "dimension": dimension,
         "max_tokens": max_tokens or 512,
+        "languages": list(languages) if languages else None,
     }
 
 
@@ -141,13 +147,14 @@ class Spaces:
     def add(self, name: str, kind: str, described: dict[str, Any]) -> dict[str, Any]:
         """Register a space."""
         space: dict[str, Any] = self._when_free(
-            "select private.add_space(%s, %s, %s, %s, %s, %s)",
+            "select private.add_space(%s, %s, %s, %s, %s, %s, %s)",
             name,
             described["model"],
             described["revision"],
             described["dimension"],
             kind,
             described["max_tokens"],
+            described.get("languages"),
         )
         return space
 

@@ -101,6 +101,14 @@ def add(
         int | None, typer.Option(min=1, help="Longest text it reads.", show_default="the model's")
     ] = None,
     kind: Annotated[Kind, typer.Option(help="What is embedded.")] = Kind.text,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A language that the model was made for, as en; may be given several times. "
+            "Passages in others are ranked more by their words.",
+            show_default="any",
+        ),
+    ] = None,
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -113,7 +121,7 @@ def add(
     from narwhal.spaces import describe_model
 
     with _spaces(home) as spaces:
-        described = describe_model(name, model, revision, dim, max_tokens, kind.value)
+        described = describe_model(name, model, revision, dim, max_tokens, kind.value, language)
         space = spaces.add(name, kind.value, described)
     _show_one(space, as_json)
     say(f"next: narwhal spaces backfill {name}")

@@ -74,6 +74,7 @@ create table public.embedding_spaces (
     kind text not null check (kind in ('text', 'page', 'image')),
     state text not null check (state in ('building', 'shadow', 'active', 'retiring')),
     max_tokens integer not null check (max_tokens > 0),
+    languages text[] check (languages <> '{}' and array_to_string(languages, ' ', '') ~ '^[a-z]{2,3}( [a-z]{2,3})*$'),
     created_at timestamptz not null default now(),
     retired_at timestamptz,
     -- checked at the end of a statement, unlike a unique index: a flip swaps two spaces in one
@@ -86,6 +87,9 @@ comment on column public.embedding_spaces.revision is
 'Which weights: the first 12 hexadecimal digits of their sha256. Encoders with others are refused.';
 comment on column public.embedding_spaces.max_tokens is
 'Longest text that the model reads whole; while it is active no chunk is made longer.';
+comment on column public.embedding_spaces.languages is
+'What the model was made for (ISO 639); null: whatever there is. Passages in other languages are ranked by their words
+more than by its vectors.';
 comment on column public.embedding_spaces.state is
 'building: written, not yet complete; shadow: complete once, and still written; active: written, and what is searched
 unless a search names another; retiring: neither, its vectors go.';

@@ -86,7 +86,8 @@ return 'vector_blocks_' || space_id;
 comment on function private.block_table(smallint) is 'Name of the partition of vector_blocks that holds a space.';
 
 create function private.create_space(
-    name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer
+    name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer,
+    languages text[] default null
 ) returns smallint
 language plpgsql volatile
 security invoker
@@ -96,10 +97,10 @@ declare
     v_id smallint;
     v_table text;
 begin
-    insert into public.embedding_spaces (name, model, revision, dimension, kind, state, max_tokens)
+    insert into public.embedding_spaces (name, model, revision, dimension, kind, state, max_tokens, languages)
     values (
         create_space.name, create_space.model, create_space.revision, create_space.dimension,
-        create_space.kind, create_space.state, create_space.max_tokens
+        create_space.kind, create_space.state, create_space.max_tokens, create_space.languages
     )
     returning id into v_id;
     if kind <> 'text' then
@@ -125,7 +126,7 @@ begin
     return v_id;
 end;
 $$;
-comment on function private.create_space(text, text, text, integer, text, text, integer) is
+comment on function private.create_space(text, text, text, integer, text, text, integer, text[]) is
 'Registers an embedding space and makes its partitions; returns its id.';
 
 create function private.packing(source text) returns text
@@ -253,7 +254,7 @@ comment on function private.repack_vectors(smallint) is
 Nothing is added or removed, and exact search waits, until it is done.';
 
 select private.create_space(
-    'minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', '53aa51172d14', 384, 'text', 'active', 256
+    'minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', '53aa51172d14', 384, 'text', 'active', 256, '{en}'
 );
 
 create function private.find_space(space text, kind text) returns public.embedding_spaces
@@ -298,7 +299,7 @@ begin
 end;
 $$;
 comment on function public.embedding_space(text, text) is
-'Which model to embed a query with: {name, model, revision, dimension, kind, state, max_tokens}.
+'Which model to embed a query with: {name, model, revision, dimension, kind, state, max_tokens, languages}.
 
 space: a name, or ''active''. Raises INVALID_ARGUMENT (field space) for an unknown or retired one.';
 grant execute on function public.embedding_space(text, text) to anon, authenticated;

@@ -207,7 +207,7 @@ comment on function private.claim_spaces() is
 files or none of them. Whoever holds it waits for nothing. Raises LOCKED after five seconds.';
 
 create function private.check_space(
-    name text, model text, revision text, dimension integer, kind text, max_tokens integer
+    name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]
 ) returns void
 language plpgsql stable
 security invoker
@@ -238,13 +238,19 @@ begin
     if max_tokens is null or max_tokens < 1 then
         perform private.raise_invalid('max_tokens', 'max_tokens must be at least 1.');
     end if;
+    if languages = '{}' or exists (select 1 from unnest(languages) as l where (l ~ '^[a-z]{2,3}$') is not true) then
+        perform private.raise_invalid(
+            'languages', 'languages are codes of two or three letters, at least one; null stands for any language.'
+        );
+    end if;
 end;
 $$;
-comment on function private.check_space(text, text, text, integer, text, integer) is
+comment on function private.check_space(text, text, text, integer, text, integer, text[]) is
 'Raises INVALID_ARGUMENT (field, expected) for what no space can have.';
 
 create function private.add_space(
-    name text, model text, revision text, dimension integer, kind text default 'text', max_tokens integer default 512
+    name text, model text, revision text, dimension integer, kind text default 'text', max_tokens integer default 512,
+    languages text[] default null
 ) returns jsonb
 language plpgsql volatile
 security invoker
@@ -253,7 +259,7 @@ as $$
 declare
     v_space public.embedding_spaces;
 begin
-    perform private.check_space(name, model, revision, dimension, kind, max_tokens);
+    perform private.check_space(name, model, revision, dimension, kind, max_tokens, languages);
     perform private.claim_spaces();
     select s.* into v_space from public.embedding_spaces as s where s.name = add_space.name;
     if v_space.state = 'retiring' and not private.holds_rows(v_space.id) then
@@ -267,7 +273,7 @@ begin
     -- a partition is locked against all who search and write: rather give up than let them queue behind us
     perform set_config('lock_timeout', '200ms', true);
     begin
-        perform private.create_space(name, model, revision, dimension, kind, 'building', max_tokens);
+        perform private.create_space(name, model, revision, dimension, kind, 'building', max_tokens, languages);
     exception when lock_not_available or deadlock_detected then
         perform private.raise_error(
             'LOCKED', 'The tables of vectors are in use.', jsonb_build_object('space', name), 'Try again.'
@@ -278,7 +284,7 @@ begin
     return private.describe_space(v_space);
 end;
 $$;
-comment on function private.add_space(text, text, text, integer, text, integer) is
+comment on function private.add_space(text, text, text, integer, text, integer, text[]) is
 'Registers a space: from now on new and changed files are embedded in it too; a back-fill brings the others. Raises
 INVALID_ARGUMENT (field), CONFLICT_NAME, LOCKED while its tables cannot be made.';
 

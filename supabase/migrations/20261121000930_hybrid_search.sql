@@ -1,4 +1,4 @@
--- Hybrid search: the legs fused by rank, and the hits that clients see.
+-- Hybrid search: the legs fused, and the hits that clients see.
 
 create type private.search_options as (
     fusion text,
@@ -90,7 +90,10 @@ begin
     if jsonb_typeof(coalesce(options -> 'dedup', 'null')) not in ('null', 'boolean') then
         perform private.raise_invalid('options.dedup', 'dedup must be true or false.');
     end if;
-    v_fusion := private.option_choice(options, 'fusion', 'rrf', 'convex');
+    v_fusion := private.option_choice(options, 'fusion', 'convex', 'rrf');
+    if options ->> 'fusion' is null and options ->> 'rrf_k' is not null then
+        v_fusion := 'rrf'; -- what else it would be a constant of
+    end if;
     v_options := (
         v_fusion,
         -- convex: .8 of meaning for any collection (Bruch et al. 2023)
@@ -134,10 +137,11 @@ comment on type private.leg_hit is 'A chunk, or a file, that a leg of search fin
 
 create type private.leg_hits as (
     keyword private.leg_hit [], vector private.leg_hit [], name private.leg_hit [],
-    keyword_rest real, vector_rest real, plan jsonb
+    keyword_rest real, vector_rest real, languages text [], plan jsonb
 );
 comment on type private.leg_hits is
-'What the legs of search find, best first, and how. keyword_rest and vector_rest: the most that any other passage has.';
+'What the legs of search find, best first, and how. keyword_rest and vector_rest: the most that any other passage has;
+languages: those that the model of the vectors was made for, null for any.';
 
 create function private.ask_legs(request private.search_call, max_hits integer) returns private.leg_hits
 language plpgsql stable
@@ -184,6 +188,7 @@ begin
         when cardinality(v_hits.keyword) >= max_hits then v_hits.keyword[max_hits].score else 0
     end;
     v_hits.vector_rest := v_hits.vector[cardinality(v_hits.vector)].score;
+    v_hits.languages := (select s.languages from public.embedding_spaces as s where s.id = (request).space_id);
     v_hits.plan := (
         select jsonb_object_agg(l.leg, jsonb_build_object(
             'found', coalesce(l.found, 0),
@@ -201,46 +206,51 @@ $$;
 comment on function private.ask_legs(private.search_call, integer) is
 'Asks every leg that counts, at most max_hits of each.';
 
+create function private.foreign_weight(
+    language text, legs private.leg_hits, options private.search_options
+) returns double precision
+language sql immutable
+security invoker
+set search_path = ''
+as $$
+    select case
+        when language <> all((legs).languages) and cardinality((legs).vector) > 0 and (options).keyword_weight > 0
+            then (options).vector_weight / 2::double precision
+        else 0
+    end;
+$$;
+comment on function private.foreign_weight(text, private.leg_hits, private.search_options) is
+'How much of the weight of meaning counts for words instead, in a passage of that language: half, where the model was not
+made for it and knows little more than its alphabet. XQuAD in 12 languages by an English model, nDCG@10: .94 instead of
+.93 (convex), .91 instead of .76 (rrf).';
+
 create function private.fused_score(
-    keyword private.leg_hit, vector private.leg_hit, legs private.leg_hits, options private.search_options
+    keyword private.leg_hit, vector private.leg_hit, foreign_weight double precision, legs private.leg_hits,
+    options private.search_options
 ) returns double precision
 language sql immutable
 security invoker
 set search_path = ''
 as $$
     select case (options).fusion
-        when 'rrf' then coalesce((options).keyword_weight / ((options).rrf_k + (keyword).place)::double precision, 0)
-            + coalesce((options).vector_weight / ((options).rrf_k + (vector).place)::double precision, 0)
+        when 'rrf' then
+            coalesce(((options).keyword_weight + foreign_weight) / ((options).rrf_k + (keyword).place), 0)
+            + coalesce(((options).vector_weight - foreign_weight) / ((options).rrf_k + (vector).place), 0)
         else coalesce(
-            (options).keyword_weight * coalesce((keyword).score, (legs).keyword_rest)
-            / nullif((legs).keyword[1].score, 0)::double precision, 0
+            ((options).keyword_weight + foreign_weight) * coalesce((keyword).score, (legs).keyword_rest)
+            / nullif((legs).keyword[1].score, 0), 0
         ) + coalesce(
-            (options).vector_weight * (1 + coalesce((vector).score, (legs).vector_rest))
-            / nullif(1 + (legs).vector[1].score, 0)::double precision, 0
+            ((options).vector_weight - foreign_weight) * (1 + coalesce((vector).score, (legs).vector_rest))
+            / nullif(1 + (legs).vector[1].score, 0), 0
         )
     end;
 $$;
-comment on function private.fused_score(private.leg_hit, private.leg_hit, private.leg_hits, private.search_options) is
-'What a passage scores that the legs found there, null for one that did not find it. rrf: sum of weight / (k + place),
-Cormack et al. 2009. convex: sum of weight * score, each from its least possible (0 of BM25, -1 of a cosine) to its best
-one, TM2C2 of Bruch et al. 2023.';
-
-create function private.fuse(legs private.leg_hits, options private.search_options)
-returns table (
-    chunk_id uuid, fused double precision,
-    keyword_rank integer, keyword_score real, vector_rank integer, vector_score real
-)
-language sql immutable rows 100
-security invoker
-set search_path = ''
-as $$
-    select
-        coalesce(k.id, d.id), private.fused_score(k, d, fuse.legs, fuse.options),
-        k.place, k.score, d.place, d.score
-    from unnest((fuse.legs).keyword) as k
-    full join unnest((fuse.legs).vector) as d on d.id = k.id;
-$$;
-comment on function private.fuse(private.leg_hits, private.search_options) is 'The legs that find passages as one.';
+comment on function private.fused_score(
+    private.leg_hit, private.leg_hit, double precision, private.leg_hits, private.search_options
+) is
+'What a passage scores that the legs found there, null for one that did not find it. convex: sum of weight * score, each
+from its least possible (0 of BM25, -1 of a cosine) to its best one, TM2C2 of Bruch et al. 2023. rrf: sum of weight /
+(k + place), Cormack et al. 2009. foreign_weight goes from meaning to words.';
 
 create function private.find_candidates(request private.search_call, legs private.leg_hits)
 returns private.candidate[]
@@ -268,19 +278,32 @@ begin
                 coalesce(t.boost, o.boost, 1) as boost, t.keyword_rank, t.keyword_score, t.vector_rank, t.vector_score,
                 m.place as name_rank, m.score as name_score,
                 -- a name tells of its file, so only the best passage of the file takes it; and as far as it matches
-                coalesce(t.fused, private.fused_score(null, null, legs, v_options))
+                coalesce(t.fused, private.fused_score(
+                    null, null, private.foreign_weight(o.language, legs, v_options), legs, v_options
+                ))
                 + coalesce(v_options.name_weight * m.score::double precision / case
                     when v_options.fusion = 'rrf' then v_options.rrf_k + m.place else 1 end, 0) as fused
             from (
                 select
-                    f.*, c.id, c.file_id, c.text_hash, c.boost, c.content, c.language,
-                    case when row_number() over (
-                        partition by c.file_id order by f.fused * c.boost desc, f.vector_rank, f.keyword_rank, c.id
-                    ) = 1 then c.file_id end as named_id
-                from private.fuse(legs, v_options) as f
-                inner join public.chunks as c on c.id = f.chunk_id
+                    f.*, row_number() over (
+                        partition by f.file_id order by f.fused * f.boost desc, f.vector_rank, f.keyword_rank, f.id
+                    ) = 1 as is_best
+                from (
+                    select
+                        c.id, c.file_id, c.text_hash, c.boost, c.content, c.language,
+                        k.place as keyword_rank, k.score as keyword_score,
+                        d.place as vector_rank, d.score as vector_score,
+                        private.fused_score(k, d, w.foreign_weight, legs, v_options) as fused
+                    from unnest((legs).keyword) as k
+                    full join unnest((legs).vector) as d on d.id = k.id
+                    inner join public.chunks as c on c.id = coalesce(k.id, d.id)
+                    cross join lateral (
+                        select private.foreign_weight(c.language, legs, v_options) as foreign_weight offset 0
+                    ) as w
+                    offset 0 -- the score once
+                ) as f
             ) as t
-            full join unnest((legs).name) as m on m.id = t.named_id
+            full join unnest((legs).name) as m on m.id = case when t.is_best then t.file_id end
             inner join public.nodes as n on n.id = coalesce(t.file_id, m.id)
             left join lateral ( -- found by its name only: it begins with this
                 select c.id, c.text_hash, c.boost, c.content, c.language
@@ -670,8 +693,9 @@ be" are not indexed: a query of nothing else is answered by meaning and by names
 for in what the rest of the query finds. embedding: the query''s vector in that space, a JSON array; null searches
 without it and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at),
 owner_ids, languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100; a longer list begins with the
-shorter one. candidates: how many of each leg are fused, 1 to 1000. options: fusion (rrf, convex), weights {keyword,
-vector, name} (1, or .2 and .8 of convex; name as keyword), rrf_k (10), threshold (least cosine of what is found by
+shorter one. candidates: how many of each leg are fused, 1 to 1000. options: fusion (convex, rrf), weights {keyword,
+vector, name} (.2 and .8, or 1 of rrf; name as keyword; in languages that the model of the space was not made for, words
+count more), rrf_k (10; asks for rrf), threshold (least cosine of what is found by
 meaning), group_by (none, file: one hit a file with its best passages, at most per_file), context (none, neighbours,
 section: the text before and after), dedup (passages that say what a better one says: by default they come last, true
 leaves them out, false lets them be), cache (false: never the hits kept of an equal search), record (false: not in the

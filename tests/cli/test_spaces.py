@@ -357,7 +357,19 @@ def test_a_space_known_by_its_name_needs_its_dimension_at_most(cli: CommandLine)
         "revision": "5617a9f61b028005a4858fdac845db406aefb181",
         "dimension": 1024,
         "max_tokens": 8192,
+        "languages": None,
     }
+
+
+def test_a_space_tells_the_languages_of_its_model(cli: CommandLine, name: str) -> None:
+    described = ("--model", "m/m", "--dim", "8", "--revision", "a" * 40)
+    added = cli.json("spaces", "add", name, *described, "--language", "en", "--language", "de")
+    assert added["languages"] == ["en", "de"]
+    refused = cli.run("spaces", "add", f"{name}-2", *described, "--language", "English")
+    assert refused.returncode != 0
+    assert "languages" in refused.stderr
+    any_language = cli.json("spaces", "add", f"{name}-2", *described)
+    assert any_language["languages"] is None
 
 
 def test_an_index_is_built_where_it_pays_or_is_asked_for(cli: CommandLine, name: str) -> None:

@@ -44,6 +44,47 @@ def test_convex_fusion_ranks_a_file_that_is_found_by_its_name(db: Database, driv
     assert hits[0]["parts"]["name_rank"] == 1
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"fusion": "rrf"}, {"weights": {"keyword": 1, "vector": 3}}]
+)
+def test_words_count_more_in_languages_that_the_model_was_not_made_for(
+    db: Database, drive: Drive, options: dict[str, Any]
+) -> None:
+    owner = db.create_user()
+    drive.file(owner, "one.bin", "alpha bravo", "alpha charlie delta", "echo foxtrot golf")
+    db.all("update public.chunks set language = case idx when 1 then 'de' else 'en' end")
+
+    def found(languages: list[str] | None, **more: Any) -> dict[str, Any]:
+        db.all("update public.embedding_spaces set languages = %s where kind = 'text'", languages)
+        hits = hits_of(drive, owner, "alpha golf", options=options | {"cache": False}, **more)
+        return {hit["snippet"]: hit for hit in hits}
+
+    own, foreign = found(["en", "de"]), found(["en"])
+    text = "alpha charlie delta"
+    assert own == found(None)
+    assert {**foreign, text: None} == {**own, text: None}
+    # each part of a score goes with its weight: half of that of meaning went to words
+    is_rrf = options.get("fusion") == "rrf"
+    weights = {"keyword": 1, "vector": 1} if is_rrf else {"keyword": 0.2, "vector": 0.8}
+    weights |= options.get("weights", {})
+    parts = own[text]["parts"]
+    if is_rrf:
+        words, meaning = 1 / (10 + parts["keyword_rank"]), 1 / (10 + parts["vector_rank"])
+    else:
+        words = parts["keyword_score"] / max(h["parts"]["keyword_score"] or 0 for h in own.values())
+        meaning = (1 + parts["vector_score"]) / (
+            1 + max(h["parts"]["vector_score"] for h in own.values())
+        )
+    for hits, moved in ((own, 0), (foreign, weights["vector"] / 2)):
+        assert hits[text]["score"] == pytest.approx(
+            (weights["keyword"] + moved) * words + (weights["vector"] - moved) * meaning, rel=1e-5
+        )
+    # without a vector there is no weight to move, and without words nowhere to move it
+    assert found(["en"], embedding=None) == found(None, embedding=None)
+    options = options | {"weights": {"keyword": 0, "vector": 1}}
+    assert found(["en"]) == found(None)
+
+
 def test_a_threshold_is_about_meaning_only(db: Database, drive: Drive) -> None:
     owner = db.create_user()
     drive.file(owner, "a.txt", "alpha " + FILLER, "alpha", "bravo")
@@ -80,7 +121,9 @@ def test_a_name_lifts_the_best_passage_of_its_file_only(db: Database, drive: Dri
     hits = hits_of(drive, owner, "budget", embedding=None)
     assert [hit["parts"]["name_rank"] for hit in hits] == [1, None]
     alone = hits_of(drive, owner, "budget", embedding=None, options={"weights": {"name": 0}})
-    assert hits[0]["score"] == pytest.approx(alone[0]["score"] + 1 / 11)
+    assert hits[0]["score"] == pytest.approx(
+        alone[0]["score"] + 0.2 * hits[0]["parts"]["name_score"]
+    )
     assert hits[1]["score"] == alone[1]["score"]
 
 

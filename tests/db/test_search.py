@@ -212,10 +212,10 @@ def test_vector_scores_are_cosines_and_exact(db: Database, drive: Drive) -> None
     "options",
     [
         {},
+        {"weights": {"keyword": 0.2, "vector": 2}},
+        {"fusion": "rrf"},
         {"rrf_k": 60},
-        {"weights": {"keyword": 3, "vector": 0.5}},
-        {"fusion": "convex"},
-        {"fusion": "convex", "weights": {"keyword": 0.2, "vector": 2}},
+        {"fusion": "rrf", "weights": {"keyword": 3, "vector": 0.5}},
     ],
 )
 @pytest.mark.parametrize("candidates", [50, 5])
@@ -224,7 +224,7 @@ def test_the_order_is_that_of_the_fusion_formula(
 ) -> None:
     owner, _ = _corpus(drive)
     query = "bark dork lump"
-    is_rrf = options.get("fusion", "rrf") == "rrf"
+    is_rrf = "rrf_k" in options or options.get("fusion") == "rrf"
     even = {"keyword": 1, "vector": 1}
     weights = (even if is_rrf else {"keyword": 0.2, "vector": 0.8}) | options.get("weights", {})
     k = options.get("rrf_k", 10)

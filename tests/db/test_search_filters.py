@@ -309,6 +309,7 @@ def test_a_retired_space_is_refused_and_the_others_named(db: Database, drive: Dr
         "kind": "text",
         "state": "active",
         "max_tokens": 256,
+        "languages": ["en"],
     }
     with refused("NOT_AUTHENTICATED"):
         drive.rpc(None, "embedding_space")
