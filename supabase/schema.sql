@@ -49,10 +49,12 @@ CREATE TYPE private.leg_hits AS (
 	name private.leg_hit[],
 	keyword_rest real,
 	vector_rest real,
+	languages text[],
 	plan jsonb
 );
 
-COMMENT ON TYPE private.leg_hits IS 'What the legs of search find, best first, and how. keyword_rest and vector_rest: the most that any other passage has.';
+COMMENT ON TYPE private.leg_hits IS 'What the legs of search find, best first, and how. keyword_rest and vector_rest: the most that any other passage has;
+languages: those that the model of the vectors was made for, null for any.';
 
 CREATE TYPE private.page_plan AS (
 	plan text,
@@ -507,14 +509,14 @@ $$;
 COMMENT ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) IS 'Records a picture that a worker has stored in the bucket derived; its bytes count for the owner. The caller holds the
 locks on the file and its owner.';
 
-CREATE FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text DEFAULT 'text'::text, max_tokens integer DEFAULT 512) RETURNS jsonb
+CREATE FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text DEFAULT 'text'::text, max_tokens integer DEFAULT 512, languages text[] DEFAULT NULL::text[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 declare
     v_space public.embedding_spaces;
 begin
-    perform private.check_space(name, model, revision, dimension, kind, max_tokens);
+    perform private.check_space(name, model, revision, dimension, kind, max_tokens, languages);
     perform private.claim_spaces();
     select s.* into v_space from public.embedding_spaces as s where s.name = add_space.name;
     if v_space.state = 'retiring' and not private.holds_rows(v_space.id) then
@@ -528,7 +530,7 @@ begin
     -- a partition is locked against all who search and write: rather give up than let them queue behind us
     perform set_config('lock_timeout', '200ms', true);
     begin
-        perform private.create_space(name, model, revision, dimension, kind, 'building', max_tokens);
+        perform private.create_space(name, model, revision, dimension, kind, 'building', max_tokens, languages);
     exception when lock_not_available or deadlock_detected then
         perform private.raise_error(
             'LOCKED', 'The tables of vectors are in use.', jsonb_build_object('space', name), 'Try again.'
@@ -540,7 +542,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) IS 'Registers a space: from now on new and changed files are embedded in it too; a back-fill brings the others. Raises
+COMMENT ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]) IS 'Registers a space: from now on new and changed files are embedded in it too; a back-fill brings the others. Raises
 INVALID_ARGUMENT (field), CONFLICT_NAME, LOCKED while its tables cannot be made.';
 
 CREATE TABLE private.blobs (
@@ -862,6 +864,7 @@ begin
         when cardinality(v_hits.keyword) >= max_hits then v_hits.keyword[max_hits].score else 0
     end;
     v_hits.vector_rest := v_hits.vector[cardinality(v_hits.vector)].score;
+    v_hits.languages := (select s.languages from public.embedding_spaces as s where s.id = (request).space_id);
     v_hits.plan := (
         select jsonb_object_agg(l.leg, jsonb_build_object(
             'found', coalesce(l.found, 0),
@@ -2091,7 +2094,7 @@ $$;
 
 COMMENT ON FUNCTION private.check_shown_hits(hits jsonb) IS 'Raises INVALID_ARGUMENT for what are not hits, naming the first by its place: hits.0.';
 
-CREATE FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) RETURNS void
+CREATE FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $_$
@@ -2120,10 +2123,15 @@ begin
     if max_tokens is null or max_tokens < 1 then
         perform private.raise_invalid('max_tokens', 'max_tokens must be at least 1.');
     end if;
+    if languages = '{}' or exists (select 1 from unnest(languages) as l where (l ~ '^[a-z]{2,3}$') is not true) then
+        perform private.raise_invalid(
+            'languages', 'languages are codes of two or three letters, at least one; null stands for any language.'
+        );
+    end if;
 end;
 $_$;
 
-COMMENT ON FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) IS 'Raises INVALID_ARGUMENT (field, expected) for what no space can have.';
+COMMENT ON FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]) IS 'Raises INVALID_ARGUMENT (field, expected) for what no space can have.';
 
 CREATE FUNCTION private.check_team_name(name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -3367,10 +3375,12 @@ CREATE TABLE public.embedding_spaces (
     kind text NOT NULL,
     state text NOT NULL,
     max_tokens integer NOT NULL,
+    languages text[],
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     retired_at timestamp with time zone,
     CONSTRAINT embedding_spaces_dimension_check CHECK (((dimension >= 1) AND (dimension <= 4000))),
     CONSTRAINT embedding_spaces_kind_check CHECK ((kind = ANY (ARRAY['text'::text, 'page'::text, 'image'::text]))),
+    CONSTRAINT embedding_spaces_languages_check CHECK (((languages <> '{}'::text[]) AND (array_to_string(languages, ' '::text, ''::text) ~ '^[a-z]{2,3}( [a-z]{2,3})*$'::text))),
     CONSTRAINT embedding_spaces_max_tokens_check CHECK ((max_tokens > 0)),
     CONSTRAINT embedding_spaces_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)),
     CONSTRAINT embedding_spaces_state_check CHECK ((state = ANY (ARRAY['building'::text, 'shadow'::text, 'active'::text, 'retiring'::text])))
@@ -3384,6 +3394,9 @@ COMMENT ON COLUMN public.embedding_spaces.state IS 'building: written, not yet c
 unless a search names another; retiring: neither, its vectors go.';
 
 COMMENT ON COLUMN public.embedding_spaces.max_tokens IS 'Longest text that the model reads whole; while it is active no chunk is made longer.';
+
+COMMENT ON COLUMN public.embedding_spaces.languages IS 'What the model was made for (ISO 639); null: whatever there is. Passages in other languages are ranked by their words
+more than by its vectors.';
 
 COMMENT ON COLUMN public.embedding_spaces.retired_at IS 'When it was retired; null before.';
 
@@ -3461,7 +3474,7 @@ $$;
 
 COMMENT ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) IS 'Behind public.create_share_link.';
 
-CREATE FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) RETURNS smallint
+CREATE FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer, languages text[] DEFAULT NULL::text[]) RETURNS smallint
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -3469,10 +3482,10 @@ declare
     v_id smallint;
     v_table text;
 begin
-    insert into public.embedding_spaces (name, model, revision, dimension, kind, state, max_tokens)
+    insert into public.embedding_spaces (name, model, revision, dimension, kind, state, max_tokens, languages)
     values (
         create_space.name, create_space.model, create_space.revision, create_space.dimension,
-        create_space.kind, create_space.state, create_space.max_tokens
+        create_space.kind, create_space.state, create_space.max_tokens, create_space.languages
     )
     returning id into v_id;
     if kind <> 'text' then
@@ -3499,7 +3512,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) IS 'Registers an embedding space and makes its partitions; returns its id.';
+COMMENT ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer, languages text[]) IS 'Registers an embedding space and makes its partitions; returns its id.';
 
 CREATE FUNCTION private.create_workspace(name text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4618,19 +4631,32 @@ begin
                 coalesce(t.boost, o.boost, 1) as boost, t.keyword_rank, t.keyword_score, t.vector_rank, t.vector_score,
                 m.place as name_rank, m.score as name_score,
                 -- a name tells of its file, so only the best passage of the file takes it; and as far as it matches
-                coalesce(t.fused, private.fused_score(null, null, legs, v_options))
+                coalesce(t.fused, private.fused_score(
+                    null, null, private.foreign_weight(o.language, legs, v_options), legs, v_options
+                ))
                 + coalesce(v_options.name_weight * m.score::double precision / case
                     when v_options.fusion = 'rrf' then v_options.rrf_k + m.place else 1 end, 0) as fused
             from (
                 select
-                    f.*, c.id, c.file_id, c.text_hash, c.boost, c.content, c.language,
-                    case when row_number() over (
-                        partition by c.file_id order by f.fused * c.boost desc, f.vector_rank, f.keyword_rank, c.id
-                    ) = 1 then c.file_id end as named_id
-                from private.fuse(legs, v_options) as f
-                inner join public.chunks as c on c.id = f.chunk_id
+                    f.*, row_number() over (
+                        partition by f.file_id order by f.fused * f.boost desc, f.vector_rank, f.keyword_rank, f.id
+                    ) = 1 as is_best
+                from (
+                    select
+                        c.id, c.file_id, c.text_hash, c.boost, c.content, c.language,
+                        k.place as keyword_rank, k.score as keyword_score,
+                        d.place as vector_rank, d.score as vector_score,
+                        private.fused_score(k, d, w.foreign_weight, legs, v_options) as fused
+                    from unnest((legs).keyword) as k
+                    full join unnest((legs).vector) as d on d.id = k.id
+                    inner join public.chunks as c on c.id = coalesce(k.id, d.id)
+                    cross join lateral (
+                        select private.foreign_weight(c.language, legs, v_options) as foreign_weight offset 0
+                    ) as w
+                    offset 0 -- the score once
+                ) as f
             ) as t
-            full join unnest((legs).name) as m on m.id = t.named_id
+            full join unnest((legs).name) as m on m.id = case when t.is_best then t.file_id end
             inner join public.nodes as n on n.id = coalesce(t.file_id, m.id)
             left join lateral ( -- found by its name only: it begins with this
                 select c.id, c.text_hash, c.boost, c.content, c.language
@@ -5335,6 +5361,21 @@ $$;
 COMMENT ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) IS 'How many living nodes each of these folders holds directly, and the bytes of all below it; no bytes when there are more
 nodes than max_nodes. Leaves out what the caller may not read.';
 
+CREATE FUNCTION private.foreign_weight(language text, legs private.leg_hits, options private.search_options) RETURNS double precision
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select case
+        when language <> all((legs).languages) and cardinality((legs).vector) > 0 and (options).keyword_weight > 0
+            then (options).vector_weight / 2::double precision
+        else 0
+    end;
+$$;
+
+COMMENT ON FUNCTION private.foreign_weight(language text, legs private.leg_hits, options private.search_options) IS 'How much of the weight of meaning counts for words instead, in a passage of that language: half, where the model was not
+made for it and knows little more than its alphabet. XQuAD in 12 languages by an English model, nDCG@10: .94 instead of
+.93 (convex), .91 instead of .76 (rrf).';
+
 CREATE FUNCTION private.forget_names(max_words integer) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -5473,39 +5514,27 @@ $$;
 
 COMMENT ON FUNCTION private.freshness(scope private.search_scope) IS '{pending_files: readable files that are not fully searchable yet, index_lag: age of the oldest of them in seconds}.';
 
-CREATE FUNCTION private.fuse(legs private.leg_hits, options private.search_options) RETURNS TABLE(chunk_id uuid, fused double precision, keyword_rank integer, keyword_score real, vector_rank integer, vector_score real)
-    LANGUAGE sql IMMUTABLE ROWS 100
-    SET search_path TO ''
-    AS $$
-    select
-        coalesce(k.id, d.id), private.fused_score(k, d, fuse.legs, fuse.options),
-        k.place, k.score, d.place, d.score
-    from unnest((fuse.legs).keyword) as k
-    full join unnest((fuse.legs).vector) as d on d.id = k.id;
-$$;
-
-COMMENT ON FUNCTION private.fuse(legs private.leg_hits, options private.search_options) IS 'The legs that find passages as one.';
-
-CREATE FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, legs private.leg_hits, options private.search_options) RETURNS double precision
+CREATE FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, foreign_weight double precision, legs private.leg_hits, options private.search_options) RETURNS double precision
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
     AS $$
     select case (options).fusion
-        when 'rrf' then coalesce((options).keyword_weight / ((options).rrf_k + (keyword).place)::double precision, 0)
-            + coalesce((options).vector_weight / ((options).rrf_k + (vector).place)::double precision, 0)
+        when 'rrf' then
+            coalesce(((options).keyword_weight + foreign_weight) / ((options).rrf_k + (keyword).place), 0)
+            + coalesce(((options).vector_weight - foreign_weight) / ((options).rrf_k + (vector).place), 0)
         else coalesce(
-            (options).keyword_weight * coalesce((keyword).score, (legs).keyword_rest)
-            / nullif((legs).keyword[1].score, 0)::double precision, 0
+            ((options).keyword_weight + foreign_weight) * coalesce((keyword).score, (legs).keyword_rest)
+            / nullif((legs).keyword[1].score, 0), 0
         ) + coalesce(
-            (options).vector_weight * (1 + coalesce((vector).score, (legs).vector_rest))
-            / nullif(1 + (legs).vector[1].score, 0)::double precision, 0
+            ((options).vector_weight - foreign_weight) * (1 + coalesce((vector).score, (legs).vector_rest))
+            / nullif(1 + (legs).vector[1].score, 0), 0
         )
     end;
 $$;
 
-COMMENT ON FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, legs private.leg_hits, options private.search_options) IS 'What a passage scores that the legs found there, null for one that did not find it. rrf: sum of weight / (k + place),
-Cormack et al. 2009. convex: sum of weight * score, each from its least possible (0 of BM25, -1 of a cosine) to its best
-one, TM2C2 of Bruch et al. 2023.';
+COMMENT ON FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, foreign_weight double precision, legs private.leg_hits, options private.search_options) IS 'What a passage scores that the legs found there, null for one that did not find it. convex: sum of weight * score, each
+from its least possible (0 of BM25, -1 of a cosine) to its best one, TM2C2 of Bruch et al. 2023. rrf: sum of weight /
+(k + place), Cormack et al. 2009. foreign_weight goes from meaning to words.';
 
 CREATE FUNCTION private.grace_end() RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -12906,7 +12935,10 @@ begin
     if jsonb_typeof(coalesce(options -> 'dedup', 'null')) not in ('null', 'boolean') then
         perform private.raise_invalid('options.dedup', 'dedup must be true or false.');
     end if;
-    v_fusion := private.option_choice(options, 'fusion', 'rrf', 'convex');
+    v_fusion := private.option_choice(options, 'fusion', 'convex', 'rrf');
+    if options ->> 'fusion' is null and options ->> 'rrf_k' is not null then
+        v_fusion := 'rrf'; -- what else it would be a constant of
+    end if;
     v_options := (
         v_fusion,
         -- convex: .8 of meaning for any collection (Bruch et al. 2023)
@@ -16934,7 +16966,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION public.embedding_space(space text, kind text) IS 'Which model to embed a query with: {name, model, revision, dimension, kind, state, max_tokens}.
+COMMENT ON FUNCTION public.embedding_space(space text, kind text) IS 'Which model to embed a query with: {name, model, revision, dimension, kind, state, max_tokens, languages}.
 
 space: a name, or ''active''. Raises INVALID_ARGUMENT (field space) for an unknown or retired one.';
 
@@ -16974,8 +17006,9 @@ be" are not indexed: a query of nothing else is answered by meaning and by names
 for in what the rest of the query finds. embedding: the query''s vector in that space, a JSON array; null searches
 without it and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at),
 owner_ids, languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100; a longer list begins with the
-shorter one. candidates: how many of each leg are fused, 1 to 1000. options: fusion (rrf, convex), weights {keyword,
-vector, name} (1, or .2 and .8 of convex; name as keyword), rrf_k (10), threshold (least cosine of what is found by
+shorter one. candidates: how many of each leg are fused, 1 to 1000. options: fusion (convex, rrf), weights {keyword,
+vector, name} (.2 and .8, or 1 of rrf; name as keyword; in languages that the model of the space was not made for, words
+count more), rrf_k (10; asks for rrf), threshold (least cosine of what is found by
 meaning), group_by (none, file: one hit a file with its best passages, at most per_file), context (none, neighbours,
 section: the text before and after), dedup (passages that say what a better one says: by default they come last, true
 leaves them out, false lets them be), cache (false: never the hits kept of an equal search), record (false: not in the
@@ -19449,7 +19482,7 @@ REVOKE ALL ON FUNCTION private.add_name_keys(owner_ids uuid[], words text[]) FRO
 
 REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) FROM PUBLIC;
 
@@ -19575,7 +19608,7 @@ REVOKE ALL ON FUNCTION private.check_share_level(level text, own_level text) FRO
 
 REVOKE ALL ON FUNCTION private.check_shown_hits(hits jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.check_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_team_name(name text) FROM PUBLIC;
 
@@ -19685,7 +19718,7 @@ REVOKE ALL ON FUNCTION private.create_share_link(node uuid, level text, password
 GRANT ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO anon;
 GRANT ALL ON FUNCTION private.create_share_link(node uuid, level text, password text, expires_at timestamp with time zone, max_downloads integer) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.create_space(name text, model text, revision text, dimension integer, kind text, state text, max_tokens integer, languages text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.create_workspace(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.create_workspace(name text) TO anon;
@@ -19867,6 +19900,8 @@ REVOKE ALL ON FUNCTION private.fold_words(phrase text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.foreign_weight(language text, legs private.leg_hits, options private.search_options) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.forget_names(max_words integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.forget_pictures(owner_ids uuid[], hashes bytea[]) FROM PUBLIC;
@@ -19879,9 +19914,7 @@ REVOKE ALL ON FUNCTION private.free_name(owner_id uuid, parent_id uuid, name tex
 
 REVOKE ALL ON FUNCTION private.freshness(scope private.search_scope) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.fuse(legs private.leg_hits, options private.search_options) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, legs private.leg_hits, options private.search_options) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.fused_score(keyword private.leg_hit, vector private.leg_hit, foreign_weight double precision, legs private.leg_hits, options private.search_options) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.grace_end() FROM PUBLIC;
 
