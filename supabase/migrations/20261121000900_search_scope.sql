@@ -13,11 +13,26 @@ create type private.search_scope as (
     hidden_file_ids uuid [],
     languages text [],
     page_from integer,
-    page_to integer
+    page_to integer,
+    as_of timestamptz,
+    past_file_ids uuid [],
+    past_version_ids uuid []
 );
 comment on type private.search_scope is
 'What one search may look at: the caller''s owners and granted roots, files shared with them (and, in the same order,
-whose they are), the files that pass the filters (null: all), their own files in the trash, and filters on chunks (null: none).';
+whose they are), the files that pass the filters (null: all), those among all of them that the indexes must not show
+(their own in the trash), filters on chunks (null: none). Of searches as of a moment also that, and files that had
+another head then (in the same order, which); null otherwise.';
+
+create function private.version_then(scope private.search_scope, file_id uuid, head_version_id uuid) returns uuid
+language sql immutable
+set search_path = ''
+return case
+    when (scope).past_file_ids is null then head_version_id
+    else coalesce((scope).past_version_ids[array_position((scope).past_file_ids, file_id)], head_version_id)
+end;
+comment on function private.version_then(private.search_scope, uuid, uuid) is
+'The head that a file had at the moment of a search; without as_of its head.';
 
 create function private.filter_types() returns jsonb
 language sql immutable parallel safe

@@ -80,7 +80,7 @@ begin
     if v_unknown is not null then
         perform private.raise_invalid(
             'options.' || v_unknown, format('There is no option "%s".', v_unknown),
-            jsonb_build_object('expected', v_known || '{cache,record,technique}'::text[])
+            jsonb_build_object('expected', v_known || '{as_of,cache,record,technique}'::text[])
         );
     end if;
     if jsonb_typeof(coalesce(nullif(options -> 'weights', 'null'), '{}')) <> 'object'
@@ -143,7 +143,9 @@ comment on type private.leg_hits is
 'What the legs of search find, best first, and how. keyword_rest and vector_rest: the most that any other passage has;
 languages: those that the model of the vectors was made for, null for any.';
 
-create function private.ask_legs(request private.search_call, max_hits integer) returns private.leg_hits
+create function private.ask_legs(
+    request private.search_call, max_hits integer, past private.leg_hits
+) returns private.leg_hits
 language plpgsql stable
 security invoker -- called by hybrid_search, as its owner
 set search_path = ''
@@ -160,6 +162,7 @@ begin
             order by k.score desc, k.chunk_id
             limit max_hits
         );
+        v_hits.keyword := private.with_past(v_hits.keyword, (past).keyword, max_hits);
     end if;
     v_times := v_times || clock_timestamp();
     if v_options.vector_weight > 0 and (request).embedding is not null then
@@ -171,12 +174,15 @@ begin
             order by d.score desc, d.chunk_id
             limit max_hits
         );
+        v_hits.vector := private.with_past(v_hits.vector, (past).vector, max_hits);
     end if;
     v_times := v_times || clock_timestamp();
     if v_options.name_weight > 0 then
         v_hits.name := array(
             select (s.file_id, s.score, row_number() over (order by s.score desc, s.file_id))::private.leg_hit
-            from private.search_names(((request).parsed).words, (request).scope, max_hits) as s
+            from private.search_names(
+                ((request).parsed).words, private.name_scope((request).scope), max_hits
+            ) as s
             where s.score >= 0.5 -- names that have most of what is asked for; a common word makes no name a hit
             order by s.score desc, s.file_id
             limit max_hits
@@ -203,8 +209,8 @@ begin
     return v_hits;
 end;
 $$;
-comment on function private.ask_legs(private.search_call, integer) is
-'Asks every leg that counts, at most max_hits of each.';
+comment on function private.ask_legs(private.search_call, integer, private.leg_hits) is
+'Asks every leg that counts, at most max_hits of each, with what ask_past has found.';
 
 create function private.foreign_weight(
     language text, legs private.leg_hits, options private.search_options
@@ -308,7 +314,7 @@ begin
             left join lateral ( -- found by its name only: it begins with this
                 select c.id, c.text_hash, c.boost, c.content, c.language
                 from public.chunks as c
-                where t.id is null and c.version_id = n.head_version_id and (
+                where t.id is null and c.version_id = private.version_then(v_scope, n.id, n.head_version_id) and (
                     num_nonnulls(v_scope.languages, v_scope.page_from, v_scope.page_to) = 0
                     or private.passes_chunk_filters(c.id, v_scope)
                 )
@@ -345,11 +351,12 @@ declare
         when 'file' then least((request).candidates * 4, greatest((request).candidates, 1000))
         else (request).candidates
     end;
+    v_past private.leg_hits := private.ask_past(request);
     v_legs private.leg_hits;
     v_copies integer := 0;
 begin
     loop
-        v_legs := private.ask_legs(request, v_limit);
+        v_legs := private.ask_legs(request, v_limit, v_past);
         pool := private.find_candidates(request, v_legs);
         if ((request).options).dedup is distinct from false then
             pool := private.mark_copies(pool);
@@ -362,7 +369,8 @@ begin
         v_limit := 1000;
     end loop;
     plan := jsonb_build_object(
-        'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies
+        'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies,
+        'as_of', v_past.plan
     );
 end;
 $$;
@@ -505,8 +513,8 @@ as $$
     select coalesce(jsonb_agg(
         p.passage || jsonb_build_object(
             'file_id', n.id,
-            'version_id', coalesce(p.version_id, n.head_version_id),
-            'is_head', coalesce(p.version_id = n.head_version_id, true),
+            'version_id', v.id,
+            'is_head', v.id is not distinct from n.head_version_id,
             'name', n.name,
             'path', ( -- from the highest ancestor that the caller can see
                 select '/' || string_agg(a.name, '/' order by cardinality(a.path))
@@ -531,7 +539,12 @@ as $$
     from unnest(hits_json.candidates) with ordinality as h
     cross join copied as c
     inner join passages as p on p.file_id = h.file_id and p.chunk_id is not distinct from h.chunk_id
-    inner join public.nodes as n on n.id = h.file_id;
+    inner join public.nodes as n on n.id = h.file_id
+    cross join lateral (
+        select coalesce(
+            p.version_id, private.version_then((hits_json.request).scope, n.id, n.head_version_id)
+        ) as id
+    ) as v;
 $$;
 comment on function private.hits_json(
     private.candidate[], private.candidate[], private.candidate[], private.search_call
@@ -583,7 +596,8 @@ as $$
         'owners', cardinality(((request).scope).owner_ids),
         'shared_files', cardinality(((request).scope).shared_file_ids),
         'filtered_files', cardinality(((request).scope).file_ids),
-        'trashed_files', cardinality(((request).scope).hidden_file_ids)
+        'trashed_files', case when ((request).scope).as_of is null
+            then cardinality(((request).scope).hidden_file_ids) end
     ) || plan || jsonb_build_object('legs', jsonb_build_object(
         'keyword', plan #> '{legs,keyword}'
         || (private.explain_keyword((request).query, (request).scope) - 'parsed'),
@@ -605,6 +619,7 @@ as $$
 declare
     v_request private.search_request;
     v_call private.search_call;
+    v_moment timestamptz;
     v_space public.embedding_spaces;
     v_answer jsonb;
     v_hits jsonb;
@@ -625,7 +640,8 @@ begin
     end if;
     perform private.check_filters(coalesce(filters, '{}'));
     perform private.check_query_options(options);
-    v_call.options := private.search_options(coalesce(options, '{}') - '{cache,record,technique}'::text[]);
+    v_call.options := private.search_options(coalesce(options, '{}') - '{as_of,cache,record,technique}'::text[]);
+    v_moment := private.past_moment(options);
     v_space := private.find_space(coalesce(space, 'active'), 'text');
     v_call.space_id := v_space.id;
     v_call.embedding := private.query_vector(embedding, v_space);
@@ -646,6 +662,9 @@ begin
         explain
     );
     v_call.scope := private.search_scope(coalesce(filters, '{}'));
+    if v_moment is not null then
+        v_call.scope := private.scope_then(v_call.scope, v_moment);
+    end if;
     v_answer := private.kept_answer(v_request, v_call.scope);
     if v_answer is not null then
         return v_answer;
@@ -699,7 +718,10 @@ count more), rrf_k (10; asks for rrf), threshold (least cosine of what is found 
 meaning), group_by (none, file: one hit a file with its best passages, at most per_file), context (none, neighbours,
 section: the text before and after), dedup (passages that say what a better one says: by default they come last, true
 leaves them out, false lets them be), cache (false: never the hits kept of an equal search), record (false: not in the
-history), technique (noted there). search_id: for search_replay; null when the search is not in the history. explain:
+history), technique (noted there), as_of (a moment such as 2026-05-03T12:00:00Z: what you could find then, of what you
+can still read, in the texts of then, is_head false where the file has others now; names, paths and what filters look at
+are today''s, what a link opens and what was purged is not among it; explain tells when there was more than it reads; not
+without signing in). search_id: for search_replay; null when the search is not in the history. explain:
 adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id, version_id, is_head, name,
 path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet, highlights ([[start, end], …]
 in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts, copies {count, files}; a file

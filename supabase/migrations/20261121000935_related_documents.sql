@@ -68,7 +68,7 @@ set enable_seqscan = off -- only ever look-ups by key, so that nobody's search r
 as $$
     -- a file stands where its best passage does
     with legs as materialized (
-        select * from private.ask_legs(related_candidates.call, (related_candidates.call).candidates)
+        select * from private.ask_legs(related_candidates.call, (related_candidates.call).candidates, null)
     ), keyword as (
         select b.*, row_number() over (order by b.place) as file_place
         from (

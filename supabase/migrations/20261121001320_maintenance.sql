@@ -116,7 +116,8 @@ insert into private.tasks (name, every) values
 ('expire_notifications', '1 hour'),
 ('forget_names', '10 minutes'),
 ('prune_audit', '1 day'),
-('prune_queries', '1 day');
+('prune_queries', '1 day'),
+('prune_history', '1 day');
 
 -- at night (UTC), one kind a transaction
 insert into private.tasks (name, every, due_at)
@@ -144,6 +145,7 @@ begin
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name = 'tidy_searches' then private.tidy_searches()
         when name = 'prune_queries' then to_jsonb(private.prune_queries())
+        when name = 'prune_history' then to_jsonb(private.prune_history())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
 end;

@@ -511,7 +511,11 @@ SEARCHES: list[Loosened | Both] = [
         "private.is_readable( a.owner_id, a.path, a.trashed_at, readable_path.owner_ids, readable_path.roots )",
         "true",
     ),
-    Loosened("find_candidates", "c.version_id = n.head_version_id", "c.file_id = n.id"),
+    Loosened(
+        "find_candidates",
+        "c.version_id = private.version_then(v_scope, n.id, n.head_version_id)",
+        "c.file_id = n.id",
+    ),
     # what is related
     Loosened(
         "related_documents",
