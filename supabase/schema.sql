@@ -99,11 +99,16 @@ CREATE TYPE private.search_scope AS (
 	hidden_file_ids uuid[],
 	languages text[],
 	page_from integer,
-	page_to integer
+	page_to integer,
+	as_of timestamp with time zone,
+	past_file_ids uuid[],
+	past_version_ids uuid[]
 );
 
 COMMENT ON TYPE private.search_scope IS 'What one search may look at: the caller''s owners and granted roots, files shared with them (and, in the same order,
-whose they are), the files that pass the filters (null: all), their own files in the trash, and filters on chunks (null: none).';
+whose they are), the files that pass the filters (null: all), those among all of them that the indexes must not show
+(their own in the trash), filters on chunks (null: none). Of searches as of a moment also that, and files that had
+another head then (in the same order, which); null otherwise.';
 
 CREATE TYPE private.search_call AS (
 	query text,
@@ -820,7 +825,7 @@ $$;
 
 COMMENT ON FUNCTION private.are_marks_enough(scope private.search_scope) IS 'Whether mark_clause alone decides, or what passes it must pass passes_chunk_filters, too.';
 
-CREATE FUNCTION private.ask_legs(request private.search_call, max_hits integer) RETURNS private.leg_hits
+CREATE FUNCTION private.ask_legs(request private.search_call, max_hits integer, past private.leg_hits) RETURNS private.leg_hits
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -836,6 +841,7 @@ begin
             order by k.score desc, k.chunk_id
             limit max_hits
         );
+        v_hits.keyword := private.with_past(v_hits.keyword, (past).keyword, max_hits);
     end if;
     v_times := v_times || clock_timestamp();
     if v_options.vector_weight > 0 and (request).embedding is not null then
@@ -847,12 +853,15 @@ begin
             order by d.score desc, d.chunk_id
             limit max_hits
         );
+        v_hits.vector := private.with_past(v_hits.vector, (past).vector, max_hits);
     end if;
     v_times := v_times || clock_timestamp();
     if v_options.name_weight > 0 then
         v_hits.name := array(
             select (s.file_id, s.score, row_number() over (order by s.score desc, s.file_id))::private.leg_hit
-            from private.search_names(((request).parsed).words, (request).scope, max_hits) as s
+            from private.search_names(
+                ((request).parsed).words, private.name_scope((request).scope), max_hits
+            ) as s
             where s.score >= 0.5 -- names that have most of what is asked for; a common word makes no name a hit
             order by s.score desc, s.file_id
             limit max_hits
@@ -880,7 +889,50 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.ask_legs(request private.search_call, max_hits integer) IS 'Asks every leg that counts, at most max_hits of each.';
+COMMENT ON FUNCTION private.ask_legs(request private.search_call, max_hits integer, past private.leg_hits) IS 'Asks every leg that counts, at most max_hits of each, with what ask_past has found.';
+
+CREATE FUNCTION private.ask_past(request private.search_call) RETURNS private.leg_hits
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_scope private.search_scope := (request).scope;
+    v_options private.search_options := (request).options;
+    v_began timestamptz := clock_timestamp();
+    v_chunks public.chunks[];
+    v_hits private.leg_hits;
+begin
+    if v_scope.as_of is null then
+        return null;
+    end if;
+    v_chunks := array(select c from private.past_chunks(v_scope) as c);
+    if v_options.keyword_weight > 0 then
+        v_hits.keyword := array(
+            select (k.chunk_id, k.score, null)::private.leg_hit
+            from private.search_past_keyword((request).query, v_scope, v_chunks) as k
+        );
+    end if;
+    if v_options.vector_weight > 0 and (request).embedding is not null then
+        v_hits.vector := array(
+            select (d.chunk_id, d.score, null)::private.leg_hit
+            from private.search_past_dense(
+                (request).space_id, (request).embedding, v_chunks, v_options.threshold
+            ) as d
+        );
+    end if;
+    v_hits.plan := jsonb_build_object(
+        'moment', v_scope.as_of,
+        'hidden_files', cardinality(v_scope.hidden_file_ids),
+        'past_versions', coalesce(cardinality(v_scope.past_version_ids), 0),
+        'passages', cardinality(v_chunks),
+        'is_cut', cardinality(v_chunks) = (private.setting('search.history_chunks'))::integer,
+        'ms', round(1000 * extract(epoch from clock_timestamp() - v_began), 1)
+    );
+    return v_hits;
+end;
+$$;
+
+COMMENT ON FUNCTION private.ask_past(request private.search_call) IS 'What the legs say of passages of versions that were heads then and are not now, in no order; null without as_of.';
 
 CREATE FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3941,6 +3993,15 @@ $$;
 
 COMMENT ON FUNCTION private.email_of(user_id uuid) IS 'A user''s confirmed e-mail address in lower case, or null.';
 
+CREATE FUNCTION private.email_then(user_id uuid, moment timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select lower(u.email) from auth.users as u where u.id = email_then.user_id and u.email_confirmed_at <= moment;
+$$;
+
+COMMENT ON FUNCTION private.email_then(user_id uuid, moment timestamp with time zone) IS 'A user''s address, if it was confirmed by then; addresses that they had before are not known.';
+
 CREATE FUNCTION private.embedded_text(content text, context text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN ((context IS NULL) OR (strpos(content, context) > 0)) THEN content ELSE ((context || '
@@ -4294,7 +4355,8 @@ CREATE FUNCTION private.explain_json(request private.search_call, plan jsonb) RE
         'owners', cardinality(((request).scope).owner_ids),
         'shared_files', cardinality(((request).scope).shared_file_ids),
         'filtered_files', cardinality(((request).scope).file_ids),
-        'trashed_files', cardinality(((request).scope).hidden_file_ids)
+        'trashed_files', case when ((request).scope).as_of is null
+            then cardinality(((request).scope).hidden_file_ids) end
     ) || plan || jsonb_build_object('legs', jsonb_build_object(
         'keyword', plan #> '{legs,keyword}'
         || (private.explain_keyword((request).query, (request).scope) - 'parsed'),
@@ -4495,6 +4557,39 @@ $$;
 
 COMMENT ON FUNCTION private.files_found(query text, scope private.search_scope) IS 'The files of a scope that are called like a query, or all of them; place orders them: the best, or the newest, first.';
 
+CREATE FUNCTION private.files_then(ids uuid[], owner_ids uuid[], roots uuid[], moment timestamp with time zone) RETURNS TABLE(file_id uuid, version_id uuid, until timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    with recursive files as materialized (
+        select f.* from private.nodes_then(files_then.ids, moment) as f
+    ), folders as (
+        select a.*
+        from private.nodes_then(array(select distinct f.parent_id from files as f), moment) as a
+        union
+        select p.*
+        from folders as a
+        cross join lateral private.nodes_then(array[a.parent_id], moment) as p
+    ), ways (id, is_open, is_trashed) as (
+        -- from above: who could read a folder could read what was in it
+        select a.id, a.owner_id = any(files_then.owner_ids) or a.id = any(files_then.roots), a.is_trash_root
+        from folders as a
+        where not exists (select 1 from folders as p where p.id = a.parent_id)
+        union all
+        select a.id, w.is_open or a.id = any(files_then.roots), w.is_trashed or a.is_trash_root
+        from ways as w
+        inner join folders as a on a.parent_id = w.id
+    )
+    select f.id, f.head_version_id, f.until
+    from files as f
+    left join ways as w on w.id = f.parent_id
+    where f.head_version_id is not null
+        and not (f.is_trash_root or coalesce(w.is_trashed, false))
+        and (coalesce(w.is_open, f.owner_id = any(files_then.owner_ids)) or f.id = any(files_then.roots));
+$$;
+
+COMMENT ON FUNCTION private.files_then(ids uuid[], owner_ids uuid[], roots uuid[], moment timestamp with time zone) IS 'Those of the files that could be found then by who had these owners and granted roots, and their heads.';
+
 CREATE FUNCTION private.filter_conditions(filters jsonb) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -4661,7 +4756,7 @@ begin
             left join lateral ( -- found by its name only: it begins with this
                 select c.id, c.text_hash, c.boost, c.content, c.language
                 from public.chunks as c
-                where t.id is null and c.version_id = n.head_version_id and (
+                where t.id is null and c.version_id = private.version_then(v_scope, n.id, n.head_version_id) and (
                     num_nonnulls(v_scope.languages, v_scope.page_from, v_scope.page_to) = 0
                     or private.passes_chunk_filters(c.id, v_scope)
                 )
@@ -5777,6 +5872,17 @@ $$;
 
 COMMENT ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) IS 'Renews a lease and reports progress, which only grows. Raises CONFLICT_STATE when the lease is lost.';
 
+CREATE FUNCTION private.history_start() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(
+        now() - make_interval(days => nullif(private.setting('search.keep_history_days'), 'null')::integer), '-infinity'
+    );
+$$;
+
+COMMENT ON FUNCTION private.history_start() IS 'How far searches can look back.';
+
 CREATE FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -5803,8 +5909,8 @@ CREATE FUNCTION private.hits_json(candidates private.candidate[], passages priva
     select coalesce(jsonb_agg(
         p.passage || jsonb_build_object(
             'file_id', n.id,
-            'version_id', coalesce(p.version_id, n.head_version_id),
-            'is_head', coalesce(p.version_id = n.head_version_id, true),
+            'version_id', v.id,
+            'is_head', v.id is not distinct from n.head_version_id,
             'name', n.name,
             'path', ( -- from the highest ancestor that the caller can see
                 select '/' || string_agg(a.name, '/' order by cardinality(a.path))
@@ -5829,7 +5935,12 @@ CREATE FUNCTION private.hits_json(candidates private.candidate[], passages priva
     from unnest(hits_json.candidates) with ordinality as h
     cross join copied as c
     inner join passages as p on p.file_id = h.file_id and p.chunk_id is not distinct from h.chunk_id
-    inner join public.nodes as n on n.id = h.file_id;
+    inner join public.nodes as n on n.id = h.file_id
+    cross join lateral (
+        select coalesce(
+            p.version_id, private.version_then((hits_json.request).scope, n.id, n.head_version_id)
+        ) as id
+    ) as v;
 $$;
 
 COMMENT ON FUNCTION private.hits_json(candidates private.candidate[], passages private.candidate[], pool private.candidate[], request private.search_call) IS 'Candidates as clients see them: with their passages, or those of their files, and what repeats them in the pool.';
@@ -5897,6 +6008,7 @@ CREATE FUNCTION private.hybrid_search(query text, embedding jsonb, space text, f
 declare
     v_request private.search_request;
     v_call private.search_call;
+    v_moment timestamptz;
     v_space public.embedding_spaces;
     v_answer jsonb;
     v_hits jsonb;
@@ -5917,7 +6029,8 @@ begin
     end if;
     perform private.check_filters(coalesce(filters, '{}'));
     perform private.check_query_options(options);
-    v_call.options := private.search_options(coalesce(options, '{}') - '{cache,record,technique}'::text[]);
+    v_call.options := private.search_options(coalesce(options, '{}') - '{as_of,cache,record,technique}'::text[]);
+    v_moment := private.past_moment(options);
     v_space := private.find_space(coalesce(space, 'active'), 'text');
     v_call.space_id := v_space.id;
     v_call.embedding := private.query_vector(embedding, v_space);
@@ -5938,6 +6051,9 @@ begin
         explain
     );
     v_call.scope := private.search_scope(coalesce(filters, '{}'));
+    if v_moment is not null then
+        v_call.scope := private.scope_then(v_call.scope, v_moment);
+    end if;
     v_answer := private.kept_answer(v_request, v_call.scope);
     if v_answer is not null then
         return v_answer;
@@ -7126,6 +7242,17 @@ $$;
 
 COMMENT ON FUNCTION private.list_workspaces() IS 'Behind public.list_workspaces.';
 
+CREATE FUNCTION private.living_users(user_id uuid, email text) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    select u.id
+    from unnest(private.users_named(living_users.user_id, living_users.email)) as n (id)
+    inner join auth.users as u on u.id = n.id;
+$$;
+
+COMMENT ON FUNCTION private.living_users(user_id uuid, email text) IS 'users_named without accounts that are being deleted.';
+
 CREATE FUNCTION private.lock_backfill(name text) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -7869,6 +7996,24 @@ CREATE FUNCTION private.name_key(name text) RETURNS text
 
 COMMENT ON FUNCTION private.name_key(name text) IS 'Siblings may not share it: case and Unicode composition folded.';
 
+CREATE FUNCTION private.name_scope(scope private.search_scope) RETURNS private.search_scope
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if (scope).past_file_ids is not null then
+        scope.hidden_file_ids := array(
+            select h.id from unnest((scope).hidden_file_ids) as h (id)
+            except
+            select p.id from unnest((scope).past_file_ids) as p (id)
+        );
+    end if;
+    return scope;
+end;
+$$;
+
+COMMENT ON FUNCTION private.name_scope(scope private.search_scope) IS 'The scope of names: files whose head was another version are found by them.';
+
 CREATE FUNCTION private.narrowed_files(scope private.search_scope) RETURNS uuid[]
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -8009,6 +8154,34 @@ CREATE FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owne
 $$;
 
 COMMENT ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) IS 'What moving or copying these nodes by this policy would replace, or give a version to.';
+
+CREATE FUNCTION private.nodes_then(ids uuid[], moment timestamp with time zone) RETURNS TABLE(id uuid, parent_id uuid, owner_id uuid, head_version_id uuid, is_trash_root boolean, until timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select s.*
+    from unnest(nodes_then.ids) as i (id)
+    -- "limit": looked up one by one, so that nobody's search reads other owners' rows
+    cross join lateral (
+        select
+            n.id, case when p.node_id is null then n.parent_id else p.parent_id end,
+            case when p.node_id is null then n.owner_id else p.owner_id end,
+            case when p.node_id is null then n.head_version_id else p.head_version_id end,
+            coalesce(p.is_trash_root, n.trash_root_id = n.id, false), coalesce(p.until, 'infinity')
+        from public.nodes as n
+        left join lateral (
+            select p.*
+            from private.past_nodes as p
+            where p.node_id = n.id and p.until > moment
+            order by p.until
+            limit 1
+        ) as p on true
+        where n.id = i.id and n.created_at <= moment
+        limit 1
+    ) as s;
+$$;
+
+COMMENT ON FUNCTION private.nodes_then(ids uuid[], moment timestamp with time zone) IS 'These nodes as they were, without those that were not there yet or are deleted; until: infinity when they still are.';
 
 CREATE FUNCTION private.notification_kinds() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -8864,6 +9037,97 @@ $$;
 COMMENT ON FUNCTION private.passes_query(content text, language text, q private.search_query) IS 'Whether a chunk meets the conditions of a query: it has all phrases, none of the excluded words in any form, and, when
 beginnings of words are all that is asked for, one of them.';
 
+CREATE FUNCTION private.past_chunks(scope private.search_scope) RETURNS SETOF public.chunks
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select c.*
+    from unnest((scope).past_version_ids) with ordinality as v (id, place)
+    cross join lateral (
+        select c.*
+        from public.chunks as c
+        where c.version_id = v.id
+            and ((scope).languages is null or c.language = any((scope).languages))
+            and ((scope).page_from is null or c.page >= (scope).page_from)
+            and ((scope).page_to is null or c.page <= (scope).page_to)
+        order by c.idx
+        limit (private.setting('search.history_chunks'))::integer
+    ) as c
+    order by v.place, c.idx
+    limit (private.setting('search.history_chunks'))::integer;
+$$;
+
+COMMENT ON FUNCTION private.past_chunks(scope private.search_scope) IS 'The chunks of the versions that were heads then and are not now, which pass the filters; only so many, those that
+changed last first.';
+
+CREATE FUNCTION private.past_moment(options jsonb) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+declare
+    v_value jsonb := coalesce(options -> 'as_of', 'null');
+    v_moment timestamptz;
+begin
+    if v_value = 'null' then
+        return null;
+    end if;
+    if auth.uid() is null then
+        perform private.raise_invalid('options.as_of', 'Whoever holds a link cannot look back: sign in.');
+    end if;
+    begin
+        if jsonb_typeof(v_value) = 'string' and v_value #>> '{}'
+            ~ '^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d+)?)? ?(Z|[-+]\d\d(:?\d\d)?)?)?$' then
+            v_moment := (v_value #>> '{}')::timestamptz;
+        end if;
+    exception when data_exception then
+        null; -- 31 February
+    end;
+    if v_moment is null or v_moment > clock_timestamp() or v_moment < private.history_start() then
+        perform private.raise_invalid(
+            'options.as_of',
+            case
+                when v_moment is null then 'as_of must be a moment, such as 2026-05-03T12:00:00Z.'
+                when v_moment > clock_timestamp() then 'as_of must not be in the future.'
+                else 'So long ago nothing is known any more.'
+            end,
+            jsonb_build_object('expected', jsonb_build_object(
+                'from', nullif(private.history_start(), '-infinity'), 'to', clock_timestamp()
+            ))
+        );
+    end if;
+    return v_moment;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.past_moment(options jsonb) IS 'The option as_of of a search, UTC where it does not say; null without. Raises INVALID_ARGUMENT.';
+
+CREATE FUNCTION private.past_weights(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[], weighted private.weighted_query) RETURNS TABLE(lexeme text, is_beginning boolean, weight double precision, bits integer)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- as weigh_query; a word that nothing has any more counts, too
+    with terms as (
+        select f.term, sum(f.chunk_count) as chunk_count
+        from private.find_terms(
+            past_weights.q, past_weights.languages, past_weights.owner_id, past_weights.owner_ids, past_weights.file_ids
+        ) as f
+        group by f.term
+    )
+    select a.lexeme, a.is_beginning, sum(a.weight * i.idf * 2.2), bit_or(a.bits)
+    from private.query_terms(past_weights.q, past_weights.languages) as a
+    left join terms as t on t.term = a.term
+    cross join lateral (
+        select least(coalesce(t.chunk_count, 0), (past_weights.weighted).chunk_count)::float8 as df
+    ) as d
+    cross join lateral (
+        select ln(1 + ((past_weights.weighted).chunk_count - d.df + 0.5) / (d.df + 0.5)) as idf
+    ) as i
+    group by a.lexeme, a.is_beginning;
+$$;
+
+COMMENT ON FUNCTION private.past_weights(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[], weighted private.weighted_query) IS 'What the words of a query weigh in chunks that are not in the index, by the statistics of those that are.';
+
 CREATE FUNCTION private.path_name(node public.nodes) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -9136,6 +9400,38 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.prune_audit() IS 'Deletes audit rows older than the setting audit.keep_days; how many. Says so in the audit log.';
+
+CREATE FUNCTION private.prune_history() RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    with nodes as (
+        delete from private.past_nodes as p where p.until < private.history_start()
+        returning p.node_id
+    ), shares as (
+        delete from private.past_shares as p
+        where p.until < private.history_start()
+            or (p.user_id is not null and not exists (select 1 from public.owners as o where o.id = p.user_id))
+        returning p.id
+    ), members as (
+        delete from private.past_members as p
+        where p.until < private.history_start()
+            or not exists (select 1 from public.owners as o where o.id = p.user_id)
+        returning p.id
+    ), owners as (
+        update private.past_nodes as p
+        set owner_id = null
+        where p.until >= private.history_start()
+            and p.owner_id is not null
+            and not exists (select 1 from public.owners as o where o.id = p.owner_id)
+        returning p.node_id
+    )
+    select
+        (select count(*) from nodes) + (select count(*) from shares) + (select count(*) from members)
+        + (select count(*) from owners);
+$$;
+
+COMMENT ON FUNCTION private.prune_history() IS 'Deletes what was so longer than search.keep_history_days ago, and what deleted accounts have left; returns how much.';
 
 CREATE FUNCTION private.prune_queries() RETURNS bigint
     LANGUAGE sql
@@ -9800,11 +10096,12 @@ declare
         when 'file' then least((request).candidates * 4, greatest((request).candidates, 1000))
         else (request).candidates
     end;
+    v_past private.leg_hits := private.ask_past(request);
     v_legs private.leg_hits;
     v_copies integer := 0;
 begin
     loop
-        v_legs := private.ask_legs(request, v_limit);
+        v_legs := private.ask_legs(request, v_limit, v_past);
         pool := private.find_candidates(request, v_legs);
         if ((request).options).dedup is distinct from false then
             pool := private.mark_copies(pool);
@@ -9817,7 +10114,8 @@ begin
         v_limit := 1000;
     end loop;
     plan := jsonb_build_object(
-        'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies
+        'legs', v_legs.plan, 'candidates', v_limit, 'passages', cardinality(pool), 'copies', v_copies,
+        'as_of', v_past.plan
     );
 end;
 $$;
@@ -11097,7 +11395,7 @@ CREATE FUNCTION private.related_candidates(call private.search_call) RETURNS TAB
     AS $$
     -- a file stands where its best passage does
     with legs as materialized (
-        select * from private.ask_legs(related_candidates.call, (related_candidates.call).candidates)
+        select * from private.ask_legs(related_candidates.call, (related_candidates.call).candidates, null)
     ), keyword as (
         select b.*, row_number() over (order by b.place) as file_place
         from (
@@ -12295,6 +12593,42 @@ $$;
 COMMENT ON FUNCTION private.rollback_space(kind text) IS 'Undoes the last activation: {space, previous, changed, missing_files, missing_chunks}. The space that was active before
 it is searched again, at once and without a gate; the other stays written. Raises CONFLICT_STATE when there is none.';
 
+CREATE FUNCTION private.roots_then(user_id uuid, moment timestamp with time zone) RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    with teams as materialized (
+        select private.team_ids_then(roots_then.user_id, moment) as ids
+    ), states as (
+        select s.id, s.node_id, s.expires_at, s.created_at, 'infinity'::timestamptz as until
+        from public.shares as s
+        where s.grantee_id = roots_then.user_id
+        union all
+        select s.id, s.node_id, s.expires_at, s.created_at, 'infinity'
+        from public.shares as s
+        where s.grantee_id is null and s.grantee_email = private.email_then(roots_then.user_id, moment)
+        union all
+        select s.id, s.node_id, s.expires_at, s.created_at, 'infinity'
+        from public.shares as s
+        where s.group_id = any((select t.ids from teams as t)::uuid[])
+        union all
+        select s.share_id, s.node_id, s.expires_at, s.since, s.until
+        from private.past_shares as s
+        where s.user_id = roots_then.user_id and s.until > moment
+        union all
+        select s.share_id, s.node_id, s.expires_at, s.since, s.until
+        from private.past_shares as s
+        where s.group_id = any((select t.ids from teams as t)::uuid[]) and s.until > moment
+    ), shares as (
+        select distinct on (s.id) s.* from states as s order by s.id, s.until
+    )
+    select coalesce(array_agg(distinct s.node_id), '{}')
+    from shares as s
+    where s.created_at <= moment and (s.expires_at is null or s.expires_at > moment);
+$$;
+
+COMMENT ON FUNCTION private.roots_then(user_id uuid, moment timestamp with time zone) IS 'The nodes that shares opened to a user.';
+
 CREATE FUNCTION private.run_task(name text) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -12311,6 +12645,7 @@ begin
         when name = 'prune_audit' then to_jsonb(private.prune_audit())
         when name = 'tidy_searches' then private.tidy_searches()
         when name = 'prune_queries' then to_jsonb(private.prune_queries())
+        when name = 'prune_history' then to_jsonb(private.prune_history())
         when name like 'reconcile %' then private.reconcile_kind(substr(name, 11), true)
     end;
 end;
@@ -12353,6 +12688,55 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.schedule_maintenance() IS 'Makes the jobs narwhal_… of pg_cron, anew if they exist; false where there is no pg_cron.';
+
+CREATE FUNCTION private.scope_then(scope private.search_scope, moment timestamp with time zone) RETURNS private.search_scope
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+declare
+    v_scope private.search_scope := scope;
+    v_user_id uuid := auth.uid();
+    v_file_ids uuid[] := (scope).file_ids;
+    v_gone uuid[];
+begin
+    if v_file_ids is null then
+        v_file_ids := array(
+            select n.id from public.nodes as n
+            where n.owner_id = any((scope).owner_ids) and n.kind = 'file' and n.trashed_at is null
+        ) || (scope).shared_file_ids;
+    end if;
+    with found as materialized (
+        select f.*
+        from private.files_then(
+            v_file_ids, private.team_ids_then(v_user_id, moment) || v_user_id,
+            private.roots_then(v_user_id, moment), moment
+        ) as f
+    ), changed as (
+        -- "limit": by key
+        select f.file_id, f.version_id, f.until
+        from found as f
+        cross join lateral (select n.head_version_id from public.nodes as n where n.id = f.file_id limit 1) as n
+        where f.until <> 'infinity' and f.version_id is distinct from n.head_version_id
+    )
+    select
+        array(select i.id from unnest(v_file_ids) as i (id) except select f.file_id from found as f),
+        array_agg(c.file_id order by c.until desc, c.file_id), array_agg(c.version_id order by c.until desc, c.file_id)
+    into v_gone, v_scope.past_file_ids, v_scope.past_version_ids
+    from changed as c;
+    v_scope.as_of := moment;
+    v_scope.hidden_file_ids := (scope).hidden_file_ids || v_gone || v_scope.past_file_ids;
+    select coalesce(array_agg(s.owner_id), '{}'), coalesce(array_agg(s.id), '{}')
+    into v_scope.shared_owner_ids, v_scope.shared_file_ids
+    from unnest((scope).shared_owner_ids, (scope).shared_file_ids) as s (owner_id, id)
+    where (s.id in (select unnest(v_gone))) is not true;
+    return v_scope;
+end;
+$$;
+
+COMMENT ON FUNCTION private.scope_then(scope private.search_scope, moment timestamp with time zone) IS 'A scope without what the caller could not find at that moment. Files whose head was another version are hidden from the
+indexes, which have the head of today; they are listed apart, those that changed last first.';
 
 CREATE FUNCTION private.scoring(scope private.search_scope, is_shared boolean, parts integer, ending text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -12925,7 +13309,7 @@ begin
     if v_unknown is not null then
         perform private.raise_invalid(
             'options.' || v_unknown, format('There is no option "%s".', v_unknown),
-            jsonb_build_object('expected', v_known || '{cache,record,technique}'::text[])
+            jsonb_build_object('expected', v_known || '{as_of,cache,record,technique}'::text[])
         );
     end if;
     if jsonb_typeof(coalesce(nullif(options -> 'weights', 'null'), '{}')) <> 'object'
@@ -13018,6 +13402,100 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) IS 'Behind public.search_pages.';
+
+CREATE FUNCTION private.search_past_dense(space_id smallint, embedding extensions.halfvec, chunks public.chunks[], threshold real) RETURNS TABLE(chunk_id uuid, score real)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+    select c.id, s.score
+    from unnest(search_past_dense.chunks) as c
+    inner join public.nodes as n on n.id = c.file_id
+    inner join private.text_vectors as t
+        on t.owner_id = n.owner_id and t.space_id = search_past_dense.space_id and t.text_hash = c.text_hash
+    cross join lateral (
+        select (-(t.embedding operator(extensions.<#>) extensions.l2_normalize(search_past_dense.embedding)))::real
+            as score
+    ) as s
+    where threshold is null or s.score >= threshold;
+$$;
+
+COMMENT ON FUNCTION private.search_past_dense(space_id smallint, embedding extensions.halfvec, chunks public.chunks[], threshold real) IS 'The cosine of chunks that are not in service, as far as the space has vectors of their texts.';
+
+CREATE FUNCTION private.search_past_keyword(query text, scope private.search_scope, chunks public.chunks[]) RETURNS TABLE(chunk_id uuid, score real)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'auto'
+    AS $$
+declare
+    v_query private.search_query := private.parse_query(query);
+    v_languages text[] := array(select distinct coalesce(c.language, '') from unnest(chunks) as c);
+    v_weighted private.weighted_query;
+    v_owner_id uuid;
+begin
+    -- owner by owner, and what is shared, as search_keyword
+    for v_owner_id in
+        select distinct case when n.owner_id = any((scope).owner_ids) then n.owner_id end
+        from (select distinct c.file_id from unnest(chunks) as c) as f
+        inner join public.nodes as n on n.id = f.file_id
+    loop
+        v_weighted := case
+            when v_owner_id is not null then private.weigh_query(v_query, v_owner_id)
+            else private.weigh_query(v_query, null, (scope).shared_owner_ids, (scope).shared_file_ids)
+        end;
+        return query
+        with words as materialized (
+            select w.*
+            from private.past_weights(
+                v_query,
+                array(
+                    select distinct l
+                    from (
+                        select unnest(s.languages) as l from private.owner_statistics as s where s.owner_id = v_owner_id
+                        union all
+                        select unnest(f.languages)
+                        from private.indexed_files as f
+                        where v_owner_id is null and f.file_id = any((scope).shared_file_ids)
+                        union all
+                        select unnest(v_languages)
+                    ) as l
+                ),
+                v_owner_id, (scope).shared_owner_ids, (scope).shared_file_ids, v_weighted
+            ) as w
+        )
+        select c.id, s.score::real
+        from (
+            select c.*
+            from unnest(chunks) as c
+            inner join public.nodes as n on n.id = c.file_id
+            where (v_owner_id is null and not n.owner_id = any((scope).owner_ids)) or n.owner_id = v_owner_id
+        ) as c
+        cross join lateral (
+            with lexemes as materialized ( -- once, not for each word
+                select t.lexeme, least(t.frequency, 65535) as frequency
+                from private.lexemes(concat_ws(e'\n', c.context, c.content), c.language) as t
+            ), size as (
+                select least(sum(l.frequency), 16777215)::float8 as length from lexemes as l
+            )
+            select
+                sum(w.weight / (1 + (0.3 + z.length * 0.9 / v_weighted.average) / l.frequency)) as score,
+                bit_or(w.bits) as bits
+            from lexemes as l
+            inner join words as w
+                on w.lexeme = l.lexeme or (w.is_beginning and starts_with(l.lexeme, w.lexeme))
+            cross join size as z
+        ) as s
+        where s.score > 0
+            and (v_query.phrases = '{}' or s.bits & (select bit_or(w.bits) from words as w)
+                = (select bit_or(w.bits) from words as w))
+            and private.passes_query(c.content, c.language, v_query);
+    end loop;
+end;
+$$;
+
+COMMENT ON FUNCTION private.search_past_keyword(query text, scope private.search_scope, chunks public.chunks[]) IS 'BM25 of chunks that are not in the index: their words are taken out of their text, as the index does.';
 
 CREATE FUNCTION private.search_replay(search_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -14372,6 +14850,31 @@ $$;
 COMMENT ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) IS 'The blob itself for its own owner; for another one a row of theirs over the same object, charged to them. The caller
 holds the lock on that owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
 
+CREATE FUNCTION private.team_ids_then(user_id uuid, moment timestamp with time zone) RETURNS uuid[]
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    with mine as (
+        select m.group_id as team_id, m.created_at from public.group_members as m
+        where m.user_id = team_ids_then.user_id
+        union all
+        select m.group_id, m.created_at from public.group_members as m
+        where m.user_id is null and m.email = private.email_then(team_ids_then.user_id, moment)
+        union all
+        select m.workspace_id, m.created_at from public.workspace_members as m
+        where m.user_id = team_ids_then.user_id
+        union all
+        select m.workspace_id, m.created_at from public.workspace_members as m
+        where m.user_id is null and m.email = private.email_then(team_ids_then.user_id, moment)
+        union all
+        select m.team_id, m.since from private.past_members as m
+        where m.user_id = team_ids_then.user_id and m.until > moment
+    )
+    select coalesce(array_agg(distinct m.team_id), '{}') from mine as m where m.created_at <= moment;
+$$;
+
+COMMENT ON FUNCTION private.team_ids_then(user_id uuid, moment timestamp with time zone) IS 'The groups and workspaces that a user was in.';
+
 CREATE FUNCTION private.text_config(language text) RETURNS regconfig
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (CASE language WHEN 'ar'::text THEN 'pg_catalog.arabic'::text WHEN 'ca'::text THEN 'pg_catalog.catalan'::text WHEN 'da'::text THEN 'pg_catalog.danish'::text WHEN 'de'::text THEN 'pg_catalog.german'::text WHEN 'el'::text THEN 'pg_catalog.greek'::text WHEN 'en'::text THEN 'pg_catalog.english'::text WHEN 'es'::text THEN 'pg_catalog.spanish'::text WHEN 'eu'::text THEN 'pg_catalog.basque'::text WHEN 'fi'::text THEN 'pg_catalog.finnish'::text WHEN 'fr'::text THEN 'pg_catalog.french'::text WHEN 'ga'::text THEN 'pg_catalog.irish'::text WHEN 'hi'::text THEN 'pg_catalog.hindi'::text WHEN 'hu'::text THEN 'pg_catalog.hungarian'::text WHEN 'hy'::text THEN 'pg_catalog.armenian'::text WHEN 'id'::text THEN 'pg_catalog.indonesian'::text WHEN 'it'::text THEN 'pg_catalog.italian'::text WHEN 'lt'::text THEN 'pg_catalog.lithuanian'::text WHEN 'nb'::text THEN 'pg_catalog.norwegian'::text WHEN 'ne'::text THEN 'pg_catalog.nepali'::text WHEN 'nl'::text THEN 'pg_catalog.dutch'::text WHEN 'nn'::text THEN 'pg_catalog.norwegian'::text WHEN 'no'::text THEN 'pg_catalog.norwegian'::text WHEN 'pt'::text THEN 'pg_catalog.portuguese'::text WHEN 'ro'::text THEN 'pg_catalog.romanian'::text WHEN 'ru'::text THEN 'pg_catalog.russian'::text WHEN 'sr'::text THEN 'pg_catalog.serbian'::text WHEN 'sv'::text THEN 'pg_catalog.swedish'::text WHEN 'ta'::text THEN 'pg_catalog.tamil'::text WHEN 'tr'::text THEN 'pg_catalog.turkish'::text WHEN 'yi'::text THEN 'pg_catalog.yiddish'::text ELSE 'pg_catalog.simple'::text END)::regconfig;
@@ -14498,6 +15001,20 @@ $$;
 
 COMMENT ON FUNCTION private.tg__audit() IS 'Records one row of any table. Arguments: the action, the columns to tell (by spaces), and for details pairs of a key
 and the column that it takes.';
+
+CREATE FUNCTION private.tg__remember_member() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    insert into private.past_members (team_id, user_id, since, until)
+    select (to_jsonb(old) ->> tg_argv[0])::uuid, u.id, old.created_at, clock_timestamp()
+    from private.living_users(old.user_id, old.email) as u (id);
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg__remember_member() IS 'Keeps who was in a team. Argument: the column that has the team''s id.';
 
 CREATE FUNCTION private.tg_audit_logs__keep() RETURNS trigger
     LANGUAGE plpgsql
@@ -15196,6 +15713,24 @@ $$;
 
 COMMENT ON FUNCTION private.tg_nodes__move_tags() IS 'Takes the tags along when a node gets another owner.';
 
+CREATE FUNCTION private.tg_nodes__remember() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    insert into private.past_nodes (node_id, until, parent_id, owner_id, head_version_id, is_trash_root)
+    values (
+        old.id, clock_timestamp(), old.parent_id, old.owner_id,
+        (select v.id from public.file_versions as v where v.id = old.head_version_id),
+        coalesce(old.trash_root_id = old.id, false)
+    )
+    on conflict do nothing;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_nodes__remember() IS 'Keeps what a node was.';
+
 CREATE FUNCTION private.tg_notifications__broadcast() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -15328,6 +15863,32 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_owners__copy_quota() IS 'Shows the personal owner''s quota in the profile.';
+
+CREATE FUNCTION private.tg_owners__forget() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- no foreign keys: they would lock accounts late, behind nodes. What somebody holds is left to prune_history
+    delete from private.past_shares as s
+    where s.id in (select p.id from private.past_shares as p where p.user_id = old.id for update skip locked);
+    delete from private.past_members as m
+    where m.id in (
+        select p.id from private.past_members as p where old.id in (p.user_id, p.team_id) for update skip locked
+    );
+    update private.past_nodes as n
+    set owner_id = null
+    from (
+        select p.node_id, p.until from private.past_nodes as p where p.owner_id = old.id for update skip locked
+    ) as p
+    where n.node_id = p.node_id
+        and n.until = p.until
+        and exists (select 1 from public.nodes as e where e.id = p.node_id); -- else it goes with its node
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_owners__forget() IS 'An account, or a workspace, takes along what was its past.';
 
 CREATE FUNCTION private.tg_pages__index_names() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -15479,6 +16040,29 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_shares__notify() IS 'Tells people what was shared with them, up to another level, or no longer; members, when it is a group.';
+
+CREATE FUNCTION private.tg_shares__remember() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    -- it may go together with its node
+    perform from public.nodes as n where n.id = old.node_id and n.purged_at is null for key share;
+    if found then
+        insert into private.past_shares (share_id, node_id, user_id, group_id, expires_at, since, until)
+        select old.id, old.node_id, t.user_id, t.group_id, old.expires_at, old.created_at, clock_timestamp()
+        from (
+            select u.id as user_id, null::uuid as group_id
+            from private.living_users(old.grantee_id, old.grantee_email) as u (id)
+            union all
+            select null, old.group_id where old.group_id is not null
+        ) as t;
+    end if;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_shares__remember() IS 'Keeps what a share opened to whom. Whom an address means that nobody had, nothing was open to.';
 
 CREATE FUNCTION private.tg_uploads__release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -16439,6 +17023,13 @@ CREATE FUNCTION private.vector_table(space_id smallint) RETURNS text
 
 COMMENT ON FUNCTION private.vector_table(space_id smallint) IS 'Name of the partition of chunk_vectors that holds a space.';
 
+CREATE FUNCTION private.version_then(scope private.search_scope, file_id uuid, head_version_id uuid) RETURNS uuid
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    RETURN CASE WHEN ((scope).past_file_ids IS NULL) THEN head_version_id ELSE COALESCE((scope).past_version_ids[array_position((scope).past_file_ids, file_id)], head_version_id) END;
+
+COMMENT ON FUNCTION private.version_then(scope private.search_scope, file_id uuid, head_version_id uuid) IS 'The head that a file had at the moment of a search; without as_of its head.';
+
 CREATE FUNCTION private.visible_name(node_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -16566,6 +17157,20 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.why_access("user" uuid, node uuid) IS 'Behind public.why_access.';
+
+CREATE FUNCTION private.with_past(hits private.leg_hit[], past private.leg_hit[], max_hits integer) RETURNS private.leg_hit[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select case when cardinality(with_past.past) > 0 then array(
+        select (h.id, h.score, row_number() over (order by h.score desc, h.id))::private.leg_hit
+        from unnest(with_past.hits || with_past.past) as h
+        order by h.score desc, h.id
+        limit max_hits
+    ) else with_past.hits end;
+$$;
+
+COMMENT ON FUNCTION private.with_past(hits private.leg_hit[], past private.leg_hit[], max_hits integer) IS 'What a leg finds in its index and in the past, as one ranking.';
 
 CREATE FUNCTION private.word_likeness(asked text, word text) RETURNS real
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -17012,7 +17617,10 @@ count more), rrf_k (10; asks for rrf), threshold (least cosine of what is found 
 meaning), group_by (none, file: one hit a file with its best passages, at most per_file), context (none, neighbours,
 section: the text before and after), dedup (passages that say what a better one says: by default they come last, true
 leaves them out, false lets them be), cache (false: never the hits kept of an equal search), record (false: not in the
-history), technique (noted there). search_id: for search_replay; null when the search is not in the history. explain:
+history), technique (noted there), as_of (a moment such as 2026-05-03T12:00:00Z: what you could find then, of what you
+can still read, in the texts of then, is_head false where the file has others now; names, paths and what filters look at
+are today''s, what a link opens and what was purged is not among it; explain tells when there was more than it reads; not
+without signing in). search_id: for search_replay; null when the search is not in the history. explain:
 adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id, version_id, is_head, name,
 path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet, highlights ([[start, end], …]
 in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts, copies {count, files}; a file
@@ -17922,6 +18530,67 @@ COMMENT ON COLUMN private.page_vectors.signature IS 'Near which centroids of the
 
 COMMENT ON COLUMN private.page_vectors.embedding IS 'The vector itself where a picture has one: spaces of kind image.';
 
+CREATE TABLE private.past_members (
+    id bigint NOT NULL,
+    team_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    since timestamp with time zone NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE private.past_members IS 'Who was in a group or a workspace and is not any more.';
+
+ALTER TABLE private.past_members ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.past_members_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE private.past_nodes (
+    node_id uuid NOT NULL,
+    until timestamp with time zone NOT NULL,
+    parent_id uuid,
+    owner_id uuid,
+    head_version_id uuid,
+    is_trash_root boolean NOT NULL
+);
+
+COMMENT ON TABLE private.past_nodes IS 'What nodes were before a change of their own: their folder, owner, head, and whether they were trashed themselves.';
+
+COMMENT ON COLUMN private.past_nodes.until IS 'When it changed, by the clock: when a transaction began, others may have changed the same before it.';
+
+COMMENT ON COLUMN private.past_nodes.owner_id IS 'Right where nothing is above it; below, that of the highest folder counts. null once the owner is deleted.';
+
+COMMENT ON COLUMN private.past_nodes.head_version_id IS 'null before the first version, and once it is purged.';
+
+CREATE TABLE private.past_shares (
+    id bigint NOT NULL,
+    share_id uuid NOT NULL,
+    node_id uuid NOT NULL,
+    user_id uuid,
+    group_id uuid,
+    expires_at timestamp with time zone,
+    since timestamp with time zone NOT NULL,
+    until timestamp with time zone NOT NULL,
+    CONSTRAINT past_shares_check CHECK ((num_nonnulls(user_id, group_id) = 1))
+);
+
+COMMENT ON TABLE private.past_shares IS 'What shares opened before they ended, or expired at another time: to a group, or to whom the row meant then.';
+
+COMMENT ON COLUMN private.past_shares.since IS 'When the share was made, not when it became so.';
+
+ALTER TABLE private.past_shares ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME private.past_shares_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE private.picture_signatures (
     codebook_id integer NOT NULL,
     vector_id bigint NOT NULL,
@@ -18401,6 +19070,15 @@ ALTER TABLE ONLY private.page_regions
 ALTER TABLE ONLY private.page_vectors
     ADD CONSTRAINT page_vectors_pkey PRIMARY KEY (file_id, page, space_id);
 
+ALTER TABLE ONLY private.past_members
+    ADD CONSTRAINT past_members_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY private.past_nodes
+    ADD CONSTRAINT past_nodes_pkey PRIMARY KEY (node_id, until);
+
+ALTER TABLE ONLY private.past_shares
+    ADD CONSTRAINT past_shares_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY private.picture_signatures
     ADD CONSTRAINT picture_signatures_pkey PRIMARY KEY (codebook_id, vector_id);
 
@@ -18590,6 +19268,22 @@ CREATE INDEX page_centroids_codebook_id_region_idx ON private.page_centroids USI
 CREATE INDEX page_pictures_file_id_idx ON private.page_pictures USING btree (file_id);
 
 CREATE INDEX page_pictures_picture_hash_idx ON private.page_pictures USING btree (picture_hash);
+
+CREATE INDEX past_members_team_id_idx ON private.past_members USING btree (team_id);
+
+CREATE INDEX past_members_user_id_idx ON private.past_members USING btree (user_id, until);
+
+CREATE INDEX past_nodes_head_version_id_idx ON private.past_nodes USING btree (head_version_id);
+
+CREATE INDEX past_nodes_owner_id_idx ON private.past_nodes USING btree (owner_id);
+
+CREATE INDEX past_nodes_until_idx ON private.past_nodes USING brin (until);
+
+CREATE INDEX past_shares_group_id_idx ON private.past_shares USING btree (group_id, until);
+
+CREATE INDEX past_shares_node_id_idx ON private.past_shares USING btree (node_id);
+
+CREATE INDEX past_shares_user_id_idx ON private.past_shares USING btree (user_id, until);
 
 CREATE INDEX picture_signatures_vector_id_space_id_idx ON private.picture_signatures USING btree (vector_id, space_id);
 
@@ -18859,6 +19553,18 @@ CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level, expires_at
 
 CREATE TRIGGER _600_notify AFTER INSERT OR DELETE OR UPDATE OF level ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg_workspace_members__notify();
 
+CREATE TRIGGER _700_forget AFTER DELETE ON public.owners FOR EACH ROW EXECUTE FUNCTION private.tg_owners__forget();
+
+CREATE TRIGGER _700_remember AFTER DELETE ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg__remember_member('group_id');
+
+CREATE TRIGGER _700_remember AFTER UPDATE OF parent_id, owner_id, head_version_id, trash_root_id ON public.nodes FOR EACH ROW WHEN (((old.parent_id IS DISTINCT FROM new.parent_id) OR (old.head_version_id IS DISTINCT FROM new.head_version_id) OR (COALESCE((old.trash_root_id = old.id), false) <> COALESCE((new.trash_root_id = new.id), false)) OR ((old.owner_id <> new.owner_id) AND (new.parent_id IS NULL)))) EXECUTE FUNCTION private.tg_nodes__remember();
+
+CREATE TRIGGER _700_remember AFTER DELETE ON public.workspace_members FOR EACH ROW EXECUTE FUNCTION private.tg__remember_member('workspace_id');
+
+CREATE TRIGGER _700_remember_deleted AFTER DELETE ON public.shares FOR EACH ROW EXECUTE FUNCTION private.tg_shares__remember();
+
+CREATE TRIGGER _700_remember_updated AFTER UPDATE OF expires_at ON public.shares FOR EACH ROW WHEN ((old.expires_at IS DISTINCT FROM new.expires_at)) EXECUTE FUNCTION private.tg_shares__remember();
+
 CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON public.embedding_spaces FOR EACH STATEMENT EXECUTE FUNCTION private.tg__advance_all();
 
 CREATE TRIGGER _800_advance AFTER INSERT OR DELETE OR UPDATE ON public.group_members FOR EACH ROW EXECUTE FUNCTION private.tg_group_members__advance();
@@ -19049,6 +19755,15 @@ ALTER TABLE private.page_vectors
 
 ALTER TABLE private.page_vectors
     ADD CONSTRAINT page_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.past_nodes
+    ADD CONSTRAINT past_nodes_head_version_id_fkey FOREIGN KEY (head_version_id) REFERENCES public.file_versions(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY private.past_nodes
+    ADD CONSTRAINT past_nodes_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.past_shares
+    ADD CONSTRAINT past_shares_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.picture_signatures
     ADD CONSTRAINT picture_signatures_codebook_id_fkey FOREIGN KEY (codebook_id) REFERENCES private.page_codebooks(id) ON DELETE CASCADE;
@@ -19287,6 +20002,12 @@ ALTER TABLE private.page_regions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.page_vectors ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.past_members ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.past_nodes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.past_shares ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.picture_signatures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.picture_vectors ENABLE ROW LEVEL SECURITY;
@@ -19508,7 +20229,9 @@ REVOKE ALL ON FUNCTION private.append_version(file_id uuid, source_version_id uu
 
 REVOKE ALL ON FUNCTION private.are_marks_enough(scope private.search_scope) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.ask_legs(request private.search_call, max_hits integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.ask_legs(request private.search_call, max_hits integer, past private.leg_hits) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.ask_past(request private.search_call) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.audit_context(OUT actor_id uuid, OUT actor text, OUT on_behalf_of uuid, OUT ip inet, OUT user_agent text, OUT request_id text) FROM PUBLIC;
 
@@ -19774,6 +20497,8 @@ GRANT ALL ON FUNCTION private.effective_access(node uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.email_of(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.email_then(user_id uuid, moment timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.embedded_text(content text, context text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.empty_space(space_id smallint, max_rows integer) FROM PUBLIC;
@@ -19831,6 +20556,8 @@ REVOKE ALL ON FUNCTION private.file_kind(mime text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.file_vector(file_id uuid, space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.files_found(query text, scope private.search_scope) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.files_then(ids uuid[], owner_ids uuid[], roots uuid[], moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.filter_conditions(filters jsonb) FROM PUBLIC;
 
@@ -19956,6 +20683,8 @@ REVOKE ALL ON FUNCTION private.have_dimension(vectors extensions.halfvec[], dime
 
 REVOKE ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.heartbeat_job(job_id uuid, lease_token uuid, progress real, pages_done integer, pages_total integer) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.history_start() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.hits_answer(request private.search_request, hits jsonb, freshness jsonb, search_id uuid) FROM PUBLIC;
 
@@ -20098,6 +20827,8 @@ REVOKE ALL ON FUNCTION private.list_workspaces() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_workspaces() TO anon;
 GRANT ALL ON FUNCTION private.list_workspaces() TO authenticated;
 
+REVOKE ALL ON FUNCTION private.living_users(user_id uuid, email text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.lock_backfill(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.lock_codebook(space_id smallint) FROM PUBLIC;
@@ -20223,6 +20954,8 @@ GRANT ALL ON FUNCTION private.my_share_ids() TO authenticated;
 
 REVOKE ALL ON FUNCTION private.name_key(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.name_scope(scope private.search_scope) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.narrowed_files(scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, embedding extensions.halfvec, top_k integer) FROM PUBLIC;
@@ -20230,6 +20963,8 @@ REVOKE ALL ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, 
 REVOKE ALL ON FUNCTION private.nearest_statement(block_size integer, source text, scope private.search_scope) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.nodes_then(ids uuid[], moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.notification_kinds() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.notification_kinds() TO authenticated;
@@ -20290,6 +21025,12 @@ REVOKE ALL ON FUNCTION private.passes_chunk_filters(chunk_id uuid, scope private
 
 REVOKE ALL ON FUNCTION private.passes_query(content text, language text, q private.search_query) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.past_chunks(scope private.search_scope) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.past_moment(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.past_weights(q private.search_query, languages text[], owner_id uuid, owner_ids uuid[], file_ids uuid[], weighted private.weighted_query) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.path_name(node public.nodes) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.people(ids uuid[]) FROM PUBLIC;
@@ -20323,6 +21064,8 @@ GRANT ALL ON FUNCTION private.pre_request() TO authenticated;
 GRANT ALL ON FUNCTION private.pre_request() TO service_role;
 
 REVOKE ALL ON FUNCTION private.prune_audit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.prune_history() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.prune_queries() FROM PUBLIC;
 
@@ -20573,12 +21316,16 @@ GRANT ALL ON FUNCTION private.revoke_share_link(id uuid, hard boolean) TO authen
 
 REVOKE ALL ON FUNCTION private.rollback_space(kind text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.roots_then(user_id uuid, moment timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.run_task(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.scope_then(scope private.search_scope, moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.scoring(scope private.search_scope, is_shared boolean, parts integer, ending text) FROM PUBLIC;
 
@@ -20603,6 +21350,10 @@ REVOKE ALL ON FUNCTION private.search_options(options jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) TO anon;
 GRANT ALL ON FUNCTION private.search_pages(vectors jsonb, pooled jsonb, top_k integer, candidates integer, filters jsonb, space text, options jsonb, explain boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.search_past_dense(space_id smallint, embedding extensions.halfvec, chunks public.chunks[], threshold real) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.search_past_keyword(query text, scope private.search_scope, chunks public.chunks[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.search_replay(search_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.search_replay(search_id uuid) TO anon;
@@ -20730,6 +21481,8 @@ REVOKE ALL ON FUNCTION private.tagged_ids(tags text[], owner_ids uuid[], shared_
 
 REVOKE ALL ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.team_ids_then(user_id uuid, moment timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.text_config(language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg__advance_all() FROM PUBLIC;
@@ -20739,6 +21492,8 @@ REVOKE ALL ON FUNCTION private.tg__advance_owners() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg__advance_owners_of_files() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg__audit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg__remember_member() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_audit_logs__keep() FROM PUBLIC;
 
@@ -20778,6 +21533,8 @@ REVOKE ALL ON FUNCTION private.tg_nodes__index_names() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_nodes__move_tags() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_nodes__remember() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_notifications__broadcast() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_objects__complete_upload() FROM PUBLIC;
@@ -20792,6 +21549,8 @@ REVOKE ALL ON FUNCTION private.tg_owners__broadcast() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_owners__copy_quota() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.tg_owners__forget() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.tg_pages__index_names() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_quota_ledger__refuse() FROM PUBLIC;
@@ -20805,6 +21564,8 @@ REVOKE ALL ON FUNCTION private.tg_shares__advance() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_shares__broadcast() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_shares__remember() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
 
@@ -20896,6 +21657,8 @@ REVOKE ALL ON FUNCTION private.vector_index_statement(space_id smallint) FROM PU
 
 REVOKE ALL ON FUNCTION private.vector_table(space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.version_then(scope private.search_scope, file_id uuid, head_version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.visible_name(node_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.weigh_query(q private.search_query, owner_id uuid, owner_ids uuid[], file_ids uuid[]) FROM PUBLIC;
@@ -20903,6 +21666,8 @@ REVOKE ALL ON FUNCTION private.weigh_query(q private.search_query, owner_id uuid
 REVOKE ALL ON FUNCTION private.why_access("user" uuid, node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO anon;
 GRANT ALL ON FUNCTION private.why_access("user" uuid, node uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.with_past(hits private.leg_hit[], past private.leg_hit[], max_hits integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.word_likeness(asked text, word text) FROM PUBLIC;
 
