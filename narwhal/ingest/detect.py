@@ -101,6 +101,8 @@ def detect_file(file: BinaryIO, name: str, declared_mime: str | None = None) -> 
         return _refuse_disguise(program, promised, extension)
     if head.startswith(b"%PDF-") or (b"%PDF-" in head[:1024] and promised not in TEXTS):
         return Detected(MIMES["pdf"], "pdf")
+    if head.startswith(b"{\\rtf"):
+        return Detected(MIMES["rtf"], "rtf")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
         return _zip(file, promised, extension)
     for magic, mime in MAGIC:
@@ -125,7 +127,7 @@ def _by_mime(mime: str | None, extension: str) -> str | None:
 
 
 def _program(head: bytes) -> str | None:
-    if head.startswith(b"MZ") and (len(head) > 64 or b"\x00" in head):
+    if head.startswith(b"MZ") and b"\x00" in head:
         return "application/vnd.microsoft.portable-executable"
     for magic, mime in PROGRAMS:
         if head.startswith(magic):
@@ -203,10 +205,10 @@ def _open_document(mime: str) -> str | None:
 
 
 def _other(mime: str, head: bytes, promised: str | None) -> Detected:
-    """A format known by its first bytes; a locked Office document is one that cannot be read."""
+    """A known format that no extractor reads; a locked Office document is one of them."""
     if promised in OFFICE and "EncryptedPackage".encode("utf-16-le") in head:
         raise ReadError("unsupported_media", "The document is locked with a password.")
-    return Detected(mime, "rtf" if mime == MIMES["rtf"] else None)
+    return Detected(mime, None)
 
 
 def _container(head: bytes) -> str | None:
@@ -240,14 +242,22 @@ def _text_or_unknown(head: bytes, promised: str | None, extension: str) -> Detec
     text = head[:8192].decode(charset, errors="replace").lstrip("\ufeff")
     if extension == "svg" or (promised not in TEXTS and _SVG.match(text)):
         return Detected("image/svg+xml", None)
-    if promised in TEXTS:
-        return Detected(MIMES[promised], promised, charset)
     flat = _FLAT.search(text)
-    flat_format = _open_document(flat[1]) if flat else None
-    if flat_format:
-        return Detected(MIMES[flat_format], flat_format)
+    kind = _open_document(flat[1]) if flat and promised in (None, "xml", *OFFICE) else None
+    if kind:
+        return Detected(MIMES[kind], kind)
+    if promised in TEXTS and not (promised == "xml" and _HTML.match(text)):
+        return Detected(MIMES[promised], promised, charset)
     # What promises another format, or nothing, is read as the text that it is.
-    kind = "html" if _HTML.match(text) else "eml" if _is_mail(head) else "text"
+    kind = (
+        "html"
+        if _HTML.match(text)
+        else "xml"
+        if text.startswith("<?xml ")
+        else "eml"
+        if _is_mail(head)
+        else "text"
+    )
     return Detected(MIMES[kind], kind, charset)
 
 

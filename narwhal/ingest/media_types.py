@@ -17,6 +17,12 @@ MIMES = {
     "csv": "text/csv",
     "tsv": "text/tab-separated-values",
     "eml": "message/rfc822",
+    "json": "application/json",
+    "xml": "application/xml",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+    "ics": "text/calendar",
+    "vcf": "text/vcard",
     "text": "text/plain",
 }
 
@@ -36,7 +42,21 @@ EXTENSIONS = {
     "csv": "csv",
     **dict.fromkeys(("tsv", "tab"), "tsv"),
     "eml": "eml",
-    **dict.fromkeys(("txt", "text", "log"), "text"),
+    **dict.fromkeys(("json", "jsonl", "ndjson", "geojson", "topojson", "json5", "ipynb"), "json"),
+    **dict.fromkeys(("xml", "xsd", "xsl", "xslt", "wsdl", "resx", "plist", "rdf", "owl"), "xml"),
+    **dict.fromkeys(("rss", "atom", "opml", "kml", "gpx", "gml", "tmx", "xlf", "xliff"), "xml"),
+    **dict.fromkeys(("tei", "dbk", "docbook", "dita", "fb2"), "xml"),
+    "srt": "srt",
+    "vtt": "vtt",
+    **dict.fromkeys(("ics", "ical", "ifb"), "ics"),
+    **dict.fromkeys(("vcf", "vcard"), "vcf"),
+    **dict.fromkeys(
+        ("txt", "text", "log", "nfo", "asc", "rst", "adoc", "org", "tex", "bib"), "text"
+    ),
+    **dict.fromkeys(("yaml", "yml", "toml", "ini", "cfg", "conf", "properties", "env"), "text"),
+    **dict.fromkeys(("py", "js", "ts", "jsx", "tsx", "java", "c", "h", "cpp", "hpp", "cs"), "text"),
+    **dict.fromkeys(("go", "rs", "rb", "php", "pl", "swift", "kt", "scala", "r", "lua"), "text"),
+    **dict.fromkeys(("sh", "bat", "ps1", "sql", "css", "scss", "less", "vue", "diff"), "text"),
 }
 # The formats of OpenDocument by the word that ends their types, templates' without `-template`.
 OPEN_DOCUMENTS = {
@@ -49,7 +69,9 @@ OPEN_DOCUMENTS = {
 }
 # Formats that are archives of parts: what is named so must be one.
 OFFICE = {"docx", "pptx", "xlsx", "odt", "ods", "odp", "epub"}
-TEXTS = {"html", "markdown", "csv", "tsv", "eml", "text"}
+TEXTS = {
+    *("html", "markdown", "csv", "tsv", "eml", "text", "json", "xml", "srt", "vtt", "ics", "vcf"),
+}
 
 # Media that later stages read or that nothing reads; a name with such an extension over a program
 # is as much a disguise as one of a document.
@@ -96,7 +118,6 @@ MAGIC = (
     (b"OggS", "audio/ogg"),
     (b"ID3", "audio/mpeg"),
     (b"\x1aE\xdf\xa3", "video/x-matroska"),
-    (b"{\\rtf", "application/rtf"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage"),
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
     (b"Rar!\x1a\x07", "application/vnd.rar"),

@@ -35,6 +35,7 @@ _FEW = 8  # strange bytes: too few for statistics
 _MANY = 24
 _SAMPLE = 64 * 1024
 _ESCAPES_2022 = re.compile(rb"\x1b\$[@B]|\x1b\([BJI]|\x1b\$\([CD]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -48,6 +49,13 @@ def clean(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _UNSTORABLE.sub("", text)
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def join_surrogates(text: str) -> str:
+    """Join the halves in which formats of 16 bits write a character; single ones become U+FFFD."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", errors="replace")
 
 
 def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:

@@ -35,6 +35,12 @@ FORMATS = {
     "csv": "table",
     "tsv": "table",
     "eml": "mail",
+    "json": "json_text",
+    "xml": "xml_text",
+    "srt": "subtitles",
+    "vtt": "subtitles",
+    "ics": "cards",
+    "vcf": "cards",
 }
 
 

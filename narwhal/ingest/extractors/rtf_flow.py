@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from narwhal.ingest.text import join_surrogates
+
 Emit = Callable[[str, int | None, int], None]  # a block's text, its heading level, its gap
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -67,6 +67,4 @@ class Flow:
     def _take(self) -> str:
         text = "".join(self.pieces).strip()
         self.pieces.clear()
-        if _SURROGATES.search(text):  # a character beyond 16 bits comes in two halves
-            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return text
+        return join_surrogates(text)
