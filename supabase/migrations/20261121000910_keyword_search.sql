@@ -574,8 +574,7 @@ declare
         'order by score desc, file_id, idx %s',
         case when not (v_is_conditional or v_is_narrowed) then format('limit %s', max_hits) end
     );
-    -- reading a text takes half a millisecond: bounded, so that no question takes longer than clients wait
-    v_most_examined integer := greatest(500, 3000 / greatest(cardinality((scope).owner_ids), 1));
+    v_most_examined integer;
     v_weighted private.weighted_query;
     v_owner_id uuid;
 begin
@@ -588,6 +587,12 @@ begin
             v_weighted := private.weigh_query(v_query, null, (scope).shared_owner_ids, (scope).shared_file_ids);
         end if;
         continue when v_weighted.lexemes is null;
+        -- to read a text for excluded words takes half a millisecond, for a phrase whose words it has a tenth of that:
+        -- bounded, so that no question takes longer than clients wait
+        v_most_examined := greatest(500, case
+            when v_weighted.mask <> 0 and v_query.excluded = '{}' then 10000 / cardinality(v_query.phrases)
+            else 3000
+        end / greatest(cardinality((scope).owner_ids), 1));
         return query execute format(
             v_statement,
             private.scoring(
@@ -607,8 +612,9 @@ begin
 end;
 $$;
 comment on function private.search_keyword(text, private.search_scope, integer) is
-'The best chunks by BM25, at most max_hits of each owner and of what is shared. Phrases, excluded words and mere
-beginnings are looked for in the 3,000 best chunks of all owners together, and of what is shared.';
+'The best chunks by BM25, at most max_hits of each owner and of what is shared. A phrase is looked for in the best
+10,000 chunks that have all of its words (several share them), excluded words and mere beginnings in the best 3,000: of
+all owners together, and of what is shared.';
 
 create function private.explain_keyword(query text, scope private.search_scope) returns jsonb
 language sql stable

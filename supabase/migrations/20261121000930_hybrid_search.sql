@@ -706,26 +706,26 @@ comment on function public.hybrid_search(text, jsonb, text, jsonb, integer, inte
 'Find passages by keyword (BM25), by meaning (cosine) and by the names of files, in all that the caller can read:
 {hits, degraded, space, search_id, pending_files, index_lag}.
 
-query: 3 to 1000 characters; "a phrase" must occur, -word must not, word* is the beginning of one (these are looked for
-in the 3,000 passages that fit best; more than 8 -words are a list and exclude nothing). Words as common as "the" or "to
-be" are not indexed: a query of nothing else is answered by meaning and by names alone, and a phrase of them is looked
-for in what the rest of the query finds. embedding: the query''s vector in that space, a JSON array; null searches
-without it and says degraded. filters: folder_id, file_ids, types (extensions), tags, date_from, date_to (updated_at),
-owner_ids, languages, source, metadata, page_from, page_to, kinds. top_k: 1 to 100; a longer list begins with the
-shorter one. candidates: how many of each leg are fused, 1 to 1000. options: fusion (convex, rrf), weights {keyword,
-vector, name} (.2 and .8, or 1 of rrf; name as keyword; in languages that the model of the space was not made for, words
-count more), rrf_k (10; asks for rrf), threshold (least cosine of what is found by
-meaning), group_by (none, file: one hit a file with its best passages, at most per_file), context (none, neighbours,
-section: the text before and after), dedup (passages that say what a better one says: by default they come last, true
-leaves them out, false lets them be), cache (false: never the hits kept of an equal search), record (false: not in the
-history), technique (noted there), as_of (a moment such as 2026-05-03T12:00:00Z: what you could find then, of what you
-can still read, in the texts of then, is_head false where the file has others now; names, paths and what filters look at
-are today''s, what a link opens and what was purged is not among it; explain tells when there was more than it reads; not
-without signing in). search_id: for search_replay; null when the search is not in the history. explain:
-adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id, version_id, is_head, name,
-path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet, highlights ([[start, end], …]
-in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts, copies {count, files}; a file
-without text that is found by its name has no passage. Raises INVALID_ARGUMENT (field, expected), NOT_FOUND for a folder
-that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
+query: 3 to 1000 characters; "a phrase" must occur (it is looked for in the 10,000 best passages with all of its words;
+two share them), -word must not, word* is the beginning of one (in the 3,000 best passages; more than 8 -words are a
+list and exclude nothing). Words as common as "the" or "to be" are not indexed: a query of nothing else is answered by
+meaning and by names alone, and a phrase of them is looked for in what the rest of the query finds. embedding: the
+query''s vector in that space, a JSON array; null searches without it and says degraded. filters: folder_id, file_ids,
+types (extensions), tags, date_from, date_to (updated_at), owner_ids, languages, source, metadata, page_from, page_to,
+kinds. top_k: 1 to 100; a longer list begins with the shorter one. candidates: how many of each leg are fused, 1 to
+1000. options: fusion (convex, rrf), weights {keyword, vector, name} (.2 and .8, or 1 of rrf; name as keyword; in
+languages that the model of the space was not made for, words count more), rrf_k (10; asks for rrf), threshold (least
+cosine of what is found by meaning), group_by (none, file: one hit a file with its best passages, at most per_file),
+context (none, neighbours, section: the text before and after), dedup (passages that say what a better one says: by
+default they come last, true leaves them out, false lets them be), cache (false: never the hits kept of an equal
+search), record (false: not in the history), technique (noted there), as_of (a moment such as 2026-05-03T12:00:00Z: what
+you could find then, of what you can still read, in the texts of then, is_head false where the file has others now;
+names, paths and what filters look at are today''s, what a link opens and what was purged is not among it; explain tells
+when there was more than it reads; not without signing in). search_id: for search_replay; null when the search is not in
+the history. explain: adds how it was answered, and why the caller can read each hit. A hit: chunk_id, file_id,
+version_id, is_head, name, path, page, bboxes, heading, time_range_ms, char_start, char_end (on its page), snippet,
+highlights ([[start, end], …] in the snippet), snippet_start, snippet_end (in the chunk), snippet_bboxes, score, parts,
+copies {count, files}; a file without text that is found by its name has no passage. Raises INVALID_ARGUMENT (field,
+expected), NOT_FOUND for a folder that is not visible, RATE_LIMITED (limit, retry_after), NOT_AUTHENTICATED.';
 grant execute on function public.hybrid_search(text, jsonb, text, jsonb, integer, integer, jsonb, boolean)
 to anon, authenticated;

@@ -232,6 +232,59 @@ def test_a_phrase_of_common_words_is_looked_for_in_what_else_is_found(
     assert hit["page"] == 1
 
 
+def _long_file(drive: Drive, owner: uuid.UUID, texts: list[str]) -> Any:
+    """A file of many passages, found by word; they are not embedded."""
+    ticket = drive.upload(owner, "long.txt")
+    while True:
+        (job,) = drive.claim()
+        if job["stage"] == "chunk":
+            drive.work("finish_chunk", job, chunk_rows(texts))
+            return ticket
+        drive.run_stage(job, ["x"])
+
+
+def test_a_phrase_is_found_in_the_last_of_5000_passages_that_have_its_words(
+    db: Database, drive: Drive
+) -> None:
+    owner = db.create_user()
+    texts = [f"dork bark n{number}" for number in range(5000)]
+    # the longest, so the last
+    texts[1234] = "bark dork " + " ".join(f"w{number}" for number in range(50))
+    _long_file(drive, owner, texts)
+    with db.as_user(owner):
+        claims = db.one("select current_setting('request.jwt.claims')")
+    db.all("select set_config('request.jwt.claims', %s, true)", claims)
+
+    def indexes(query: str, hits: int) -> list[int]:
+        return db.all(
+            "select c.idx from private.search_keyword(%s, private.search_scope('{}'), %s)"
+            " with ordinality as k (id, score, place)"
+            " inner join public.chunks as c on c.id = k.id order by k.place",
+            query,
+            hits,
+        )
+
+    assert indexes("bark dork", 5000)[-1] == 1234  # control
+    assert indexes('"bark dork"', 50) == [1234]
+    assert len(indexes('"dork bark"', 5000)) == 4999
+    # a second phrase is read for in half as many; an excluded word in fewer
+    assert indexes('"bark dork" "w1 w2"', 50) == [1234]
+    assert indexes('"bark dork" -lump', 50) == []
+
+
+def test_text_in_ascii_is_folded_as_any_other(db: Database) -> None:
+    """It takes a shorter way: the same characters are dropped, the same made one."""
+    assert (
+        db.all(
+            "select t from (select string_agg(chr(i), '') as t from generate_series(1, 127) as i"
+            " union all select chr(i) || 'A' from generate_series(1, 127) as i) as t"
+            " where private.fold(t) || 'é' is distinct from private.fold(t || 'É')"
+        )
+        == []
+    )
+    assert db.one("select private.fold(e'A\\x01\\t-B\\x7f')") == "a\t-b"
+
+
 def test_a_common_word_alone_is_answered(db: Database, drive: Drive) -> None:
     owner = db.create_user()
     drive.file(owner, "a.txt", "the cat and the dog")
