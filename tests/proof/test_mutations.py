@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from tests.database import Database
+from tests.proof.check import ATTEMPT, check
 from tests.proof.draw import Chance, draw_world
 from tests.proof.fixed import fixed_world
 from tests.proof.load import load
 from tests.proof.mutations import FUNCTIONS, PARTS_OF_POLICIES, Mutation, policies
-from tests.proof.surfaces import ATTEMPT, check
 from tests.proof.world import World
 
 SEEDS = range(2)

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.internal.conjecture import engine
 
 from tests.database import Database
+from tests.proof.check import ATTEMPT, check
 from tests.proof.draw import worlds
 from tests.proof.load import load
-from tests.proof.surfaces import ATTEMPT, check
 from tests.proof.world import World
 
 WORLDS, LEAST, EVERY = 25, 10_000, 4

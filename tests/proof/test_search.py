@@ -19,11 +19,11 @@ from hypothesis.internal.conjecture import engine
 
 from tests.database import Database
 from tests.proof.brute import EVERYTHING, Brute, Narrowing
+from tests.proof.check import acting
 from tests.proof.contents import Contents, documents
 from tests.proof.draw import Chance, draw_world, worlds
 from tests.proof.load import load
 from tests.proof.oracle import Oracle, is_allowed
-from tests.proof.surfaces import acting
 from tests.proof.world import Caller, World
 
 SEEDS, SIZE, CALLERS, LEAST = 8, 40, 5, 200
