@@ -119,7 +119,7 @@ def _of_caller(
             "embedding": None if mode == "keyword" else vector,
             "filters": filters,
             "candidates": candidates,
-            "options": {"weights": weights, "cache": False},
+            "options": {"weights": weights, "cache": False, "fusion": "rrf"},
         }
         answer = ask(db, "hybrid_search", **call, top_k=MOST, explain=mode == "dense")
         hits = answer["hits"]
