@@ -18,6 +18,7 @@ from narwhal.ingest.media_types import (
     MEDIA,
     MIMES,
     OFFICE,
+    OLE_STREAMS,
     OPEN_DOCUMENTS,
     PROGRAMS,
     TEXTS,
@@ -41,6 +42,9 @@ class Detected:
 
 
 _ZIP = "application/zip"
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_OLE_STORAGE = "application/x-ole-storage"
+_OLD_SHEET = re.compile(rb"\x09[\x00\x02\x04][\x04\x06]\x00")  # Excel 2 to 4
 _ZIP_TAIL = 22 + 65_535  # the end of an archive, with the longest comment
 _MOST_DIRECTORY = 8 * 1024 * 1024  # bytes: over 100,000 members, more than any document has
 _BRANDS = {
@@ -59,6 +63,7 @@ _HTML = re.compile(
     r"<(?:!doctype\s+html|html|head|body|title|meta|table|div|script|p|h1)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_XHTML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _SVG = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,4096}?-->\s*|<!DOCTYPE.{0,8192}?(?:\]\s*)?>\s*)*<svg\b",
     re.IGNORECASE | re.DOTALL,
@@ -105,9 +110,13 @@ def detect_file(file: BinaryIO, name: str, declared_mime: str | None = None) -> 
         return Detected(MIMES["rtf"], "rtf")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
         return _zip(file, promised, extension)
+    if head.startswith(_OLE):
+        return _ole(file, head, promised, extension)
     for magic, mime in MAGIC:
         if head.startswith(magic) and not (promised in TEXTS and _is_text(head)):
-            return _other(mime, head, promised)
+            return Detected(mime, None)
+    if promised == "xls" and _OLD_SHEET.match(head):
+        return Detected(MIMES["xls"], "xls")
     container = _container(head)
     if container:
         return Detected(container, None)
@@ -204,11 +213,26 @@ def _open_document(mime: str) -> str | None:
     return None if word == mime else OPEN_DOCUMENTS.get(word.removesuffix("-template"))
 
 
-def _other(mime: str, head: bytes, promised: str | None) -> Detected:
-    """A known format that no extractor reads; a locked Office document is one of them."""
-    if promised in OFFICE and "EncryptedPackage".encode("utf-16-le") in head:
+def _ole(file: BinaryIO, head: bytes, promised: str | None, extension: str) -> Detected:
+    """Tell the documents of older Office programs, and Outlook's mail, by the streams inside."""
+    # Imported late: a file of this kind is rare.
+    import olefile
+
+    try:
+        with olefile.OleFileIO(file) as archive:
+            names = {"/".join(path).lower() for path in archive.listdir()}
+    except Exception:  # a broken archive may fail in any way
+        names = set()
+    finally:
+        file.seek(0)
+    if "encryptedpackage" in names or "EncryptedPackage".encode("utf-16-le") in head:
         raise ReadError("unsupported_media", "The document is locked with a password.")
-    return Detected(mime, None)
+    for name, kind in OLE_STREAMS.items():
+        if name in names:
+            return Detected(MIMES[kind], kind)
+    if promised in OFFICE:
+        raise ReadError("corrupt", f"The file is named .{extension}, but holds no such document.")
+    return Detected(_OLE_STORAGE, None)
 
 
 def _container(head: bytes) -> str | None:
@@ -246,7 +270,7 @@ def _text_or_unknown(head: bytes, promised: str | None, extension: str) -> Detec
     kind = _open_document(flat[1]) if flat and promised in (None, "xml", *OFFICE) else None
     if kind:
         return Detected(MIMES[kind], kind)
-    if promised in TEXTS and not (promised == "xml" and _HTML.match(text)):
+    if promised in TEXTS and not (promised == "xml" and _XHTML.match(text)):
         return Detected(MIMES[promised], promised, charset)
     # What promises another format, or nothing, is read as the text that it is.
     kind = (

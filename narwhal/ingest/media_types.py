@@ -10,6 +10,10 @@ MIMES = {
     "odt": "application/vnd.oasis.opendocument.text",
     "ods": "application/vnd.oasis.opendocument.spreadsheet",
     "odp": "application/vnd.oasis.opendocument.presentation",
+    "doc": "application/msword",
+    "xls": "application/vnd.ms-excel",
+    "ppt": "application/vnd.ms-powerpoint",
+    "msg": "application/vnd.ms-outlook",
     "epub": "application/epub+zip",
     "rtf": "application/rtf",
     "html": "text/html",
@@ -35,6 +39,10 @@ EXTENSIONS = {
     **dict.fromkeys(("odt", "ott", "odm", "fodt"), "odt"),
     **dict.fromkeys(("ods", "ots", "fods"), "ods"),
     **dict.fromkeys(("odp", "otp", "fodp", "odg", "otg", "fodg"), "odp"),
+    **dict.fromkeys(("doc", "dot"), "doc"),
+    **dict.fromkeys(("xls", "xlt"), "xls"),
+    **dict.fromkeys(("ppt", "pps", "pot"), "ppt"),
+    **dict.fromkeys(("msg", "oft"), "msg"),
     "epub": "epub",
     "rtf": "rtf",
     **dict.fromkeys(("html", "htm", "xhtml"), "html"),
@@ -67,8 +75,18 @@ OPEN_DOCUMENTS = {
     "presentation": "odp",
     "graphics": "odp",
 }
+# The stream that tells what an archive of an older Office program is.
+OLE_STREAMS = {
+    "__properties_version1.0": "msg",
+    "workbook": "xls",
+    "book": "xls",
+    "powerpoint document": "ppt",
+    "worddocument": "doc",
+}
 # Formats that are archives of parts: what is named so must be one.
-OFFICE = {"docx", "pptx", "xlsx", "odt", "ods", "odp", "epub"}
+OFFICE = {
+    *("docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "doc", "xls", "ppt", "msg"),
+}
 TEXTS = {
     *("html", "markdown", "csv", "tsv", "eml", "text", "json", "xml", "srt", "vtt", "ics", "vcf"),
 }
@@ -90,9 +108,6 @@ MEDIA = {
     "webm": "video/webm",
     "mkv": "video/x-matroska",
     "avi": "video/x-msvideo",
-    "doc": "application/msword",
-    "xls": "application/vnd.ms-excel",
-    "ppt": "application/vnd.ms-powerpoint",
 }
 
 PROGRAMS = (
@@ -118,7 +133,6 @@ MAGIC = (
     (b"OggS", "audio/ogg"),
     (b"ID3", "audio/mpeg"),
     (b"\x1aE\xdf\xa3", "video/x-matroska"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage"),
     (b"7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"),
     (b"Rar!\x1a\x07", "application/vnd.rar"),
     (b"\x1f\x8b", "application/gzip"),

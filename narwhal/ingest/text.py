@@ -25,6 +25,21 @@ _SUPERSETS = {
     "shift_jis": "cp932",
     "tis-620": "cp874",
 }
+# Windows's numbers of encodings, where Python has no codec of that number.
+_CODEPAGES = {
+    936: "gb18030",
+    1361: "johab",
+    10000: "mac_roman",
+    20127: "cp1252",
+    20866: "koi8_r",
+    21866: "koi8_u",
+    **{28590 + part: f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15)},
+    50220: "iso2022_jp",
+    51932: "euc_jp",
+    51949: "cp949",
+    54936: "gb18030",
+    65001: "utf-8",
+}
 # The characters beyond ASCII of Western European text, as bytes of cp1252.
 _WESTERN = frozenset(
     "äöüßéèêëàâáåãæçîïíìñôóòõøœúùûÄÖÜÉÈÊËÀÂÁÅÃÆÇÎÏÍÑÔÓÕØŒÚÙÛ€£§©®°·«»\u2013\u2014\u2018\u2019\u201c\u201d\u201e\u2026\xa0".encode(
@@ -71,6 +86,11 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
             data = data[len(mark) :]
             break
     return data.decode(charset, errors="replace"), charset
+
+
+def codec_of(codepage: int) -> str:
+    """The Python codec of one of Windows's codepages; Western European for an unknown one."""
+    return _codec(_CODEPAGES.get(codepage, f"cp{codepage}")) or "cp1252"
 
 
 def find_charset(data: bytes, declared: str | None = None) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import zipfile
 import zlib
+from typing import Any
 from xml.sax.saxutils import escape
 
 _PADDING = bytes.fromhex("28bf4e5e4e758a4164004e56fffa01082e2e00b6d0683e802f0ca9fe6453697a")
@@ -241,3 +243,79 @@ def _odf_root(name: str, content: str, attributes: str = "") -> str:
     prefixes = ("office", "style", "text", "table", "draw", "svg", "dc", "presentation", "fo")
     spaces = "".join(f' xmlns:{prefix}="urn:{prefix}"' for prefix in (*prefixes, "xlink"))
     return f"<?xml version='1.0'?>\n<office:{name}{spaces}{attributes}>{content}</office:{name}>"
+
+
+def ole(streams: dict[str, bytes]) -> bytes:
+    """A compound file of streams; a slash in a name makes a folder of what stands before it."""
+    entries: list[dict[str, Any]] = [{"name": "Root Entry", "kind": 5, "children": []}]
+    folders = {"": entries[0]}
+    sectors: list[bytes] = []
+    small = b""
+    chains: list[list[int]] = []
+    small_chain: list[int] = []
+    for path, data in streams.items():
+        folder, _, name = path.rpartition("/")
+        for depth in range(1, len(folder.split("/")) + 1 if folder else 1):
+            part = "/".join(folder.split("/")[:depth])
+            if part not in folders:
+                folders[part] = {"name": part.rpartition("/")[2], "kind": 1, "children": []}
+                _attach(entries, folders[part.rpartition("/")[0]], folders[part])
+        entry = {"name": name, "kind": 2, "children": [], "size": len(data)}
+        if len(data) < 4096:
+            count = -(-len(data) // 64)
+            first = len(small) // 64
+            entry["first"] = first if count else 0xFFFFFFFE
+            small_chain += [first + i + 1 for i in range(count - 1)] + [0xFFFFFFFE] * bool(count)
+            small += data.ljust(64 * count, b"\0")
+        else:
+            entry["first"] = _store(data, sectors, chains)
+        _attach(entries, folders[folder], entry)
+    entries[0]["size"] = len(small)
+    entries[0]["first"] = _store(small, sectors, chains) if small else 0xFFFFFFFE
+    fat_of_small = struct.pack(f"<{len(small_chain)}I", *small_chain)
+    fat_of_small = fat_of_small.ljust(-(-len(fat_of_small) // 512) * 512, b"\xff")
+    first_small = _store(fat_of_small, sectors, chains) if small_chain else 0xFFFFFFFE
+    directory = b"".join(_directory_entry(entry) for entry in entries)
+    first_directory = _store(directory, sectors, chains)
+    fat = [0xFFFFFFFF] * len(sectors)
+    for chain in chains:
+        for sector, following in zip(chain, [*chain[1:], 0xFFFFFFFE], strict=True):
+            fat[sector] = following
+    count = 1
+    while count * 128 < len(fat) + count:
+        count += 1
+    places = list(range(len(sectors), len(sectors) + count))
+    fat += [0xFFFFFFFD] * count
+    table = struct.pack(f"<{len(fat)}I", *fat).ljust(count * 512, b"\xff")
+    head = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 16
+    head += struct.pack("<5H", 0x3E, 3, 0xFFFE, 9, 6) + b"\0" * 6
+    head += struct.pack(
+        "<9I", 0, count, first_directory, 0, 4096, first_small,
+        len(fat_of_small) // 512, 0xFFFFFFFE, 0,
+    )  # fmt: skip
+    head += struct.pack(f"<{count}I", *places)
+    return head.ljust(512, b"\xff") + b"".join(sectors) + table
+
+
+def _attach(entries: list[dict[str, Any]], folder: dict[str, Any], entry: dict[str, Any]) -> None:
+    entry["index"] = len(entries)
+    entries.append(entry)
+    if folder["children"]:
+        folder["children"][-1]["next"] = entry["index"]
+    folder["children"].append(entry)
+
+
+def _store(data: bytes, sectors: list[bytes], chains: list[list[int]]) -> int:
+    first = len(sectors)
+    sectors += [data[at : at + 512].ljust(512, b"\0") for at in range(0, len(data), 512)]
+    chains.append(list(range(first, len(sectors))))
+    return first
+
+
+def _directory_entry(entry: dict[str, Any]) -> bytes:
+    name = (entry["name"] + "\0").encode("utf-16-le")
+    child = entry["children"][0]["index"] if entry["children"] else 0xFFFFFFFF
+    links = struct.pack("<3I", 0xFFFFFFFF, entry.get("next", 0xFFFFFFFF), child)
+    kind = struct.pack("<HBB", len(name), entry["kind"], 1)
+    place = struct.pack("<IQ", entry.get("first", 0), entry.get("size", 0))
+    return name.ljust(64, b"\0") + kind + links + b"\0" * 36 + place

@@ -26,7 +26,7 @@ from narwhal.ingest.text import decode
 PAGED = False
 
 _FIELDS = ("From", "To", "Cc", "Date")
-_MOST_DEPTH = 4  # messages within messages
+MOST_DEPTH = 4  # messages within messages
 _MOST_PARTS = 1_000
 _SAME = 0.9  # of the words, and two alternatives say the same
 _FLOWED = re.compile(r" \n(?![>\s]|-- )")
@@ -34,9 +34,15 @@ _FLOWED = re.compile(r" \n(?![>\s]|-- )")
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the whole message, attachments included, as one page."""
-    reader = _Reader(limits)
-    reader.add_message(_parse(source.file), depth=0)
-    yield reader.blocks.page(1)
+    blocks = Blocks(limits)
+    read_mail(source.file, blocks, limits)
+    yield blocks.page(1)
+
+
+def read_mail(file: BinaryIO, blocks: Blocks, limits: Limits, *, depth: int = 0) -> None:
+    """Add a whole message to `blocks`, `depth` messages inside of others."""
+    if depth <= MOST_DEPTH:
+        _Reader(blocks, limits).add_message(_parse(file), depth=depth)
 
 
 def _parse(file: BinaryIO) -> Message:
@@ -47,8 +53,8 @@ def _parse(file: BinaryIO) -> Message:
 class _Reader:
     """Adds messages to one page's blocks."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.blocks = Blocks(limits)
+    def __init__(self, blocks: Blocks, limits: Limits) -> None:
+        self.blocks = blocks
         self._limits = limits
         self._parts = 0
 
@@ -68,7 +74,7 @@ class _Reader:
             else:
                 attached.append(part)
         for alternatives in bodies.values():
-            for text in _distinct([self._body(part) for part in alternatives]):
+            for text in distinct([self._body(part) for part in alternatives]):
                 self.blocks.add(text)
         for part in attached:
             self._add_attachment(part, depth)
@@ -111,7 +117,7 @@ class _Reader:
         payload = part.get_payload()
         if part.get_content_maintype() == "message" and isinstance(payload, list):
             for inner in payload:
-                if depth < _MOST_DEPTH and isinstance(inner, Message):
+                if depth < MOST_DEPTH and isinstance(inner, Message):
                     self.add_message(inner, depth=depth + 1)
             return
         name = _filename(part)
@@ -120,18 +126,26 @@ class _Reader:
         if name:
             self.blocks.add(name, level=depth + 2)
         file = io.BytesIO(_bytes(part))
-        try:
-            detected = detect_file(file, name, part.get_content_type())
-            if detected.format == "eml":
-                if depth < _MOST_DEPTH:
-                    self.add_message(_parse(file), depth=depth + 1)
-            elif detected.format:
-                for page in extract_pages(Source(file, detected), self._limits):
-                    self.blocks.add(page.text)
-        except ReadError as error:
-            # A broken attachment does not spoil the message; too much text spoils everything.
-            if error.code == "limit_output":
-                raise
+        detected = add_file(self.blocks, file, name, part.get_content_type(), self._limits)
+        if detected == "eml" and depth < MOST_DEPTH:
+            self.add_message(_parse(file), depth=depth + 1)
+
+
+def add_file(
+    blocks: Blocks, file: BinaryIO, name: str, mime: str | None, limits: Limits
+) -> str | None:
+    """Add the text of an attached file, unless it is a message; returns the format."""
+    try:
+        detected = detect_file(file, name, mime)
+        if detected.format and detected.format != "eml":
+            for page in extract_pages(Source(file, detected), limits):
+                blocks.add(page.text)
+    except ReadError as error:
+        # A broken attachment does not spoil the message; too much text spoils everything.
+        if error.code == "limit_output":
+            raise
+        return None
+    return detected.format
 
 
 def _is_body(part: Message) -> bool:
@@ -166,10 +180,15 @@ def _filename(part: Message) -> str:
         name = str(make_header(decode_header(name)))
     except (MessageError, LookupError, ValueError):
         name = ""
+    return bare_name(name)
+
+
+def bare_name(name: str) -> str:
+    """A file's name without any folder."""
     return " ".join(name.replace("\\", "/").rpartition("/")[2].split())[:255]
 
 
-def _distinct(alternatives: list[str]) -> list[str]:
+def distinct(alternatives: list[str]) -> list[str]:
     """Drop the alternatives whose words another one has too; of equals the first stays."""
     kept: list[tuple[str, set[str]]] = []
     for text in sorted(alternatives, key=len, reverse=True):

@@ -22,9 +22,9 @@ from narwhal.ingest.extractors.rtf_words import (
     FURNITURE,
     LABELS,
     SKIPPED,
-    codec_of,
 )
 from narwhal.ingest.limits import Limits
+from narwhal.ingest.text import codec_of
 
 PAGED = False
 
@@ -53,12 +53,17 @@ class _State:
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the document's whole text as one page: such files do not know their pages."""
     blocks = Blocks(limits)
+    read_rtf(source.file.read(), blocks)
+    yield blocks.page(1)
+
+
+def read_rtf(data: bytes, blocks: Blocks) -> None:
+    """Add the text of an RTF document to `blocks`."""
     reader = _Reader(lambda text, level, gap: blocks.add(text, level=level, gap=gap))
-    reader.read(source.file.read())
+    reader.read(data)
     for text in dict.fromkeys(reader.furniture):
         if not re.fullmatch(r"[\W\d]*", text):  # a page number alone says nothing
             blocks.add(text)
-    yield blocks.page(1)
 
 
 class _Reader:

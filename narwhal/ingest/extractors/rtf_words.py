@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-
 
 def _words(words: str) -> frozenset[str]:
     return frozenset(words.split())
@@ -69,13 +67,3 @@ CHARSETS = {
     254: "cp437",
     255: "cp850",
 }
-_CODEPAGES = {10000: "mac_roman", 936: "gb18030", 1361: "johab", 65001: "utf-8"}
-
-
-def codec_of(codepage: int) -> str:
-    """The Python codec of a Windows codepage; Western European for an unknown one."""
-    name = _CODEPAGES.get(codepage, f"cp{codepage}")
-    try:
-        return codecs.lookup(name).name
-    except LookupError:
-        return "cp1252"
