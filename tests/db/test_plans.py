@@ -184,10 +184,11 @@ def test_search_reads_its_covering_indexes_and_only_what_is_readable(
     large: Large, who: str
 ) -> None:
     user = large.owner if who == "owner" else large.peer
-    # all passages here say the same, and for others than copies the legs would be asked once more
+    # all passages here say the same: for others than copies the legs would be asked once more,
+    # and fused by score those of one leg may fill the list
     query = (
         "select public.hybrid_search('alpha', %s, candidates => 20,"
-        " options => '{\"dedup\": false}')"
+        ' options => \'{"dedup": false, "fusion": "rrf"}\')'
     )
     with _explained(large) as scans, large.db.as_user(user):
         (answer,) = large.db.connection.execute(query, (Jsonb(embed("alpha")),)).fetchone() or ()
