@@ -5,11 +5,16 @@ The caller's MIME type is only ever a hint: browsers derive it from the name.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
 import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.media_types import (
@@ -41,7 +46,6 @@ class Detected:
     charset: str | None = None
 
 
-_ZIP = "application/zip"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_STORAGE = "application/x-ole-storage"
 _OLD_SHEET = re.compile(rb"\x09[\x00\x02\x04][\x04\x06]\x00")  # Excel 2 to 4
@@ -56,6 +60,11 @@ _BRANDS = {
     b"qt  ": "video/quicktime",
 }
 _RIFF = {b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo", b"WEBP": "image/webp"}
+_PACKERS: dict[str, Callable[[BinaryIO], Any]] = {
+    "application/gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "application/x-bzip2": bz2.BZ2File,
+    "application/x-xz": lzma.LZMAFile,
+}
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\x0b\x0c\r\x1b")
 
 _HTML = re.compile(
@@ -114,12 +123,12 @@ def detect_file(file: BinaryIO, name: str, declared_mime: str | None = None) -> 
         return _ole(file, head, promised, extension)
     for magic, mime in MAGIC:
         if head.startswith(magic) and not (promised in TEXTS and _is_text(head)):
-            return Detected(mime, None)
+            return Detected(mime, "tar" if _is_packed_tar(file, mime) else None)
     if promised == "xls" and _OLD_SHEET.match(head):
         return Detected(MIMES["xls"], "xls")
     container = _container(head)
     if container:
-        return Detected(container, None)
+        return Detected(container, "tar" if container == MIMES["tar"] else None)
     return _text_or_unknown(head, promised, extension)
 
 
@@ -162,6 +171,7 @@ def _refuse_disguise(program: str, promised: str | None, extension: str) -> Dete
 
 def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
     """Tell Office documents from other archives by the parts inside."""
+    is_whole = True
     try:
         _check_directory(file)
         with zipfile.ZipFile(file) as archive:
@@ -171,7 +181,7 @@ def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
                 with archive.open("mimetype") as member:
                     mimetype = member.read(200).decode("ascii", errors="replace").strip()
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, KeyError):
-        names, mimetype = set(), ""
+        names, mimetype, is_whole = set(), "", False
         if promised in OFFICE:
             raise ReadError("corrupt", "The file is damaged: it is no complete archive.") from None
     finally:
@@ -185,7 +195,8 @@ def _zip(file: BinaryIO, promised: str | None, extension: str) -> Detected:
         return _refuse_disguise("application/java-archive", promised, extension)
     if promised in OFFICE:
         raise ReadError("corrupt", f"The file is named .{extension}, but holds no such document.")
-    return Detected(mimetype if re.fullmatch(r"[\w.+-]+/[\w.+-]+", mimetype) else _ZIP, None)
+    mime = mimetype if re.fullmatch(r"[\w.+-]+/[\w.+-]+", mimetype) else MIMES["zip"]
+    return Detected(mime, "zip" if is_whole else None)
 
 
 def _check_directory(file: BinaryIO) -> None:
@@ -235,6 +246,20 @@ def _ole(file: BinaryIO, head: bytes, promised: str | None, extension: str) -> D
     return Detected(_OLE_STORAGE, None)
 
 
+def _is_packed_tar(file: BinaryIO, mime: str) -> bool:
+    """Whether a compressed file holds a tar archive."""
+    opener = _PACKERS.get(mime)
+    if opener is None:
+        return False
+    try:
+        with opener(file) as unpacked:
+            return bool(unpacked.read(512)[257:262] == b"ustar")
+    except (OSError, EOFError, lzma.LZMAError, zlib.error):
+        return False
+    finally:
+        file.seek(0)
+
+
 def _container(head: bytes) -> str | None:
     """Media whose mark does not stand at the very start."""
     if head[4:8] == b"ftyp":
@@ -248,7 +273,7 @@ def _container(head: bytes) -> str | None:
     if head[:2] in (b"\xff\xf1", b"\xff\xf9"):
         return "audio/aac"
     if head[257:262] == b"ustar":
-        return "application/x-tar"
+        return MIMES["tar"]
     return None
 
 

@@ -72,7 +72,7 @@ def test_the_declared_type_helps_where_the_name_promises_nothing() -> None:
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", "a.wav", "audio/wav"),
         (b"\x00\x00\x00\x18ftypM4A ", "a.m4a", "audio/mp4"),
         (b"<?xml version='1.0'?><svg xmlns='x'><text>x</text></svg>", "a.svg", "image/svg+xml"),
-        (package({"a.txt": "x"}), "a.zip", "application/zip"),
+        (package({"a.txt": "x"})[:-9], "a.zip", "application/zip"),
         (OLE, "thumbs.db", "application/x-ole-storage"),
         (BINARY, "a.bin", "application/octet-stream"),
         (BINARY, "noname", "application/octet-stream"),

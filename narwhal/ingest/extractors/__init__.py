@@ -33,6 +33,8 @@ FORMATS = {
     "msg": "msg",
     "epub": "epub",
     "rtf": "rtf",
+    "zip": "archive",
+    "tar": "archive",
     "html": "html",
     "markdown": "plain",
     "text": "plain",
