@@ -5,6 +5,9 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections import Counter
+
+from narwhal.ingest.alphabets import encodings_by_alphabet
 
 # Longest first: UTF-16's mark is the beginning of UTF-32's.
 _MARKS = (
@@ -48,6 +51,7 @@ _WESTERN = frozenset(
 )
 _FEW = 8  # strange bytes: too few for statistics
 _MANY = 24
+_LINE = 300  # characters
 _SAMPLE = 64 * 1024
 _ESCAPES_2022 = re.compile(rb"\x1b\$[@B]|\x1b\([BJI]|\x1b\$\([CD]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -106,7 +110,7 @@ def find_charset(data: bytes, declared: str | None = None) -> str:
     utf8 = _is_utf8(data)
     # Even Russian in UTF-16 is valid UTF-8, by accident, but then half of it is control bytes.
     if not utf8 or sum(sample.count(byte) for byte in range(32)) * 4 > len(sample):
-        wide = _wide(sample)
+        wide = _wide(sample, is_certain=utf8)
         if wide:
             return wide
     if utf8:
@@ -120,8 +124,13 @@ def find_charset(data: bytes, declared: str | None = None) -> str:
 def _guess(sample: bytes) -> str:
     """The encoding by the statistics of the letters; the commonest one where there are too few."""
     strange = [byte for byte in sample if byte >= 0x80]
-    if len(strange) < _FEW and all(byte in _WESTERN for byte in strange):
+    # In Latin letters, most of a text is ASCII.
+    likely = encodings_by_alphabet(sample) if len(strange) * 2 < len(sample) else []
+    is_western = len(strange) < _FEW and all(byte in _WESTERN for byte in strange)
+    if is_western and (not likely or likely[0] == "cp1252"):
         return "cp1252"
+    if len(likely) == 1:
+        return likely[0]
     # Imported late: it is large, and most texts are UTF-8.
     import chardet
 
@@ -130,6 +139,8 @@ def _guess(sample: bytes) -> str:
     if len(strange) < _MANY:
         eras = chardet.EncodingEra.MODERN_WEB | chardet.EncodingEra.LEGACY_ISO
     guessed = _codec(chardet.detect(sample, encoding_era=eras)["encoding"])
+    if likely and guessed not in likely:
+        return likely[0]
     return guessed if guessed and not guessed.startswith("utf") else "cp1252"
 
 
@@ -167,7 +178,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _wide(sample: bytes) -> str | None:
+def _wide(sample: bytes, *, is_certain: bool) -> str | None:
     """Recognise UTF-16 and UTF-32 without a mark by where the small bytes stand."""
     sample = sample[: len(sample) // 4 * 4]
     if len(sample) < 4:
@@ -175,7 +186,7 @@ def _wide(sample: bytes) -> str | None:
     rare = sum(sample.count(byte) for byte in (0, 1, 2))
     # Text in any other encoding holds next to no control bytes; even Chinese in UTF-16 has them,
     # as half of its spaces, line ends and full stops.
-    if rare * 200 < len(sample):
+    if rare * 200 < len(sample) and not is_certain:
         return None
     candidates = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
     best, name = max((_plausible(sample, name), name) for name in candidates)
@@ -195,9 +206,21 @@ def _plausible(sample: bytes, charset: str) -> float:
         or "\ufb50" <= character <= "\ufdff"
         or "\U00010000" <= character <= "\U0002ffff"
     ) / len(text)
+    # A line without any of those is in letters of one alphabet, as it is not with bytes swapped.
+    if telling == 0 and len(text) < _LINE and _is_of_one_alphabet(text):
+        return usual
     # With its bytes swapped, Latin text is all Chinese, and Chinese stays so: what tells is how
     # many spaces, line ends and marks of punctuation there are.
     return usual + telling if usual > 0.9 and telling > 0.01 else 0
+
+
+def _is_of_one_alphabet(text: str) -> bool:
+    blocks = Counter(
+        ord(character) >> 7
+        for character in text
+        if character >= "\u0370" and unicodedata.category(character)[0] in "LM"
+    )
+    return bool(blocks) and blocks.most_common(1)[0][1] > 0.9 * len(text)
 
 
 def _is_telling(character: str) -> bool:

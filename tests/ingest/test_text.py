@@ -31,6 +31,36 @@ def test_legacy_encodings_are_found_by_their_letters(sentence: str, charset: str
     assert decode(f"{sentence}\r\n".encode(charset))[0] == f"{sentence}\r\n"
 
 
+NOTES = {
+    "Więcej łodzi już jutro": "cp1250",
+    "Książkę położył na półce": "iso8859_2",
+    "Příliš žluťoučký kůň": "cp1250",
+    "Knížka ležela na polici mnoho let, než si jí někdo všiml.": "iso8859_2",
+    "Őszi tűz": "iso8859_2",
+    "O carte văzută de toţi": "cp1250",
+    "Şeker değil, ışık": "cp1254",
+    "Größe und Überschuß": "cp850",
+    "Élève à l'école": "cp850",
+    "Não são irmãs, são ações": "cp1252",
+    "L’œuvre – « déjà vue »": "cp1252",
+    "Það er þýðing": "cp1252",
+    "Ši žąsis yra čia ir žemė šąla": "cp1257",
+    "Tiê\u0301ng Viê\u0323t râ\u0301t hay": "cp1258",
+}
+
+
+@pytest.mark.parametrize(("note", "charset"), NOTES.items(), ids=list(NOTES))
+def test_a_short_note_is_told_by_the_alphabet_of_its_language(note: str, charset: str) -> None:
+    assert decode(note.encode(charset))[0] == note
+
+
+@pytest.mark.parametrize("charset", ["utf-16-le", "utf-16-be"])
+def test_a_line_of_one_alphabet_needs_no_mark_and_no_spaces(charset: str) -> None:
+    line = "คณะกรรมการได้ตัดสินใจเลื่อนการประชุม"
+    assert decode(line.encode(charset))[0] == line
+    assert decode(b"\x01\x02" * 200)[1] == "utf-8"  # no letters of anything
+
+
 @pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_unicode_is_found_by_its_mark(sentence: str, charset: str) -> None:
