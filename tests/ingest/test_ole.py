@@ -289,7 +289,8 @@ def test_a_locked_workbook_is_refused_and_nothing_is_printed(
         read(excel(b"", locked=True), "a.xls")
     assert error.value.code == "unsupported_media"
     path = tmp_path / "book"
-    path.write_bytes(excel(label(0, 0, "x")) + b"odd")  # of which the library warns
+    columns = biff(0x7D, struct.pack("<6H", 5, 2, 0, 0, 0, 0))  # of which the library warns
+    path.write_bytes(excel(columns + label(0, 0, "x")))
     assert read_in_sandbox(path, "a.xls").pages[0].text == "Sites\n\nx"
     assert capfd.readouterr().out == ""
 
@@ -315,6 +316,15 @@ def test_other_archives_and_broken_ones(
     with pytest.raises(ReadError) as error:
         read(data, name)
     assert error.value.code == code
+
+
+def test_a_circle_of_sectors_ends(read: Read) -> None:
+    data = bytearray(excel(label(0, 0, "x" * 200) * 30))
+    fat = 512 * (1 + struct.unpack_from("<I", data, 76)[0])
+    struct.pack_into("<8I", data, fat, *range(1, 8), 0)
+    with pytest.raises(ReadError) as error:
+        read(bytes(data), "a.xls")
+    assert error.value.code == "corrupt"
 
 
 @pytest.mark.parametrize("name", ["a.doc", "a.xls", "a.ppt", "a.msg"])

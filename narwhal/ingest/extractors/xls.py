@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
+import olefile
 import xlrd
 
 from narwhal.ingest.document import Page, ReadError
@@ -19,7 +20,7 @@ PAGED = True
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the sheets in the workbook's order, hidden ones included."""
-    with _open(source.file.read()) as book:
+    with _open(_workbook(source.file)) as book:
         formats = _Formats(book)
         for index in range(book.nsheets):
             sheet = book.sheet_by_index(index)
@@ -32,6 +33,20 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
                 blocks.add(note.text, gap=1)
             book.unload_sheet(index)
             yield blocks.page(index + 1)
+
+
+def _workbook(file: BinaryIO) -> bytes:
+    """The workbook's own stream, which the oldest files are already.
+
+    Taken out of its archive here: the other library follows chains of sectors without end.
+    """
+    if not olefile.isOleFile(file):
+        file.seek(0)
+        return file.read()
+    file.seek(0)
+    with olefile.OleFileIO(file) as archive:
+        name = "Workbook" if archive.exists("Workbook") else "Book"
+        return bytes(archive.openstream(name).read())
 
 
 def _open(data: bytes) -> Any:
