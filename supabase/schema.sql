@@ -5270,10 +5270,12 @@ declare
     v_count integer;
 begin
     delete from public.pages as p where p.version_id = v_job.version_id;
-    insert into public.pages (file_id, version_id, page, text, width, height, source, layout)
-    select v_job.file_id, v_job.version_id, r.page, r.text, r.width, r.height, r.source, r.layout
+    insert into public.pages (file_id, version_id, page, text, width, height, source, needs_ocr, layout)
+    select
+        v_job.file_id, v_job.version_id, r.page, r.text, r.width, r.height, r.source, coalesce(r.needs_ocr, false),
+        r.layout
     from jsonb_to_recordset(finish_extract.pages) as r (
-        page integer, text text, width real, height real, source text, layout jsonb
+        page integer, text text, width real, height real, source text, needs_ocr boolean, layout jsonb
     );
     get diagnostics v_count = row_count;
     update public.file_versions as v
@@ -5281,11 +5283,17 @@ begin
     where v.id = v_job.version_id;
     update public.ingest_jobs as j set pages_total = v_count where j.id = job_id;
     perform private.finish_job(job_id);
-    perform private.enqueue(v_job.version_id, 'chunk');
+    if exists (select 1 from public.pages as p where p.version_id = v_job.version_id and p.needs_ocr) then
+        perform private.enqueue(v_job.version_id, 'ocr');
+    else
+        delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
+        perform private.enqueue(v_job.version_id, 'chunk');
+    end if;
 end;
 $$;
 
-COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb) IS 'Stores the pages [{page, text, width, height, source, layout}] and queues chunk.';
+COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}] and queues ocr where a page needs it, else
+chunk.';
 
 CREATE FUNCTION private.finish_job(job_id uuid) RETURNS void
     LANGUAGE sql
@@ -5336,6 +5344,29 @@ CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
     AS $$ delete from private.object_deletions as d where d.id = any(ids); $$;
 
 COMMENT ON FUNCTION private.finish_object_deletions(ids bigint[]) IS 'These objects are gone from Storage.';
+
+CREATE FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    if exists (select 1 from public.pages as p where p.version_id = v_job.version_id and p.needs_ocr) then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'There are pages left to read.', jsonb_build_object('job_id', job_id)
+        );
+    end if;
+    update public.file_versions as v
+    set language = coalesce(finish_ocr.language, v.language)
+    where v.id = v_job.version_id;
+    perform private.finish_job(job_id);
+    perform private.enqueue(v_job.version_id, 'chunk');
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) IS 'Ends the ocr stage with the language of the text, null where it does not tell, and queues chunk. Raises CONFLICT_STATE
+while pages are left.';
 
 CREATE FUNCTION private.flip_space(from_id smallint, to_id smallint) RETURNS void
     LANGUAGE sql
@@ -6462,6 +6493,26 @@ $$;
 
 COMMENT ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) IS 'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}. A space on
 trial does not change how files are cut; texts that are too long for it are cut off there.';
+
+CREATE FUNCTION private.job_pictures(job_id uuid, lease_token uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    return (
+        select jsonb_build_object(
+            'left', coalesce(jsonb_agg(p.page order by p.page) filter (where p.needs_ocr), '[]'),
+            'total', count(*) filter (where p.needs_ocr or p.source <> 'text')
+        )
+        from public.pages as p
+        where p.version_id = v_job.version_id
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) IS 'What the ocr stage has to do: {left: numbers of pages, total: of how many}.';
 
 CREATE FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7786,7 +7837,7 @@ CREATE TABLE public.ingest_jobs (
     lease_token uuid,
     lease_expires_at timestamp with time zone,
     CONSTRAINT ingest_jobs_progress_check CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision))),
-    CONSTRAINT ingest_jobs_stage_check CHECK ((stage = ANY (ARRAY['detect'::text, 'extract'::text, 'chunk'::text, 'embed_text'::text, 'embed_pages'::text]))),
+    CONSTRAINT ingest_jobs_stage_check CHECK ((stage = ANY (ARRAY['detect'::text, 'extract'::text, 'ocr'::text, 'chunk'::text, 'embed_text'::text, 'embed_pages'::text]))),
     CONSTRAINT ingest_jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'done'::text, 'failed'::text, 'dead'::text, 'cancelled'::text])))
 );
 
@@ -12416,10 +12467,10 @@ begin
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
     if from_stage is not null and from_stage not in (
-        'detect', 'extract', 'chunk', 'embed_text', 'embed_pages'
+        'detect', 'extract', 'ocr', 'chunk', 'embed_text', 'embed_pages'
     ) then
         perform private.raise_invalid(
-            'from_stage', 'Stages are detect, extract, chunk, embed_text and embed_pages.'
+            'from_stage', 'Stages are detect, extract, ocr, chunk, embed_text and embed_pages.'
         );
     end if;
     select v.* into v_version
@@ -14606,6 +14657,35 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.storage_usage(owner uuid) IS 'Behind public.storage_usage.';
+
+CREATE FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_left integer;
+    v_total integer;
+begin
+    update public.pages as p
+    set
+        text = r.text, width = coalesce(r.width, p.width), height = coalesce(r.height, p.height),
+        source = r.source, layout = r.layout, needs_ocr = false
+    from jsonb_to_record(store_page.page) as r (
+        page integer, text text, width real, height real, source text, layout jsonb
+    )
+    where p.version_id = v_job.version_id and p.page = r.page;
+    select count(*) filter (where p.needs_ocr), count(*) filter (where p.needs_ocr or p.source <> 'text')
+    into v_left, v_total
+    from public.pages as p
+    where p.version_id = v_job.version_id;
+    update public.ingest_jobs as j
+    set pages_total = v_total, pages_done = v_total - v_left, progress = 1 - v_left::real / greatest(v_total, 1)
+    where j.id = job_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) IS 'Stores what OCR read on a page: {page, text, width, height, source, layout}.';
 
 CREATE FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -18982,6 +19062,7 @@ CREATE TABLE public.pages (
     width real,
     height real,
     source text DEFAULT 'text'::text NOT NULL,
+    needs_ocr boolean DEFAULT false NOT NULL,
     layout jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT pages_page_check CHECK ((page > 0)),
     CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text])))
@@ -18992,6 +19073,8 @@ COMMENT ON TABLE public.pages IS 'Text of a version by page, slide or sheet; one
 COMMENT ON COLUMN public.pages.page IS 'From 1.';
 
 COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no pages.';
+
+COMMENT ON COLUMN public.pages.needs_ocr IS 'Shows something that its text does not tell; false again after OCR.';
 
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
@@ -20630,6 +20713,9 @@ REVOKE ALL ON FUNCTION private.finish_key_rotation(bucket text, key text) FROM P
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.flip_space(from_id smallint, to_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fold(content text) FROM PUBLIC;
@@ -20768,6 +20854,9 @@ GRANT ALL ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, m
 
 REVOKE ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) TO narwhal_worker;
@@ -21469,6 +21558,9 @@ REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.storage_usage(owner uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO anon;
 GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) TO narwhal_worker;

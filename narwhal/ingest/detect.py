@@ -25,6 +25,7 @@ from narwhal.ingest.media_types import (
     OFFICE,
     OLE_STREAMS,
     OPEN_DOCUMENTS,
+    PICTURES,
     PROGRAMS,
     TEXTS,
 )
@@ -123,12 +124,12 @@ def detect_file(file: BinaryIO, name: str, declared_mime: str | None = None) -> 
         return _ole(file, head, promised, extension)
     for magic, mime in MAGIC:
         if head.startswith(magic) and not (promised in TEXTS and _is_text(head)):
-            return Detected(mime, "tar" if _is_packed_tar(file, mime) else None)
+            return _medium(file, mime)
     if promised == "xls" and _OLD_SHEET.match(head):
         return Detected(MIMES["xls"], "xls")
     container = _container(head)
     if container:
-        return Detected(container, "tar" if container == MIMES["tar"] else None)
+        return _medium(file, container)
     return _text_or_unknown(head, promised, extension)
 
 
@@ -258,6 +259,13 @@ def _is_packed_tar(file: BinaryIO, mime: str) -> bool:
         return False
     finally:
         file.seek(0)
+
+
+def _medium(file: BinaryIO, mime: str) -> Detected:
+    """What is recognised by its mark alone: a picture, an archive, or nothing that is read."""
+    if mime in PICTURES:
+        return Detected(mime, "image")
+    return Detected(mime, "tar" if mime == MIMES["tar"] or _is_packed_tar(file, mime) else None)
 
 
 def _container(head: bytes) -> str | None:

@@ -34,7 +34,8 @@ class Page:
     """One page, slide or sheet, or the whole text of a file that has no pages.
 
     `number` counts from 1, `width` and `height` are points (1/72 inch) where the format knows
-    them, `source` says how the text was won (`text`, `ocr`, `mixed`).
+    them, `source` says how the text was won (`text`, `ocr`, `mixed`), `needs_ocr` that the page
+    shows something which its text does not tell.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Page:
     source: str = "text"
     lines: tuple[Line, ...] = ()
     headings: tuple[Heading, ...] = ()
+    needs_ocr: bool = False
 
 
 @dataclass(frozen=True)

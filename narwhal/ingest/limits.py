@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -61,9 +61,24 @@ def read_in_sandbox(
     Raises ReadError, `unsupported_media` for a file that nothing here reads; a crash of the reader
     is `corrupt`, or `limit_memory` where it had used most of its memory.
     """
-    answer = _run(path, name, mime, limits or Limits(), task="read")
-    assert isinstance(answer, Document)
-    return answer
+    pages: list[Page] = []
+    with _reader(path, name, mime, limits or Limits(), "read") as answer:
+        while isinstance(message := answer.next(), Page):
+            pages.append(message)
+    assert isinstance(message, bool)
+    return Document(tuple(pages), paged=message)
+
+
+def read_pictures_in_sandbox(
+    path: Path, name: str, mime: str | None, numbers: Sequence[int], limits: Limits
+) -> Iterator[Page]:
+    """Read pages of the file at `path` by OCR, in a process of its own; yield each as it is done.
+
+    `limits` are those of all pages together. Raises ReadError as `read_in_sandbox` does.
+    """
+    with _reader(path, name, mime, limits, "ocr", pages=list(numbers)) as answer:
+        while isinstance(message := answer.next(), Page):
+            yield message
 
 
 def detect_in_sandbox(
@@ -73,12 +88,17 @@ def detect_in_sandbox(
 
     Raises ReadError as `detect` and `read_in_sandbox` do.
     """
-    answer = _run(path, name, mime, limits or Limits(), task="detect")
-    assert isinstance(answer, Detected)
-    return answer
+    with _reader(path, name, mime, limits or Limits(), "detect") as answer:
+        message = answer.next()
+    assert isinstance(message, Detected)
+    return message
 
 
-def _run(path: Path, name: str, mime: str | None, limits: Limits, task: str) -> Document | Detected:
+@contextlib.contextmanager
+def _reader(
+    path: Path, name: str, mime: str | None, limits: Limits, task: str, **more: Any
+) -> Iterator[_Answer]:
+    """Start a reading process; in the end it is gone, whatever happened."""
     _compile()
     job = {
         "task": task,
@@ -86,6 +106,7 @@ def _run(path: Path, name: str, mime: str | None, limits: Limits, task: str) -> 
         "name": name,
         "mime": mime,
         "limits": asdict(limits),
+        **more,
     }
     process = subprocess.Popen(
         [sys.executable, "-S", "-s", "-P", "-m", "narwhal.ingest.sandbox"],
@@ -97,7 +118,7 @@ def _run(path: Path, name: str, mime: str | None, limits: Limits, task: str) -> 
         start_new_session=True,
     )
     try:
-        return _Answer(process, limits).read(json.dumps(job).encode())
+        yield _Answer(process, limits, json.dumps(job).encode())
     finally:
         _end(process)
 
@@ -128,40 +149,46 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class _Answer:
     """The reader's answer: lines of JSON, believed in nothing but their shape."""
 
-    def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], limits: Limits, job: bytes) -> None:
+        """Send the job."""
         self._process = process
         self._limits = limits
         self._deadline = time.monotonic() + limits.seconds
         self._most_memory = 0
-
-    def read(self, job: bytes) -> Document | Detected:
-        """Send the job, collect the answer; ReadError for anything but a complete one."""
-        assert self._process.stdin is not None
+        self._characters = self._pages = 0
+        self._left = self._lines()
+        assert process.stdin is not None
         try:
-            self._process.stdin.write(job)
-            self._process.stdin.close()
+            process.stdin.write(job)
+            process.stdin.close()
         except BrokenPipeError:
             raise self._died() from None
-        pages: list[Page] = []
-        characters = 0
-        for line in self._lines():
+
+    def next(self) -> Page | Detected | bool:
+        """Return the next page, or what ends the answer: what was detected, or `Document.paged`.
+
+        Raises ReadError for anything else, and for an answer that ends too early.
+        """
+        for line in self._left:
             try:
                 message = json.loads(line)
                 if "page" in message:
-                    page = _page(message["page"])
-                    pages.append(page)
-                elif "detected" in message:
+                    return self._counted(_page(message["page"]))
+                if "detected" in message:
                     return _detected(message["detected"])
-                elif "paged" in message:
-                    return Document(tuple(pages), bool(message["paged"]))
-                else:
-                    _raise_error(message["error"], message["message"])
+                if "paged" in message:
+                    return bool(message["paged"])
+                _raise_error(message["error"], message["message"])
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise ReadError("corrupt", "Reading the file gave no usable answer.") from None
-            characters += len(page.text)
-            if characters > self._limits.characters or len(pages) > self._limits.pages:
-                raise ReadError("limit_output", "The file has more text than is allowed.")
         raise self._died()
+
+    def _counted(self, page: Page) -> Page:
+        self._characters += len(page.text)
+        self._pages += 1
+        if self._characters > self._limits.characters or self._pages > self._limits.pages:
+            raise ReadError("limit_output", "The file has more text than is allowed.")
+        return page
 
     def _lines(self) -> Iterator[bytes]:
         """Yield the lines as they come, until the reader is done, dead or late."""
@@ -247,6 +274,8 @@ def _page(values: dict[str, Any]) -> Page:
         text=text,
         width=_size(values["width"]),
         height=_size(values["height"]),
+        source=_source(values["source"]),
+        needs_ocr=bool(values["needs_ocr"]),
         lines=tuple(
             Line(
                 _offset(start, text),
@@ -260,6 +289,12 @@ def _page(values: dict[str, Any]) -> Page:
             for start, level, title in values["headings"]
         ),
     )
+
+
+def _source(value: str) -> str:
+    if value not in ("text", "ocr", "mixed"):
+        raise ValueError("text comes from a text layer, from OCR, or from both")
+    return value
 
 
 def _offset(value: int, text: str) -> int:

@@ -95,6 +95,12 @@ TEXTS = {
     *("html", "markdown", "csv", "tsv", "eml", "text", "json", "xml", "srt", "vtt", "ics", "vcf"),
 }
 
+# Read by OCR.
+PICTURES = {
+    f"image/{name}"
+    for name in ("avif", "bmp", "gif", "heic", "heif", "jpeg", "png", "tiff", "webp")
+}
+
 # Media that later stages read or that nothing reads; a name with such an extension over a program
 # is as much a disguise as one of a document.
 MEDIA = {

@@ -1,4 +1,4 @@
-"""The stages of ingestion: detect, extract, chunk, embed_text.
+"""The stages of ingestion: detect, extract, ocr, chunk, embed_text.
 
 Each stage reads what its predecessor stored, and ends in one call that stores its output and the
 job's state together. Running a stage twice gives the same rows.
@@ -6,9 +6,9 @@ job's state together. Running a stage twice gives the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -19,7 +19,13 @@ from narwhal.ingest.blobs import Blob, BlobStore
 from narwhal.ingest.chunking import chunk
 from narwhal.ingest.document import Chunk, Document, Heading, Line, Page, ReadError
 from narwhal.ingest.language import detect_language
-from narwhal.ingest.limits import MIB, Limits, detect_in_sandbox, read_in_sandbox
+from narwhal.ingest.limits import (
+    MIB,
+    Limits,
+    detect_in_sandbox,
+    read_in_sandbox,
+    read_pictures_in_sandbox,
+)
 from narwhal.ingest.queue import Job, LeaseLostError, Queue
 
 EMBED_BATCH = 32
@@ -87,13 +93,37 @@ def run_extract(stage: Stage) -> None:
         document = read_in_sandbox(
             blob.path, stage.job.name, stage.job.mime, _limits(stage.job.settings)
         )
-    sample = "\n".join(page.text[:2000] for page in document.pages[:10])
     stage.queue.finish_extract(
         stage.job,
-        language=detect_language(sample),
+        language=_language(document.pages),
         is_paged=document.paged,
         pages=[page_row(page) for page in document.pages],
     )
+
+
+def run_ocr(stage: Stage) -> None:
+    """Read pages that are pictures, storing each as soon as it is read."""
+    left = stage.queue.pictures(stage.job)["left"]
+    if left:
+        settings = stage.job.settings
+        limits = replace(
+            _limits(settings),
+            seconds=float(settings["ocr.time_limit_s"]) * len(left),
+            memory_bytes=int(settings["ocr.memory_limit_mb"]) * MIB,
+        )
+        with _blob(stage) as blob:
+            for page in read_pictures_in_sandbox(
+                blob.path, stage.job.name, stage.job.mime, left, limits
+            ):
+                stage.check()
+                stage.queue.store_page(stage.job, page_row(page))
+    stored = stage.queue.pages(stage.job)
+    stage.queue.finish_ocr(stage.job, _language([_page(row) for row in stored["pages"]]))
+
+
+def _language(pages: Sequence[Page]) -> str | None:
+    """The language of a document, from the beginnings of its first pages with text."""
+    return detect_language("\n".join([page.text[:2000] for page in pages if page.text][:10]))
 
 
 def run_chunk(stage: Stage) -> None:
@@ -140,6 +170,7 @@ def run_embed_text(stage: Stage) -> None:
 STAGES: dict[str, Callable[[Stage], None]] = {
     "detect": run_detect,
     "extract": run_extract,
+    "ocr": run_ocr,
     "chunk": run_chunk,
     "embed_text": run_embed_text,
 }
@@ -185,6 +216,7 @@ def page_row(page: Page) -> dict[str, Any]:
         "width": page.width,
         "height": page.height,
         "source": page.source,
+        "needs_ocr": page.needs_ocr,
         "layout": {
             "lines": [
                 [line.start, line.end, *(round(x, 4) for x in line.box)] for line in page.lines

@@ -127,6 +127,19 @@ class Queue:
             Jsonb(pages),
         )
 
+    def pictures(self, job: Job) -> dict[str, Any]:
+        """Read `{left: numbers of pages, total}`: what OCR has to do."""
+        pictures: dict[str, Any] = self._call("select private.job_pictures(%s, %s)", job)
+        return pictures
+
+    def store_page(self, job: Job, page: dict[str, Any]) -> None:
+        """Keep what OCR read on a page."""
+        self._call("select private.store_page(%s, %s, %s)", job, Jsonb(page))
+
+    def finish_ocr(self, job: Job, language: str | None) -> None:
+        """End the stage; every page is stored."""
+        self._call("select private.finish_ocr(%s, %s, %s)", job, language)
+
     def pages(self, job: Job) -> dict[str, Any]:
         """Read `{is_paged, language, pages, spaces}` of the job's version."""
         pages: dict[str, Any] = self._call("select private.job_pages(%s, %s)", job)

@@ -24,12 +24,16 @@ def main() -> None:
     job = json.loads(sys.stdin.buffer.read())
     limits = Limits(**job["limits"])
     path = Path(job["path"])
+    if job["task"] == "ocr":
+        _load_ocr()
     limit_resources(limits.seconds, limits.memory_bytes)
     lock_down(path)
     try:
         detected = detect(path, job["name"], job["mime"])
         if job["task"] == "detect":
             _answer(sys.stdout, {"detected": asdict(detected)})
+        elif job["task"] == "ocr":
+            _read_pictures(path, detected, job["pages"], sys.stdout)
         else:
             _read(path, detected, limits, sys.stdout)
     except ReadError as error:
@@ -51,12 +55,33 @@ def _read(path: Path, detected: Detected, limits: Limits, out: TextIO) -> None:
     _answer(out, {"paged": extractor.PAGED})
 
 
+def _load_ocr() -> None:
+    """Load models and decoders while files may still be opened."""
+    from narwhal.ingest.ocr import load_reader
+    from narwhal.ingest.pictures import load_codecs
+
+    load_codecs()
+    load_reader()
+
+
+def _read_pictures(path: Path, detected: Detected, numbers: list[int], out: TextIO) -> None:
+    from narwhal.ingest.ocr import read_pages
+
+    with path.open("rb") as file:
+        for page in read_pages(Source(file, detected), numbers):
+            _answer(out, {"page": _values(page)})
+            out.flush()
+    _answer(out, {"paged": True})
+
+
 def _values(page: Page) -> dict[str, Any]:
     return {
         "number": page.number,
         "text": page.text,
         "width": page.width,
         "height": page.height,
+        "source": page.source,
+        "needs_ocr": page.needs_ocr,
         "lines": [(line.start, line.end, line.box) for line in page.lines],
         "headings": [(heading.start, heading.level, heading.text) for heading in page.headings],
     }

@@ -53,6 +53,9 @@ _FEW = 8  # strange bytes: too few for statistics
 _MANY = 24
 _LINE = 300  # characters
 _SAMPLE = 64 * 1024
+_FEW_LETTERS = 16
+_LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]{3,}")
+_VOWEL = re.compile("[AEIOUYaeiouy\u00c0-\u024f]")
 _ESCAPES_2022 = re.compile(rb"\x1b\$[@B]|\x1b\([BJI]|\x1b\$\([CD]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -68,6 +71,28 @@ def clean(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _UNSTORABLE.sub("", text)
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def is_illegible(text: str) -> bool:
+    """Whether a page's text says next to nothing, or is noise, as fonts without a mapping give.
+
+    Noise is private and replacement characters, or Latin words most of which have no vowel.
+    """
+    letters = sum(map(str.isalnum, text))
+    if letters < _FEW_LETTERS:
+        return True
+    if sum(map(_is_noise, text)) > 0.2 * letters:
+        return True
+    words = _LATIN_WORD.findall(text)
+    if len(words) < _FEW_LETTERS or sum(map(len, words)) < 0.5 * letters:
+        return False
+    return sum(1 for word in words if _VOWEL.search(word)) < 0.6 * len(words)
+
+
+def _is_noise(character: str) -> bool:
+    return character == "\ufffd" or (
+        unicodedata.category(character) in ("Co", "Cn", "Cc") and (character not in "\n\t\f")
+    )
 
 
 def join_surrogates(text: str) -> str:

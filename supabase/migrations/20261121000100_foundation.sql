@@ -147,4 +147,6 @@ insert into private.settings (key, value, description) values
 ('chunks.overlap', '200', 'Characters that neighbouring chunks share.'),
 ('ingest.time_limit_s', '28', 'Wall time, and CPU time, for reading one file, in seconds.'),
 ('ingest.memory_limit_mb', '512', 'Memory for reading one file, in MiB.'),
+('ocr.time_limit_s', '60', 'Wall time, and CPU time, for reading one page by OCR, in seconds.'),
+('ocr.memory_limit_mb', '1536', 'Memory for reading pages by OCR, the models included, in MiB.'),
 ('ingest.output_limit_chars', '20000000', 'Text that one file may give, in characters.');

@@ -10,12 +10,14 @@ create table public.pages (
     width real,
     height real,
     source text not null default 'text' check (source in ('text', 'ocr', 'mixed')),
+    needs_ocr boolean not null default false,
     layout jsonb not null default '{}',
     unique (version_id, page)
 );
 comment on table public.pages is 'Text of a version by page, slide or sheet; one row for formats without pages.';
 comment on column public.pages.page is 'From 1.';
 comment on column public.pages.width is 'In points; null where the format has no pages.';
+comment on column public.pages.needs_ocr is 'Shows something that its text does not tell; false again after OCR.';
 comment on column public.pages.layout is
 '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
 0..1 from the top left.';
@@ -99,7 +101,7 @@ create table public.ingest_jobs (
     id uuid primary key default gen_random_uuid(),
     file_id uuid not null references public.nodes on delete cascade,
     version_id uuid not null references public.file_versions on delete cascade,
-    stage text not null check (stage in ('detect', 'extract', 'chunk', 'embed_text', 'embed_pages')),
+    stage text not null check (stage in ('detect', 'extract', 'ocr', 'chunk', 'embed_text', 'embed_pages')),
     space_id smallint references public.embedding_spaces on delete cascade,
     state text not null default 'queued' check (
         state in ('queued', 'running', 'done', 'failed', 'dead', 'cancelled')
@@ -565,10 +567,12 @@ declare
     v_count integer;
 begin
     delete from public.pages as p where p.version_id = v_job.version_id;
-    insert into public.pages (file_id, version_id, page, text, width, height, source, layout)
-    select v_job.file_id, v_job.version_id, r.page, r.text, r.width, r.height, r.source, r.layout
+    insert into public.pages (file_id, version_id, page, text, width, height, source, needs_ocr, layout)
+    select
+        v_job.file_id, v_job.version_id, r.page, r.text, r.width, r.height, r.source, coalesce(r.needs_ocr, false),
+        r.layout
     from jsonb_to_recordset(finish_extract.pages) as r (
-        page integer, text text, width real, height real, source text, layout jsonb
+        page integer, text text, width real, height real, source text, needs_ocr boolean, layout jsonb
     );
     get diagnostics v_count = row_count;
     update public.file_versions as v
@@ -576,11 +580,17 @@ begin
     where v.id = v_job.version_id;
     update public.ingest_jobs as j set pages_total = v_count where j.id = job_id;
     perform private.finish_job(job_id);
-    perform private.enqueue(v_job.version_id, 'chunk');
+    if exists (select 1 from public.pages as p where p.version_id = v_job.version_id and p.needs_ocr) then
+        perform private.enqueue(v_job.version_id, 'ocr');
+    else
+        delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
+        perform private.enqueue(v_job.version_id, 'chunk');
+    end if;
 end;
 $$;
 comment on function private.finish_extract(uuid, uuid, text, boolean, jsonb) is
-'Stores the pages [{page, text, width, height, source, layout}] and queues chunk.';
+'Stores the pages [{page, text, width, height, source, needs_ocr, layout}] and queues ocr where a page needs it, else
+chunk.';
 
 create function private.job_pages(job_id uuid, lease_token uuid) returns jsonb
 language plpgsql volatile

@@ -138,10 +138,10 @@ begin
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
     if from_stage is not null and from_stage not in (
-        'detect', 'extract', 'chunk', 'embed_text', 'embed_pages'
+        'detect', 'extract', 'ocr', 'chunk', 'embed_text', 'embed_pages'
     ) then
         perform private.raise_invalid(
-            'from_stage', 'Stages are detect, extract, chunk, embed_text and embed_pages.'
+            'from_stage', 'Stages are detect, extract, ocr, chunk, embed_text and embed_pages.'
         );
     end if;
     select v.* into v_version

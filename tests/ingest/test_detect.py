@@ -67,8 +67,6 @@ def test_the_declared_type_helps_where_the_name_promises_nothing() -> None:
 @pytest.mark.parametrize(
     ("data", "name", "mime"),
     [
-        (b"\x89PNG\r\n\x1a\n" + b"\x00" * 99, "a.png", "image/png"),
-        (b"\xff\xd8\xff\xe0" + b"\x00" * 99, "photo.pdf", "image/jpeg"),
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", "a.wav", "audio/wav"),
         (b"\x00\x00\x00\x18ftypM4A ", "a.m4a", "audio/mp4"),
         (b"<?xml version='1.0'?><svg xmlns='x'><text>x</text></svg>", "a.svg", "image/svg+xml"),
@@ -84,6 +82,20 @@ def test_the_declared_type_helps_where_the_name_promises_nothing() -> None:
 def test_what_nothing_reads_has_no_format(data: bytes, name: str, mime: str) -> None:
     detected = detect_file(io.BytesIO(data), name)
     assert (detected.format, detected.mime) == (None, mime)
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "mime"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + b"\x00" * 99, "a.png", "image/png"),
+        (b"\xff\xd8\xff\xe0" + b"\x00" * 99, "photo.pdf", "image/jpeg"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "a.webp", "image/webp"),
+        (b"\x00\x00\x00\x18ftypheic", "a.heic", "image/heic"),
+    ],
+)
+def test_pictures_are_read_whatever_their_name(data: bytes, name: str, mime: str) -> None:
+    detected = detect_file(io.BytesIO(data), name)
+    assert (detected.format, detected.mime) == ("image", mime)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_document_comes_back_whole(tmp_path: Path) -> None:
         (b"MZ\x90" + b"\x00" * 99, "a.pdf", "magic_mismatch"),
         (pdf("", user_password="x"), "a.pdf", "encrypted_pdf"),
         (b"", "a.docx", "corrupt"),
-        (b"\x89PNG\r\n\x1a\n" + b"\x00" * 99, "a.png", "unsupported_media"),
+        (b"\x89PNG\r\n\x1a\n" + b"\x00" * 99, "a.png", "corrupt"),
     ],
 )
 def test_codes_come_back_too(tmp_path: Path, data: bytes, name: str, code: str) -> None:
@@ -147,6 +147,7 @@ def test_a_reader_that_dies_leaves_a_code(
 
 def page(**values: object) -> str:
     whole = {"number": 1, "text": "abc", "width": 1, "height": 1, "lines": [], "headings": []}
+    whole |= {"source": "text", "needs_ocr": False}
     return f"print({json.dumps(json.dumps({'page': {**whole, **values}}))}, flush=True)"
 
 
@@ -164,6 +165,7 @@ DONE = "print(json.dumps({'paged': True}))"
         (page(text="a\x00") + "\n" + DONE, "corrupt"),
         (page(text="\ud800") + "\n" + DONE, "corrupt"),
         (page(text=7) + "\n" + DONE, "corrupt"),
+        (page(source="made up") + "\n" + DONE, "corrupt"),
         (page(lines=[[0, 4, [0, 0, 1, 1]]]) + "\n" + DONE, "corrupt"),
         (page(lines=[[0, 3, [0, 0, 1, 1.5]]]) + "\n" + DONE, "corrupt"),
         (page(headings=[[-1, 1, "x"]]) + "\n" + DONE, "corrupt"),
@@ -198,6 +200,7 @@ def test_no_secret_reaches_the_reader(
     reader(
         "seen = json.dumps([dict(os.environ), sys.argv, sorted(os.listdir('/proc/self/fd'))])\n"
         "print(json.dumps({'page': {'number': 1, 'text': seen, 'width': None, 'height': None,"
+        " 'source': 'text', 'needs_ocr': False,"
         f" 'lines': [], 'headings': []}}}}))\n{DONE}"
     )
     try:
@@ -211,7 +214,7 @@ def test_no_secret_reaches_the_reader(
 
 
 ATTEMPTS = """
-import json, os, socket, sys
+import json, os, socket, sys, threading
 from pathlib import Path
 from narwhal.ingest.lockdown import limit_resources, lock_down
 allowed, other = map(Path, sys.argv[1:])
@@ -227,6 +230,7 @@ attempts = {
     "delete": lambda: allowed.unlink(),
     "socket": lambda: socket.socket(),
     "unix socket": lambda: socket.socket(socket.AF_UNIX),
+    "thread": lambda: threading.Thread(target=int).start(),
     "fork": lambda: os.fork() or os._exit(0),
     "run": lambda: os.execv("/bin/true", ["true"]),
     "signal": lambda: os.kill(os.getppid(), 0),
@@ -237,7 +241,7 @@ for name, attempt in attempts.items():
     try:
         attempt()
         done[name] = True
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, RuntimeError):
         done[name] = False
 print(json.dumps(done))
 """
@@ -263,6 +267,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
 def test_the_reader_can_read_its_file_and_load_its_code(done: dict[str, bool]) -> None:
     assert done["read"]
     assert done["import"]
+    assert done["thread"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resource limits differ")

@@ -21,6 +21,7 @@ from narwhal.ingest.limits import Limits
 # Imported on demand: a reading process starts fast, and loads no parser that it does not need.
 FORMATS = {
     "pdf": "pdf",
+    "image": "image",
     "docx": "docx",
     "pptx": "pptx",
     "xlsx": "xlsx",

@@ -1,6 +1,6 @@
 """PDF with a text layer: text in reading order, and the box of every line.
 
-A page without text stays an empty page, for OCR to fill. Form values and notes, which are not part
+A page without text that can be read is left to OCR. Form values and notes, which are not part
 of a page's content, follow its text.
 """
 
@@ -10,18 +10,18 @@ import ctypes
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pypdfium2.raw as raw  # type: ignore[import-untyped]
 
-from narwhal.ingest.document import Box, Heading, Line, Page, ReadError
+from narwhal.ingest.document import Box, Heading, Page, ReadError
 from narwhal.ingest.extractors import Source
+from narwhal.ingest.extractors.lines import PageText, is_apart
 from narwhal.ingest.extractors.pdf_annotations import annotation_texts
 from narwhal.ingest.extractors.pdf_bombs import refuse_bombs
 from narwhal.ingest.limits import Limits
-from narwhal.ingest.text import clean
+from narwhal.ingest.text import clean, is_illegible
 
 PAGED = True
 
@@ -37,30 +37,13 @@ _RTL = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
 _TURNS = re.compile(f"(?<=[{_RTL}])(?=[A-Za-z])|(?<=[A-Za-z])(?=[{_RTL}])")
 _DEVICE = 1_000_000  # PDFium maps to integer pixels: a fine grid keeps the boxes exact
 _MAX_OUTLINE = 5_000
-
-
-@dataclass
-class _Text:
-    """A page's text under construction."""
-
-    parts: list[str] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
-    length: int = 0
-
-    def add(self, text: str, box: Box | None, separator: str) -> None:
-        if self.length:
-            self.parts.append(separator)
-            self.length += len(separator)
-        self.parts.append(text)
-        if box is not None:
-            self.lines.append(Line(self.length, self.length + len(text), box))
-        self.length += len(text)
+_MOST_OBJECTS = 10_000  # of a page, that are looked at
 
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the pages; `encrypted_pdf` when the file asks for a password."""
     refuse_bombs(source.file)
-    document = _open(source.file)
+    document = open_document(source.file)
     count = len(document)
     if count == 0:
         raise ReadError("corrupt", "The PDF has no pages.")
@@ -88,7 +71,8 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
         raise ReadError("corrupt", "None of the PDF's pages can be read.")
 
 
-def _open(file: BinaryIO) -> pdfium.PdfDocument:
+def open_document(file: BinaryIO) -> pdfium.PdfDocument:
+    """Open a PDF; ReadError for one that is locked or damaged."""
     try:
         # A path, where there is one: PDFium then reads what it needs instead of the whole file.
         name = getattr(file, "name", None)
@@ -102,7 +86,7 @@ def _open(file: BinaryIO) -> pdfium.PdfDocument:
 
 def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> Page:
     width, height = raw.FPDF_GetPageWidthF(page), raw.FPDF_GetPageHeightF(page)
-    text = _Text()
+    text = PageText()
     textpage = raw.FPDFText_LoadPage(page)
     if textpage:
         try:
@@ -113,7 +97,7 @@ def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> 
         note = clean(note).strip()
         if note:
             text.add(note, _box(page, *corners), "\n")
-    joined = "".join(text.parts)
+    joined = text.joined()
     return Page(
         number=number,
         text=joined,
@@ -121,10 +105,20 @@ def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> 
         height=float(height),
         lines=tuple(text.lines),
         headings=_headings(joined, outline),
+        needs_ocr=is_illegible(joined) and _shows_something(page),
     )
 
 
-def _read_lines(page: Any, textpage: Any, text: _Text) -> None:
+def _shows_something(page: Any) -> bool:
+    """Whether anything is drawn that may be a picture of text; lines of text are not."""
+    kinds = (raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_FORM, raw.FPDF_PAGEOBJ_PATH)
+    return any(
+        raw.FPDFPageObj_GetType(raw.FPDFPage_GetObject(page, index)) in kinds
+        for index in range(min(raw.FPDFPage_CountObjects(page), _MOST_OBJECTS))
+    )
+
+
+def _read_lines(page: Any, textpage: Any, text: PageText) -> None:
     """Add the page's lines: words cut at a line's end are joined, wide gaps part paragraphs."""
     get = raw.FPDFText_GetUnicode
     codes = [get(textpage, index) for index in range(raw.FPDFText_CountChars(textpage))]
@@ -139,7 +133,7 @@ def _read_lines(page: Any, textpage: Any, text: _Text) -> None:
         start = end + 1
         if not line:
             continue
-        separator = "\n\n" if _is_apart(last, box) else "\n"
+        separator = "\n\n" if is_apart(last, box) else "\n"
         if hyphenated:
             separator = _rejoin(text, line)
         text.add(line, box, separator)
@@ -165,7 +159,7 @@ def _mend_ligatures(textpage: Any, codes: list[int]) -> None:
             codes[index - 1], codes[index] = codes[index], codes[index - 1]
 
 
-def _rejoin(text: _Text, line: str) -> str:
+def _rejoin(text: PageText, line: str) -> str:
     """What stands between a line that ended in a hyphen and the next: usually nothing."""
     before = text.parts[-1].rpartition(" ")[2]
     # A hyphen that belongs to the word stays: before a capital or digit, after another hyphen.
@@ -180,15 +174,6 @@ def _tidy(line: str) -> str:
     line = _TURNS.sub(" ", line)
     line = _SHAPES.sub(lambda shapes: unicodedata.normalize("NFKC", shapes.group()), line)
     return clean(line).strip()
-
-
-def _is_apart(last: Box | None, box: Box | None) -> bool:
-    """Whether more than a line's space lies between two lines, or a column ends between them."""
-    if last is None or box is None:
-        return False
-    size = min(last[3] - last[1], box[3] - box[1])
-    gap = box[1] - last[3]
-    return gap > 0.7 * size or box[3] < last[1]
 
 
 def _line_box(page: Any, textpage: Any, start: int, count: int) -> Box | None:

@@ -1,0 +1,218 @@
+"""Reading text from pictures: lines with their boxes, in the order of reading.
+
+RapidOCR with its packaged models (PP-OCR), which read Latin, Chinese and Japanese script on a CPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from statistics import median
+from typing import Any
+
+from PIL import Image
+
+from narwhal.ingest.document import Box, Page
+from narwhal.ingest.extractors import Source
+from narwhal.ingest.extractors.lines import PageText, is_apart
+from narwhal.ingest.pictures import frame, pdf_page
+from narwhal.ingest.text import clean
+
+_SURE = 0.5  # least confidence of a line that is kept
+_TALL = 1.5  # length over height of what is a line
+_VOTERS = 9  # lines that are asked which way is up
+_SAME_ROW = 0.5  # of the lower line's height, that two lines share
+_GUTTER = 0.01  # of the page's width, between two columns
+_GAP = 0.7  # line heights, between what stands above columns and these
+_LEAST_COLUMN = 3  # lines
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A line of text on a picture: its box in 0..1 of the picture, and how sure the reader is."""
+
+    text: str
+    box: Box
+    confidence: float
+
+
+def is_installed() -> bool:
+    """Whether there is what reads pictures here."""
+    return all(map(importlib.util.find_spec, ("rapidocr", "onnxruntime", "cv2")))
+
+
+@cache
+def load_reader() -> Any:
+    """Load the models; one thread, since a locked process cannot start others."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import cv2
+    import numpy as np
+    from rapidocr import RapidOCR
+
+    cv2.setNumThreads(0)
+    reader = RapidOCR(
+        params={
+            "Global.use_cls": False,  # it turns single lines around, good ones too
+            "Global.log_level": "critical",
+            "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+        }
+    )
+    blank = np.zeros((48, 192, 3), np.uint8)  # models are loaded when they are first used
+    reader(blank, use_det=True, use_cls=False, use_rec=True)
+    reader(blank, use_det=False, use_cls=True, use_rec=True)
+    return reader
+
+
+def read_pages(source: Source, numbers: Sequence[int]) -> Iterator[Page]:
+    """Read pages of a picture or of a PDF by OCR, in this order."""
+    if source.detected.format == "pdf":
+        from narwhal.ingest.extractors.pdf import open_document
+
+        document = open_document(source.file)
+        for number in numbers:
+            width, height = document.get_page_size(number - 1)
+            yield read_picture(pdf_page(document, number), number, width, height)
+    else:
+        for number in numbers:
+            image = frame(source.file, number)
+            yield read_picture(image, number, float(image.width), float(image.height))
+
+
+def read_picture(
+    image: Image.Image, number: int, width: float | None, height: float | None
+) -> Page:
+    """Read a picture as page `number`; boxes are of the picture as given, whichever way it lies."""
+    text = PageText()
+    last: Box | None = None
+    seen, turns = _see_upright(image)
+    for row in _rows(in_reading_order(seen)):
+        for place, line in enumerate(row):
+            separator = " " if place else "\n\n" if is_apart(last, line.box) else "\n"
+            text.add(line.text, _turned_back(line.box, turns), separator)
+            last = line.box
+    return Page(
+        number=number,
+        text=text.joined(),
+        width=width,
+        height=height,
+        source="ocr",
+        lines=tuple(text.lines),
+    )
+
+
+def _see_upright(image: Image.Image) -> tuple[list[Seen], int]:
+    """Read a picture, turned by quarters until its lines lie upright; boxes are of the turned one.
+
+    Lines that stand, or hang upside down, are recognised too, but not in their order.
+    """
+    seen, turns = _see(image), 0
+    if _stands(seen, image):
+        image, turns = image.rotate(90, expand=True), 1
+        seen = _see(image)
+    if _is_upside_down(seen, image):
+        image, turns = image.rotate(180), turns + 2
+        seen = _see(image)
+    return seen, turns
+
+
+def _stands(seen: list[Seen], image: Image.Image) -> bool:
+    """Whether most of the text runs up or down the page."""
+    standing = lying = 0
+    for line in seen:
+        width = (line.box[2] - line.box[0]) * image.width
+        height = (line.box[3] - line.box[1]) * image.height
+        standing += len(line.text) if height > _TALL * width else 0
+        lying += len(line.text) if width > _TALL * height else 0
+    return standing > lying
+
+
+def _is_upside_down(seen: list[Seen], image: Image.Image) -> bool:
+    """Whether most of the longest lines look so to a classifier of single lines."""
+    import numpy as np
+
+    longest = sorted(seen, key=lambda line: -len(line.text))[:_VOTERS]
+    votes = 0.0
+    for line in longest:
+        x0, y0, x1, y1 = line.box
+        crop = image.crop(
+            (
+                int(x0 * image.width), int(y0 * image.height),
+                int(x1 * image.width) + 1, int(y1 * image.height) + 1,
+            )
+        )  # fmt: skip
+        found = load_reader()(
+            np.asarray(crop)[:, :, ::-1], use_det=False, use_cls=True, use_rec=False
+        )
+        ((label, confidence),) = found.cls_res
+        votes += confidence if label == "180" else -confidence
+    return votes > 0
+
+
+def _see(image: Image.Image) -> list[Seen]:
+    import numpy as np
+
+    found = load_reader()(np.asarray(image)[:, :, ::-1], use_det=True, use_cls=False, use_rec=True)
+    if found.txts is None:
+        return []
+    width, height = image.size
+    seen = []
+    for text, corners, confidence in zip(found.txts, found.boxes, found.scores, strict=True):
+        line = clean(text).strip()
+        xs, ys = [c[0] / width for c in corners], [c[1] / height for c in corners]
+        box = tuple(min(max(float(v), 0.0), 1.0) for v in (min(xs), min(ys), max(xs), max(ys)))
+        if line and confidence >= _SURE:
+            seen.append(Seen(line, box, float(confidence)))  # type: ignore[arg-type]
+    return seen
+
+
+def _turned_back(box: Box, turns: int) -> Box:
+    """A box of a picture that was turned by quarters against the clock, in the picture before."""
+    x0, y0, x1, y1 = box
+    for _ in range(turns):
+        x0, y0, x1, y1 = 1 - y1, x0, 1 - y0, x1
+    return x0, y0, x1, y1
+
+
+def in_reading_order(lines: list[Seen]) -> list[Seen]:
+    """Column after column, each from top to bottom (XY-cut, Nagy and Seth 1984)."""
+    if len(lines) < 2 * _LEAST_COLUMN:
+        return sorted(lines, key=lambda line: (line.box[1], line.box[0]))
+    height = median(line.box[3] - line.box[1] for line in lines)
+    for axis, gap, least in ((0, _GUTTER, _LEAST_COLUMN), (1, _GAP * height, 1)):  # columns first
+        parts = _cut(lines, axis, gap)
+        if min(map(len, parts)) >= least:
+            return [line for part in parts for line in in_reading_order(part)]
+    return sorted(lines, key=lambda line: (line.box[1], line.box[0]))
+
+
+def _cut(lines: list[Seen], axis: int, least: float) -> tuple[list[Seen], list[Seen]]:
+    """Part lines where most is left free along an axis (0 across, 1 down), at least so much."""
+    ordered = sorted(lines, key=lambda line: line.box[axis])
+    ends = accumulate((line.box[axis + 2] for line in ordered), max)
+    gaps = [line.box[axis] - end for line, end in zip(ordered[1:], ends, strict=False)]
+    widest = max(gaps)
+    if widest < least:
+        return ordered, []
+    place = gaps.index(widest) + 1
+    return ordered[:place], ordered[place:]
+
+
+def _rows(lines: list[Seen]) -> list[list[Seen]]:
+    """Lines side by side as rows, from left to right."""
+    rows: list[list[Seen]] = []
+    for line in lines:
+        if rows and _beside(rows[-1][-1].box, line.box):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [sorted(row, key=lambda line: line.box[0]) for row in rows]
+
+
+def _beside(one: Box, other: Box) -> bool:
+    shared = min(one[3], other[3]) - max(one[1], other[1])
+    return shared > _SAME_ROW * min(one[3] - one[1], other[3] - other[1])

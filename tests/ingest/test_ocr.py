@@ -1,0 +1,161 @@
+"""Text of pictures: read by OCR from what Pillow draws, whichever way it lies."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from narwhal.ingest.document import Box, Page, ReadError
+from narwhal.ingest.limits import MIB, Limits, read_in_sandbox, read_pictures_in_sandbox
+from narwhal.ingest.ocr import Seen, in_reading_order
+from tests.ingest.conftest import Read
+from tests.ingest.files import pdf, text_at
+
+LINES = ["Tides follow the moon", "and wind raises waves", "that break upon the shore"]
+LIMITS = Limits(seconds=120, memory_bytes=1536 * MIB)
+
+
+def drawn(lines: list[str], ink: str = "black", ground: str = "white") -> Image.Image:
+    image = Image.new("RGB", (900, 120 * len(lines) + 80), ground)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=48)
+    for number, line in enumerate(lines):
+        pen.text((60, 60 + 120 * number), line, ink, font)
+    return image
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def ocr(tmp_path: Path, data: bytes, name: str) -> list[Page]:
+    """Read a file as the stages do: first what it says of itself, then its pictures."""
+    path = tmp_path / name
+    path.write_bytes(data)
+    document = read_in_sandbox(path, name)
+    pages = {page.number: page for page in document.pages}
+    left = [page.number for page in document.pages if page.needs_ocr]
+    for page in read_pictures_in_sandbox(path, name, None, left, LIMITS):
+        pages[page.number] = page
+    return list(pages.values())
+
+
+def words(text: str) -> list[str]:
+    return text.lower().split()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_picture_is_read_whichever_way_it_lies(tmp_path: Path, turns: int) -> None:
+    image = drawn(LINES).rotate(90 * turns, expand=True)
+    (page,) = ocr(tmp_path, saved(image, "PNG"), "a.png")
+    assert words(page.text) == words(" ".join(LINES))
+    assert (page.source, page.needs_ocr) == ("ocr", False)
+    assert (page.width, page.height) == image.size
+    # each box holds the ink of its line: of all that is dark, and nothing else
+    assert len(page.lines) == len(LINES)
+    for line in page.lines:
+        x0, y0, x1, y1 = _pixels(line.box, image)
+        inside = image.convert("L").crop((x0, y0, x1, y1))
+        assert inside.getextrema()[0] < 64
+    without = image.copy()
+    for line in page.lines:
+        x0, y0, x1, y1 = _pixels(line.box, image)
+        without.paste("white", (x0 - 8, y0 - 8, x1 + 8, y1 + 8))
+    assert without.convert("L").getextrema()[0] > 128
+
+
+def _pixels(box: Box, image: Image.Image) -> tuple[int, int, int, int]:
+    return (
+        round(box[0] * image.width), round(box[1] * image.height),
+        round(box[2] * image.width), round(box[3] * image.height),
+    )  # fmt: skip
+
+
+def test_the_camera_says_which_way_is_up(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    image = drawn(LINES)
+    data = saved(image.rotate(90, expand=True), "JPEG", exif=exif)
+    (page,) = ocr(tmp_path, data, "a.jpg")
+    assert words(page.text) == words(" ".join(LINES))
+    assert (page.width, page.height) == image.size
+    assert page.lines[0].box[1] < page.lines[1].box[1] < page.lines[2].box[1]
+
+
+@pytest.mark.parametrize("ink", ["black", "white"])
+def test_transparent_pictures_are_laid_on_a_ground_that_shows_them(
+    tmp_path: Path, ink: str
+) -> None:
+    image = drawn(LINES, ink="white", ground="black")
+    clear = Image.new("RGBA", image.size, ink)
+    clear.putalpha(image.convert("L"))
+    (page,) = ocr(tmp_path, saved(clear, "PNG"), "a.png")
+    assert words(page.text) == words(" ".join(LINES))
+
+
+def test_every_page_of_a_tiff_is_a_page(tmp_path: Path) -> None:
+    images = [drawn([line]) for line in LINES]
+    data = saved(images[0], "TIFF", save_all=True, append_images=images[1:])
+    assert [words(page.text) for page in ocr(tmp_path, data, "a.tif")] == [*map(words, LINES)]
+
+
+def test_of_an_animation_the_first_picture_counts(tmp_path: Path) -> None:
+    images = [drawn([line]) for line in LINES]
+    data = saved(images[0], "GIF", save_all=True, append_images=images[1:])
+    assert [words(page.text) for page in ocr(tmp_path, data, "a.gif")] == [words(LINES[0])]
+
+
+def test_a_page_that_is_a_picture_is_read_and_one_of_text_is_not(
+    read: Read, tmp_path: Path
+) -> None:
+    scanned = saved(drawn(LINES), "PDF", resolution=100)
+    (page,) = read(scanned, "scan.pdf").pages
+    assert (page.text, page.needs_ocr) == ("", True)
+    (found,) = ocr(tmp_path, scanned, "scan.pdf")
+    assert words(found.text) == words(" ".join(LINES))
+    assert (found.width, found.height) == (page.width, page.height)
+
+    (typed,) = read(pdf(text_at(60, 720, "A line that is long enough to be a text")), "a.pdf").pages
+    assert not typed.needs_ocr
+    (blank,) = read(pdf(""), "a.pdf").pages
+    assert not blank.needs_ocr
+
+
+def test_pictures_without_text_give_none(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(300 * 200 * 3)
+    for image in (Image.new("RGB", (300, 200), "black"), Image.frombytes("RGB", (300, 200), noise)):
+        (page,) = ocr(tmp_path, saved(image, "PNG"), "a.png")
+        assert page.text == ""
+
+
+def test_a_broken_picture_is_corrupt_and_a_huge_one_too_large(tmp_path: Path) -> None:
+    whole = saved(drawn(LINES), "PNG")
+    path = tmp_path / "cut.png"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ReadError) as cut:
+        list(read_pictures_in_sandbox(path, "cut.png", None, [1], LIMITS))
+    assert cut.value.code == "corrupt"
+    bomb = saved(Image.new("1", (40_000, 40_000)), "PNG")
+    path.write_bytes(bomb)
+    with pytest.raises(ReadError) as large:
+        read_in_sandbox(path, "bomb.png")
+    assert large.value.code == "limit_memory"
+
+
+def test_columns_are_read_one_after_the_other_below_their_title() -> None:
+    lines = [Seen("title", (0.1, 0.02, 0.9, 0.08), 1)]
+    for row in range(4):
+        top = 0.2 + 0.1 * row
+        lines.append(Seen(f"right {row}", (0.55, top, 0.9, top + 0.04), 1))
+        lines.append(Seen(f"left {row}", (0.1, top, 0.45, top + 0.04), 1))
+    random.Random(2).shuffle(lines)
+    assert [line.text for line in in_reading_order(lines)] == [
+        "title",
+        *(f"left {row}" for row in range(4)),
+        *(f"right {row}" for row in range(4)),
+    ]
