@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 # tags of files of which no phrase can be expected from a text layer
-WITHOUT_TEXT = frozenset({"no-text", "no-text-layer", "encrypted", "scanned"})
+UNREADABLE = frozenset({"no-text", "encrypted"})
+WITHOUT_TEXT = UNREADABLE | {"no-text-layer", "scanned"}
 FORMATS = frozenset({"pdf", "docx", "pptx", "xlsx", "html", "md", "txt", "csv", "eml"})
+PICTURES = frozenset({"png", "jpg", "tif", "webp", "gif", "heic"})
 # invisible in print, so no part of a phrase: soft hyphen, zero-width, bidi marks, tatweel
 INVISIBLE = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u0640]")
 
@@ -30,6 +32,11 @@ def format_of(entry: dict[str, Any]) -> str:
 def has_text(entry: dict[str, Any]) -> bool:
     """Whether the file of one line has a text layer in a format that is read."""
     return format_of(entry) in FORMATS and not WITHOUT_TEXT & set(entry["tags"])
+
+
+def is_read(entry: dict[str, Any]) -> bool:
+    """Whether the file of one line has text that ingestion reads, by OCR where it has to."""
+    return format_of(entry) in FORMATS | PICTURES and not UNREADABLE & set(entry["tags"])
 
 
 def path_of(folder: Path, entry: dict[str, Any]) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 
 from supabase import Client
 
-from narwhal.evaluation.manifest import fold, format_of, has_text, manifest
+from narwhal.evaluation.manifest import fold, format_of, is_read, manifest
 from scripts.eval.stack import running, sign_up, upload, wait
 
 TOP = 5
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=int, default=1200, help="longest wait for ingestion")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    entries = [entry for entry in manifest(options.folder) if has_text(entry)]
+    entries = [entry for entry in manifest(options.folder) if is_read(entry)]
     with running(options.workers) as home:
         client = sign_up(home)
         started = time.monotonic()
