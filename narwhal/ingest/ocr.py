@@ -5,7 +5,6 @@ RapidOCR with its packaged models (PP-OCR), which read Latin, Chinese and Japane
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,11 +37,6 @@ class Seen:
     text: str
     box: Box
     confidence: float
-
-
-def is_installed() -> bool:
-    """Whether there is what reads pictures here."""
-    return all(map(importlib.util.find_spec, ("rapidocr", "onnxruntime", "cv2")))
 
 
 @cache
