@@ -23,7 +23,7 @@ from narwhal.ingest.text import clean
 
 _SURE = 0.5  # least confidence of a line that is kept
 _TALL = 1.5  # length over height of what is a line
-_VOTERS = 9  # lines that are asked which way is up
+_SURE_OF_ALL = 0.85  # mean square of confidence at which nobody asks which way is up
 _SAME_ROW = 0.5  # of the lower line's height, that two lines share
 _GUTTER = 0.01  # of the page's width, between two columns
 _GAP = 0.7  # line heights, between what stands above columns and these
@@ -57,8 +57,8 @@ def load_reader() -> Any:
         }
     )
     blank = np.zeros((48, 192, 3), np.uint8)  # models are loaded when they are first used
-    reader(blank, use_det=True, use_cls=False, use_rec=True)
-    reader(blank, use_det=False, use_cls=True, use_rec=True)
+    reader(blank)
+    reader(blank, use_det=False, use_rec=True)
     return reader
 
 
@@ -100,18 +100,29 @@ def read_picture(
 
 
 def _see_upright(image: Image.Image) -> tuple[list[Seen], int]:
-    """Read a picture, turned by quarters until its lines lie upright; boxes are of the turned one.
+    """Read a picture, turned by quarters until it reads best; boxes are of the turned one."""
+    best, best_turns = _see(image), 0
+    if _stands(best, image):
+        # lines that run up or down are recognised, too, but not in their order
+        others: tuple[int, ...] = (1, 3)
+        best = []
+    else:
+        others = () if _is_sure(best) else (2,)
+    for turns in others:
+        seen = _see(image.rotate(90 * turns, expand=True))
+        if _weight(seen) > _weight(best):
+            best, best_turns = seen, turns
+    return best, best_turns
 
-    Lines that stand, or hang upside down, are recognised too, but not in their order.
-    """
-    seen, turns = _see(image), 0
-    if _stands(seen, image):
-        image, turns = image.rotate(90, expand=True), 1
-        seen = _see(image)
-    if _is_upside_down(seen, image):
-        image, turns = image.rotate(180), turns + 2
-        seen = _see(image)
-    return seen, turns
+
+def _is_sure(seen: list[Seen]) -> bool:
+    """Whether what was read is too certain to be upside down."""
+    return _weight(seen) >= _SURE_OF_ALL * sum(len(line.text) for line in seen)
+
+
+def _weight(seen: list[Seen]) -> float:
+    """How many characters were read, as far as they are sure."""
+    return sum(len(line.text) * line.confidence**2 for line in seen)
 
 
 def _stands(seen: list[Seen], image: Image.Image) -> bool:
@@ -125,32 +136,10 @@ def _stands(seen: list[Seen], image: Image.Image) -> bool:
     return standing > lying
 
 
-def _is_upside_down(seen: list[Seen], image: Image.Image) -> bool:
-    """Whether most of the longest lines look so to a classifier of single lines."""
-    import numpy as np
-
-    longest = sorted(seen, key=lambda line: -len(line.text))[:_VOTERS]
-    votes = 0.0
-    for line in longest:
-        x0, y0, x1, y1 = line.box
-        crop = image.crop(
-            (
-                int(x0 * image.width), int(y0 * image.height),
-                int(x1 * image.width) + 1, int(y1 * image.height) + 1,
-            )
-        )  # fmt: skip
-        found = load_reader()(
-            np.asarray(crop)[:, :, ::-1], use_det=False, use_cls=True, use_rec=False
-        )
-        ((label, confidence),) = found.cls_res
-        votes += confidence if label == "180" else -confidence
-    return votes > 0
-
-
 def _see(image: Image.Image) -> list[Seen]:
     import numpy as np
 
-    found = load_reader()(np.asarray(image)[:, :, ::-1], use_det=True, use_cls=False, use_rec=True)
+    found = load_reader()(np.asarray(image)[:, :, ::-1], use_det=True)
     if found.txts is None:
         return []
     width, height = image.size

@@ -76,6 +76,19 @@ def _pixels(box: Box, image: Image.Image) -> tuple[int, int, int, int]:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("turns", [0, 2])
+def test_long_lines_are_read_whichever_way_they_lie(tmp_path: Path, turns: int) -> None:
+    image = Image.new("RGB", (1700, 480), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=32)
+    for number in range(5):
+        line = f"{number} {LINES[0]} {LINES[1]} {LINES[2]} in every harbour of the coast"
+        pen.text((60, 60 + 70 * number), line, "black", font)
+    (page,) = ocr(tmp_path, saved(image.rotate(90 * turns), "PNG"), "a.png")
+    read = words(page.text)
+    assert [word for word in read if word.isdigit()] == ["0", "1", "2", "3", "4"]
+    assert read.count("harbour") == 5
+
+
 def test_the_camera_says_which_way_is_up(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
