@@ -459,7 +459,7 @@ as $$
                         cross join lateral (
                             select t.file_id, t.entries
                             from private.chunk_terms as t
-                            where %3$s and t.lexeme = q.lexeme and %4$s
+                            where %3$s and t.lexeme = q.lexeme %4$s
                             offset 0
                         ) as t
                     ) as u
@@ -472,8 +472,14 @@ as $$
         case when scoring.is_shared then
             'cross join (select distinct o.id from unnest($10) as o (id)) as s (owner_id)' end,
         case when scoring.is_shared then 't.owner_id = s.owner_id' else 't.owner_id = $9' end,
-        case when p.is_list then 't.file_id = any(p.file_ids)'
-            else 't.file_id between p.first_id and p.last_id' || private.file_clause(scoring.scope) end,
+        case
+            when p.is_list then 'and t.file_id = any(p.file_ids)'
+            else concat(
+                -- not of all files: there is an index of them alone, which old statistics could prefer
+                case when scoring.parts > 1 then 'and t.file_id between p.first_id and p.last_id' end,
+                private.file_clause(scoring.scope)
+            )
+        end,
         scoring.ending
     )
     from parts as p;

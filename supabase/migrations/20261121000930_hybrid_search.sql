@@ -226,8 +226,8 @@ as $$
     end;
 $$;
 comment on function private.foreign_weight(text, private.leg_hits, private.search_options) is
-'How much of the weight of meaning counts for words instead, in a passage of that language: half, where the model was not
-made for it and knows little more than its alphabet. XQuAD in 12 languages by an English model, nDCG@10: .94 instead of
+'How much of the weight of meaning counts for words instead, in a passage of that language: half, where the model was
+not made for it and knows little more than its alphabet. XQuAD in 12 languages by an English model, nDCG@10: .94 instead of
 .93 (convex), .91 instead of .76 (rrf).';
 
 create function private.fused_score(

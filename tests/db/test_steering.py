@@ -129,7 +129,7 @@ def test_a_stage_that_is_none_is_refused(db: Database, drive: Drive) -> None:
     owner = db.create_user()
     ticket = drive.file(owner, "a.txt", *TEXTS)
     with refused("INVALID_ARGUMENT", field="from_stage"):
-        drive.rpc(owner, "retry_ingest", file_id=ticket["file_id"], from_stage="ocr")
+        drive.rpc(owner, "retry_ingest", file_id=ticket["file_id"], from_stage="paint")
     for stage in STAGES:
         assert drive.rpc(owner, "retry_ingest", file_id=ticket["file_id"], from_stage=stage) == 1
         drive.ingest(*TEXTS)

@@ -452,7 +452,7 @@ SEARCHES: list[Loosened | Both] = [
         "",
     ),
     Loosened("scoring", "'t.owner_id = $9'", "'true'"),
-    Loosened("scoring", "'t.file_id = any(p.file_ids)'", "'true'"),
+    Loosened("scoring", "'and t.file_id = any(p.file_ids)'", "''"),
     # vectors
     Loosened("search_dense", "t.owner_id = any($1)", "true"),
     Loosened(
