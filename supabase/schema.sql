@@ -5505,8 +5505,8 @@ CREATE FUNCTION private.foreign_weight(language text, legs private.leg_hits, opt
     end;
 $$;
 
-COMMENT ON FUNCTION private.foreign_weight(language text, legs private.leg_hits, options private.search_options) IS 'How much of the weight of meaning counts for words instead, in a passage of that language: half, where the model was not
-made for it and knows little more than its alphabet. XQuAD in 12 languages by an English model, nDCG@10: .94 instead of
+COMMENT ON FUNCTION private.foreign_weight(language text, legs private.leg_hits, options private.search_options) IS 'How much of the weight of meaning counts for words instead, in a passage of that language: half, where the model was
+not made for it and knows little more than its alphabet. XQuAD in 12 languages by an English model, nDCG@10: .94 instead of
 .93 (convex), .91 instead of .76 (rrf).';
 
 CREATE FUNCTION private.forget_names(max_words integer) RETURNS integer
@@ -12842,7 +12842,7 @@ CREATE FUNCTION private.scoring(scope private.search_scope, is_shared boolean, p
                         cross join lateral (
                             select t.file_id, t.entries
                             from private.chunk_terms as t
-                            where %3$s and t.lexeme = q.lexeme and %4$s
+                            where %3$s and t.lexeme = q.lexeme %4$s
                             offset 0
                         ) as t
                     ) as u
@@ -12855,8 +12855,14 @@ CREATE FUNCTION private.scoring(scope private.search_scope, is_shared boolean, p
         case when scoring.is_shared then
             'cross join (select distinct o.id from unnest($10) as o (id)) as s (owner_id)' end,
         case when scoring.is_shared then 't.owner_id = s.owner_id' else 't.owner_id = $9' end,
-        case when p.is_list then 't.file_id = any(p.file_ids)'
-            else 't.file_id between p.first_id and p.last_id' || private.file_clause(scoring.scope) end,
+        case
+            when p.is_list then 'and t.file_id = any(p.file_ids)'
+            else concat(
+                -- not of all files: there is an index of them alone, which old statistics could prefer
+                case when scoring.parts > 1 then 'and t.file_id between p.first_id and p.last_id' end,
+                private.file_clause(scoring.scope)
+            )
+        end,
         scoring.ending
     )
     from parts as p;
