@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from narwhal.ingest.detect import detect
 from narwhal.ingest.document import Box, Page, ReadError
+from narwhal.ingest.extractors import Source, extract
 from narwhal.ingest.limits import MIB, Limits, read_in_sandbox, read_pictures_in_sandbox
-from narwhal.ingest.ocr import Seen, in_reading_order
+from narwhal.ingest.ocr import Seen, in_reading_order, read_pages
 from tests.ingest.conftest import Read
 from tests.ingest.files import pdf, text_at
 
@@ -34,14 +36,18 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def ocr(tmp_path: Path, data: bytes, name: str) -> list[Page]:
-    """Read a file as the stages do: first what it says of itself, then its pictures."""
+    """Read a file as the stages do: first what it says of itself, then its pictures.
+
+    In this process, where the models are loaded once.
+    """
     path = tmp_path / name
     path.write_bytes(data)
-    document = read_in_sandbox(path, name)
-    pages = {page.number: page for page in document.pages}
-    left = [page.number for page in document.pages if page.needs_ocr]
-    for page in read_pictures_in_sandbox(path, name, None, left, LIMITS):
-        pages[page.number] = page
+    detected = detect(path, name)
+    pages = {page.number: page for page in extract(path, detected).pages}
+    with path.open("rb") as file:
+        left = [page.number for page in pages.values() if page.needs_ocr]
+        for page in read_pages(Source(file, detected), left):
+            pages[page.number] = page
     return list(pages.values())
 
 
@@ -137,6 +143,18 @@ def test_a_page_that_is_a_picture_is_read_and_one_of_text_is_not(
     assert not typed.needs_ocr
     (blank,) = read(pdf(""), "a.pdf").pages
     assert not blank.needs_ocr
+
+
+def test_pictures_are_read_in_a_process_of_their_own(tmp_path: Path) -> None:
+    images = [drawn([line]) for line in LINES]
+    path = tmp_path / "a.tif"
+    path.write_bytes(saved(images[0], "TIFF", save_all=True, append_images=images[1:]))
+    assert [page.needs_ocr for page in read_in_sandbox(path, path.name).pages] == [True] * 3
+    found = list(read_pictures_in_sandbox(path, path.name, None, [1, 3], LIMITS))
+    assert [(page.number, words(page.text)) for page in found] == [
+        (1, words(LINES[0])),
+        (3, words(LINES[2])),
+    ]
 
 
 def test_pictures_without_text_give_none(tmp_path: Path) -> None:
