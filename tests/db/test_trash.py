@@ -357,6 +357,30 @@ def test_who_may_purge(db: Database, drive: Drive) -> None:
         drive.rpc(peer, "purge_nodes", ids=[files[2]])
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_was_purged_inside_of_a_trashed_folder_does_not_come_back_with_it(
+    db: Database, drive: Drive, moved: bool
+) -> None:
+    owner = db.create_user()
+    above = folder(drive, owner, "above")
+    top = folder(drive, owner, "top", above)
+    inner = folder(drive, owner, "inner", top)
+    folder(drive, owner, "deep", inner)
+    folder(drive, owner, "kept", top)
+    trash(drive, owner, top)
+    if moved:  # its folder is in the trash as well, so it returns elsewhere
+        trash(drive, owner, above)
+    assert drive.rpc(owner, "purge_nodes", ids=[inner]) == 2
+    assert restore(drive, owner, top)["moved"] is moved
+    root = set() if moved else {"above"}
+    prefix = "" if moved else "above/"
+    assert paths(db, owner) == root | {f"{prefix}top", f"{prefix}top/kept"}
+    assert listed(drive, owner) == ([above] if moved else [])
+    drive.clean_up()
+    assert db.all("select name from public.nodes where name in ('inner', 'deep')") == []
+    balanced(db)
+
+
 def test_what_is_being_purged_is_locked_for_who_could_purge_it(db: Database, drive: Drive) -> None:
     owner, peer, manager = (db.create_user() for _ in range(3))
     top = folder(drive, owner, "top")
