@@ -9661,13 +9661,14 @@ begin
     update public.nodes as n
     set
         purged_at = now(), trashed_at = coalesce(n.trashed_at, now()), trashed_by = coalesce(n.trashed_by, auth.uid()),
-        trash_root_id = coalesce(n.trash_root_id, (
+        -- apart from what they were trashed with, which may still come back
+        trash_root_id = (
             select r.id
             from unnest(n.path) with ordinality as r (id, depth)
             where r.id = any(ids)
             order by r.depth
             limit 1
-        ))
+        )
     where n.path && ids and n.purged_at is null;
     get diagnostics v_count = row_count;
     perform private.stop_work(ids);
