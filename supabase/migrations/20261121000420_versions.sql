@@ -120,7 +120,7 @@ begin
         file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
     )
     select
-        t.file_id, t.id, 'embed_text', s.id, case when private.is_required(s.id) then 0 else 1 end,
+        t.file_id, t.id, 'embed_text', s.id, case when private.is_required('embed_text', s.id) then 0 else 1 end,
         case when s.is_complete then 'done' else 'queued' end, s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
     from public.file_versions as t
     cross join (
@@ -235,7 +235,7 @@ begin
     else
         if v_file.head_version_id is null or not exists (
             select 1 from public.ingest_jobs as j
-            where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
+            where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
         ) then
             perform private.copy_terms(v_source.id, v_version.id);
         end if;

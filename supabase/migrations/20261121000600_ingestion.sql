@@ -97,11 +97,23 @@ comment on column public.embedding_spaces.state is
 unless a search names another; retiring: neither, its vectors go.';
 comment on column public.embedding_spaces.retired_at is 'When it was retired; null before.';
 
+create function private.stages() returns text[]
+language sql immutable
+security invoker
+set search_path = ''
+as $$
+    select array[
+        'scan', 'detect', 'extract', 'ocr', 'transcribe', 'render', 'chunk', 'embed_text', 'embed_pages', 'caption',
+        'insights'
+    ];
+$$;
+comment on function private.stages() is 'The stages of ingestion, in their order.';
+
 create table public.ingest_jobs (
     id uuid primary key default gen_random_uuid(),
     file_id uuid not null references public.nodes on delete cascade,
     version_id uuid not null references public.file_versions on delete cascade,
-    stage text not null check (stage in ('detect', 'extract', 'ocr', 'chunk', 'embed_text', 'embed_pages')),
+    stage text not null check (stage = any(private.stages())),
     space_id smallint references public.embedding_spaces on delete cascade,
     state text not null default 'queued' check (
         state in ('queued', 'running', 'done', 'failed', 'dead', 'cancelled')
@@ -125,7 +137,8 @@ create table public.ingest_jobs (
 );
 comment on table public.ingest_jobs is 'One row per version, stage and space; written only by the queue''s functions.';
 comment on column public.ingest_jobs.priority is
-'Lower first: 0 what a file needs to be ready, 1 spaces that are not active, 2 back-fills.';
+'Lower first: 0 what a file needs to be ready, 1 what it does not (pictures to look at, insights, spaces that are not
+active), 2 back-fills.';
 comment on column public.ingest_jobs.progress is '0 to 1 of this stage.';
 comment on column public.ingest_jobs.attempts is 'Errors that the work itself raised; three make the job dead.';
 comment on column public.ingest_jobs.lease_losses is
@@ -187,17 +200,22 @@ comment on function private.hold_spaces() is
 'Until the transaction ends no space is added, activated or retired: every version has a job in each space, and is ready
 only with the vectors of the active one. Waits only while such a change is under way, and that waits for nobody.';
 
-create function private.is_required(space_id smallint) returns boolean
+create function private.is_required(stage text, space_id smallint) returns boolean
 language sql stable
 security invoker
 set search_path = ''
 as $$
-    select is_required.space_id is null or exists (
-        select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
-    );
+    select case
+        when is_required.stage in ('render', 'caption', 'insights') then false
+        when is_required.space_id is null then true
+        else exists (
+            select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
+        )
+    end;
 $$;
-comment on function private.is_required(smallint) is
-'Whether a file needs the jobs of a space to be ready: those without a space, and those of an active one.';
+comment on function private.is_required(text, smallint) is
+'Whether a file needs a job to be ready: not those that make pictures to look at, captions and insights, and of those
+with a space only an active one''s. A file stays ready when a job that it does not need fails.';
 
 -- The queue ------------------------------------------------------------------------------------
 
@@ -210,7 +228,7 @@ begin
     insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
     select
         v.file_id, v.id, enqueue.stage, enqueue.space_id,
-        case when private.is_required(enqueue.space_id) then 0 else 1 end
+        case when private.is_required(enqueue.stage, enqueue.space_id) then 0 else 1 end
     from public.file_versions as v
     where v.id = enqueue.version_id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
@@ -279,7 +297,7 @@ begin
                 state = 'dead', lease_losses = j.lease_losses + 1, lease_token = null, finished_at = now(),
                 error_code = 'worker_lost', error_message = 'Its workers ended again and again.'
             where j.id = v_job.id;
-            if private.is_required(v_job.space_id) then
+            if private.is_required(v_job.stage, v_job.space_id) then
                 perform private.set_version_status(
                     v_job.version_id, 'failed', 'worker_lost', 'Its workers ended again and again.'
                 );
@@ -478,7 +496,7 @@ begin
     if v_state <> 'queued' then
         if error_code in ('magic_mismatch', 'infected') then
             perform private.reject_version(v_job.version_id, error_code, error_message);
-        elsif private.is_required(v_job.space_id) then
+        elsif private.is_required(v_job.stage, v_job.space_id) then
             perform private.set_version_status(v_job.version_id, 'failed', error_code, error_message);
         end if;
     end if;

@@ -115,7 +115,7 @@ begin
     end if;
     if exists (
         select 1 from public.ingest_jobs as j
-        where j.version_id = retry_version.version_id and j.state = 'queued' and private.is_required(j.space_id)
+        where j.version_id = retry_version.version_id and j.state = 'queued' and private.is_required(j.stage, j.space_id)
     ) then
         perform private.set_version_status(version_id, 'processing');
     end if;
@@ -137,11 +137,9 @@ begin
     perform private.require_writer();
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
-    if from_stage is not null and from_stage not in (
-        'detect', 'extract', 'ocr', 'chunk', 'embed_text', 'embed_pages'
-    ) then
+    if from_stage <> all(private.stages()) then
         perform private.raise_invalid(
-            'from_stage', 'Stages are detect, extract, ocr, chunk, embed_text and embed_pages.'
+            'from_stage', 'Stages are ' || array_to_string(private.stages(), ', ') || '.'
         );
     end if;
     select v.* into v_version

@@ -441,7 +441,7 @@ begin
     for v_version in
         select v.id, v.status, exists (
             select 1 from public.ingest_jobs as j
-            where j.version_id = v.id and j.state <> 'done' and private.is_required(j.space_id)
+            where j.version_id = v.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
         ) as is_waiting
         from public.ingest_jobs as o
         inner join public.file_versions as v on v.id = o.version_id

@@ -444,7 +444,7 @@ begin
     where n.id = v_version.file_id;
     v_is_complete := not exists (
         select 1 from public.ingest_jobs as j
-        where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
+        where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
     );
 
     -- the first version serves by keyword as soon as it has chunks, a later one only when nothing is missing
