@@ -673,7 +673,7 @@ begin
     where n.id = v_version.file_id;
     v_is_complete := not exists (
         select 1 from public.ingest_jobs as j
-        where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
+        where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
     );
 
     -- the first version serves by keyword as soon as it has chunks, a later one only when nothing is missing
@@ -798,7 +798,7 @@ begin
     else
         if v_file.head_version_id is null or not exists (
             select 1 from public.ingest_jobs as j
-            where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.space_id)
+            where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
         ) then
             perform private.copy_terms(v_source.id, v_version.id);
         end if;
@@ -2905,7 +2905,7 @@ begin
         file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
     )
     select
-        t.file_id, t.id, 'embed_text', s.id, case when private.is_required(s.id) then 0 else 1 end,
+        t.file_id, t.id, 'embed_text', s.id, case when private.is_required('embed_text', s.id) then 0 else 1 end,
         case when s.is_complete then 'done' else 'queued' end, s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
     from public.file_versions as t
     cross join (
@@ -4083,7 +4083,7 @@ begin
     insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
     select
         v.file_id, v.id, enqueue.stage, enqueue.space_id,
-        case when private.is_required(enqueue.space_id) then 0 else 1 end
+        case when private.is_required(enqueue.stage, enqueue.space_id) then 0 else 1 end
     from public.file_versions as v
     where v.id = enqueue.version_id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
@@ -4425,7 +4425,7 @@ begin
     if v_state <> 'queued' then
         if error_code in ('magic_mismatch', 'infected') then
             perform private.reject_version(v_job.version_id, error_code, error_message);
-        elsif private.is_required(v_job.space_id) then
+        elsif private.is_required(v_job.stage, v_job.space_id) then
             perform private.set_version_status(v_job.version_id, 'failed', error_code, error_message);
         end if;
     end if;
@@ -6374,16 +6374,21 @@ CREATE FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at times
 COMMENT ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) IS 'The one rule of who may read a node. owner_ids and roots are the caller''s: (select private.my_owner_ids()) and
 (select private.granted_roots()), computed once a statement. Inlined by the planner, so it can use the indexes.';
 
-CREATE FUNCTION private.is_required(space_id smallint) RETURNS boolean
+CREATE FUNCTION private.is_required(stage text, space_id smallint) RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
     AS $$
-    select is_required.space_id is null or exists (
-        select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
-    );
+    select case
+        when is_required.stage in ('render', 'caption', 'insights') then false
+        when is_required.space_id is null then true
+        else exists (
+            select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
+        )
+    end;
 $$;
 
-COMMENT ON FUNCTION private.is_required(space_id smallint) IS 'Whether a file needs the jobs of a space to be ready: those without a space, and those of an active one.';
+COMMENT ON FUNCTION private.is_required(stage text, space_id smallint) IS 'Whether a file needs a job to be ready: not those that make pictures to look at, captions and insights, and of those
+with a space only an active one''s. A file stays ready when a job that it does not need fails.';
 
 CREATE FUNCTION private.is_same_passage(content text, other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -7814,6 +7819,18 @@ $$;
 
 COMMENT ON FUNCTION private.miscounted_files() IS 'Files whose size in the keyword index is not what their entries add up to.';
 
+CREATE FUNCTION private.stages() RETURNS text[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+    select array[
+        'scan', 'detect', 'extract', 'ocr', 'transcribe', 'render', 'chunk', 'embed_text', 'embed_pages', 'caption',
+        'insights'
+    ];
+$$;
+
+COMMENT ON FUNCTION private.stages() IS 'The stages of ingestion, in their order.';
+
 CREATE TABLE public.ingest_jobs (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
     file_id uuid NOT NULL,
@@ -7837,7 +7854,7 @@ CREATE TABLE public.ingest_jobs (
     lease_token uuid,
     lease_expires_at timestamp with time zone,
     CONSTRAINT ingest_jobs_progress_check CHECK (((progress >= (0)::double precision) AND (progress <= (1)::double precision))),
-    CONSTRAINT ingest_jobs_stage_check CHECK ((stage = ANY (ARRAY['detect'::text, 'extract'::text, 'ocr'::text, 'chunk'::text, 'embed_text'::text, 'embed_pages'::text]))),
+    CONSTRAINT ingest_jobs_stage_check CHECK ((stage = ANY (private.stages()))),
     CONSTRAINT ingest_jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'done'::text, 'failed'::text, 'dead'::text, 'cancelled'::text])))
 );
 
@@ -7845,7 +7862,8 @@ COMMENT ON TABLE public.ingest_jobs IS 'One row per version, stage and space; wr
 
 COMMENT ON COLUMN public.ingest_jobs.state IS 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
 
-COMMENT ON COLUMN public.ingest_jobs.priority IS 'Lower first: 0 what a file needs to be ready, 1 spaces that are not active, 2 back-fills.';
+COMMENT ON COLUMN public.ingest_jobs.priority IS 'Lower first: 0 what a file needs to be ready, 1 what it does not (pictures to look at, insights, spaces that are not
+active), 2 back-fills.';
 
 COMMENT ON COLUMN public.ingest_jobs.progress IS '0 to 1 of this stage.';
 
@@ -10341,7 +10359,7 @@ begin
                 state = 'dead', lease_losses = j.lease_losses + 1, lease_token = null, finished_at = now(),
                 error_code = 'worker_lost', error_message = 'Its workers ended again and again.'
             where j.id = v_job.id;
-            if private.is_required(v_job.space_id) then
+            if private.is_required(v_job.stage, v_job.space_id) then
                 perform private.set_version_status(
                     v_job.version_id, 'failed', 'worker_lost', 'Its workers ended again and again.'
                 );
@@ -12467,11 +12485,9 @@ begin
     perform private.require_writer();
     perform from public.nodes as n where n.id = retry_ingest.file_id for no key update;
     perform private.require_level(file_id, 'edit');
-    if from_stage is not null and from_stage not in (
-        'detect', 'extract', 'ocr', 'chunk', 'embed_text', 'embed_pages'
-    ) then
+    if from_stage <> all(private.stages()) then
         perform private.raise_invalid(
-            'from_stage', 'Stages are detect, extract, ocr, chunk, embed_text and embed_pages.'
+            'from_stage', 'Stages are ' || array_to_string(private.stages(), ', ') || '.'
         );
     end if;
     select v.* into v_version
@@ -12559,7 +12575,7 @@ begin
     end if;
     if exists (
         select 1 from public.ingest_jobs as j
-        where j.version_id = retry_version.version_id and j.state = 'queued' and private.is_required(j.space_id)
+        where j.version_id = retry_version.version_id and j.state = 'queued' and private.is_required(j.stage, j.space_id)
     ) then
         perform private.set_version_status(version_id, 'processing');
     end if;
@@ -14034,7 +14050,7 @@ begin
     for v_version in
         select v.id, v.status, exists (
             select 1 from public.ingest_jobs as j
-            where j.version_id = v.id and j.state <> 'done' and private.is_required(j.space_id)
+            where j.version_id = v.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
         ) as is_waiting
         from public.ingest_jobs as o
         inner join public.file_versions as v on v.id = o.version_id
@@ -20845,7 +20861,7 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO authenticated;
 GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at timestamp with time zone, owner_ids uuid[], roots uuid[]) TO service_role;
 
-REVOKE ALL ON FUNCTION private.is_required(space_id smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.is_required(stage text, space_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_same_passage(content text, other text) FROM PUBLIC;
 
@@ -20993,6 +21009,8 @@ GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO authenticat
 REVOKE ALL ON FUNCTION private.max_sim(tokens extensions.halfvec[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.miscounted_files() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.stages() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.ingest_jobs TO service_role;
 
