@@ -469,7 +469,7 @@ begin
     on conflict do nothing;
     update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
 
-    update private.chunk_terms as t set owner_id = to_owner_id where t.file_id = any(v_file_ids);
+    update private.chunk_terms as t set owner_id = to_owner_id where t.file_id = any(v_file_ids) and t.part >= 0;
     update private.indexed_files as f set owner_id = to_owner_id where f.file_id = any(v_file_ids);
     perform private.forget_texts(array[from_owner_id], v_texts);
     perform private.transfer_pictures(v_file_ids, from_owner_id, to_owner_id);

@@ -181,7 +181,7 @@ begin
     insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
     select v_target.owner_id, t.lexeme, v_target.id, t.part, t.entries
     from private.chunk_terms as t
-    where t.file_id = v_source.file_id;
+    where t.file_id = v_source.file_id and t.part >= 0;
 end;
 $$;
 comment on function private.copy_terms(uuid, uuid) is

@@ -219,7 +219,7 @@ create table private.chunk_terms (
     owner_id uuid not null,
     lexeme text not null collate "C",
     file_id uuid not null,
-    part smallint not null,
+    part smallint not null check (part >= 0),
     entries bigint[] not null,
     primary key (owner_id, lexeme, file_id, part) include (entries)
 );
@@ -232,7 +232,9 @@ comment on column private.chunk_terms.entries is
 alter table private.chunk_terms alter entries set storage plain;
 -- a search reads the index alone where the visibility map allows it
 alter table private.chunk_terms set (autovacuum_vacuum_insert_scale_factor = 0.05);
-create index chunk_terms_file_id_idx on private.chunk_terms (file_id);
+-- For those who want all of a file, and say part >= 0, which is always so. Searches do not say it: for a range of an
+-- owner's files a planner with old statistics could read this index, and with it what others have between.
+create index chunk_terms_file_id_idx on private.chunk_terms (file_id) where part >= 0;
 alter table private.chunk_terms enable row level security;
 
 create function private.lock_statistics(owner_id uuid) returns private.owner_statistics
@@ -323,7 +325,7 @@ begin
         if not exists (select 1 from gone) then
             return null; -- a version that was not in service
         end if;
-        delete from private.chunk_terms as t using gone as g where t.file_id = g.file_id;
+        delete from private.chunk_terms as t using gone as g where t.file_id = g.file_id and t.part >= 0;
     end if;
     for v_change in execute format(
         $statement$

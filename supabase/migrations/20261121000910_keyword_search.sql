@@ -324,7 +324,8 @@ begin
                     select t.lexeme, cardinality(t.entries) as chunk_count
                     from private.chunk_terms as t
                     where a.is_beginning
-                        and t.file_id = s.file_id and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                        and t.file_id = s.file_id and t.part >= 0
+                        and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
                     offset 0
                 ) as t
                 group by t.lexeme

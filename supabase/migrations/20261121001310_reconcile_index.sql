@@ -111,7 +111,7 @@ begin
         for v_owner_id in
             select f.owner_id from private.indexed_files as f where f.file_id = any(v_found::uuid[])
             union
-            select t.owner_id from private.chunk_terms as t where t.file_id = any(v_found::uuid[])
+            select t.owner_id from private.chunk_terms as t where t.file_id = any(v_found::uuid[]) and t.part >= 0
             order by 1
         loop
             -- whoever owned it may be gone
@@ -119,7 +119,7 @@ begin
                 and exists (select 1 from public.owners as o where o.id = v_owner_id);
             with gone as (
                 delete from private.chunk_terms as t
-                where t.owner_id = v_owner_id and t.file_id = any(v_found::uuid[])
+                where t.owner_id = v_owner_id and t.file_id = any(v_found::uuid[]) and t.part >= 0
                 returning t.file_id
             ), unlisted as (
                 delete from private.indexed_files as f
@@ -162,7 +162,9 @@ begin
                         and f.version_id = v.id
                         and (
                             f.chunk_count = 0
-                            or exists (select 1 from private.chunk_terms as t where t.file_id = f.file_id)
+                            or exists (
+                                select 1 from private.chunk_terms as t where t.file_id = f.file_id and t.part >= 0
+                            )
                         )
                 )
                 or exists (

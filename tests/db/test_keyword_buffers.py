@@ -113,3 +113,16 @@ def test_the_rest_of_a_sharer_costs_those_shared_with_nothing(world: World) -> N
             found = world.read(world.peer, query)
             assert found[0] <= pages + DEEPER * looks, query
             assert found[1] == hits
+
+
+def test_no_statistics_make_a_range_of_files_read_what_others_have(world: World) -> None:
+    db = world.drive.db
+    db.all("set local enable_seqscan = off")
+    db.all("set local enable_bitmapscan = off")
+    rows = "select t.entries from private.chunk_terms as t where %s"
+    between = "t.file_id between gen_random_uuid() and gen_random_uuid()"
+    plan = str(db.all("explain " + rows % between))
+    assert "chunk_terms_file_id_idx" not in plan
+    # control: those who want a file say what the index is for
+    plan = str(db.all("explain " + rows % f"{between} and t.part >= 0"))
+    assert "chunk_terms_file_id_idx" in plan
