@@ -3142,7 +3142,7 @@ begin
     insert into private.chunk_terms (owner_id, lexeme, file_id, part, entries)
     select v_target.owner_id, t.lexeme, v_target.id, t.part, t.entries
     from private.chunk_terms as t
-    where t.file_id = v_source.file_id;
+    where t.file_id = v_source.file_id and t.part >= 0;
 end;
 $$;
 
@@ -5101,7 +5101,8 @@ begin
                     select t.lexeme, cardinality(t.entries) as chunk_count
                     from private.chunk_terms as t
                     where a.is_beginning
-                        and t.file_id = s.file_id and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
+                        and t.file_id = s.file_id and t.part >= 0
+                        and t.lexeme >= a.lexeme and t.lexeme < a.lexeme || v_last
                     offset 0
                 ) as t
                 group by t.lexeme
@@ -10947,7 +10948,7 @@ begin
         for v_owner_id in
             select f.owner_id from private.indexed_files as f where f.file_id = any(v_found::uuid[])
             union
-            select t.owner_id from private.chunk_terms as t where t.file_id = any(v_found::uuid[])
+            select t.owner_id from private.chunk_terms as t where t.file_id = any(v_found::uuid[]) and t.part >= 0
             order by 1
         loop
             -- whoever owned it may be gone
@@ -10955,7 +10956,7 @@ begin
                 and exists (select 1 from public.owners as o where o.id = v_owner_id);
             with gone as (
                 delete from private.chunk_terms as t
-                where t.owner_id = v_owner_id and t.file_id = any(v_found::uuid[])
+                where t.owner_id = v_owner_id and t.file_id = any(v_found::uuid[]) and t.part >= 0
                 returning t.file_id
             ), unlisted as (
                 delete from private.indexed_files as f
@@ -11119,7 +11120,9 @@ begin
                         and f.version_id = v.id
                         and (
                             f.chunk_count = 0
-                            or exists (select 1 from private.chunk_terms as t where t.file_id = f.file_id)
+                            or exists (
+                                select 1 from private.chunk_terms as t where t.file_id = f.file_id and t.part >= 0
+                            )
                         )
                 )
                 or exists (
@@ -15477,7 +15480,7 @@ begin
         if not exists (select 1 from gone) then
             return null; -- a version that was not in service
         end if;
-        delete from private.chunk_terms as t using gone as g where t.file_id = g.file_id;
+        delete from private.chunk_terms as t using gone as g where t.file_id = g.file_id and t.part >= 0;
     end if;
     for v_change in execute format(
         $statement$
@@ -16704,7 +16707,7 @@ begin
     on conflict do nothing;
     update private.chunk_vectors as e set owner_id = to_owner_id where e.file_id = any(v_file_ids);
 
-    update private.chunk_terms as t set owner_id = to_owner_id where t.file_id = any(v_file_ids);
+    update private.chunk_terms as t set owner_id = to_owner_id where t.file_id = any(v_file_ids) and t.part >= 0;
     update private.indexed_files as f set owner_id = to_owner_id where f.file_id = any(v_file_ids);
     perform private.forget_texts(array[from_owner_id], v_texts);
     perform private.transfer_pictures(v_file_ids, from_owner_id, to_owner_id);
@@ -18364,7 +18367,8 @@ CREATE TABLE private.chunk_terms (
     lexeme text NOT NULL COLLATE pg_catalog."C",
     file_id uuid NOT NULL,
     part smallint NOT NULL,
-    entries bigint[] NOT NULL
+    entries bigint[] NOT NULL,
+    CONSTRAINT chunk_terms_part_check CHECK ((part >= 0))
 )
 WITH (autovacuum_vacuum_insert_scale_factor='0.05');
 ALTER TABLE ONLY private.chunk_terms ALTER COLUMN entries SET STORAGE PLAIN;
@@ -19352,7 +19356,7 @@ CREATE INDEX blobs_key_idx ON private.blobs USING btree (key);
 
 CREATE INDEX blobs_owner_id_sha256_idx ON private.blobs USING btree (owner_id, sha256);
 
-CREATE INDEX chunk_terms_file_id_idx ON private.chunk_terms USING btree (file_id);
+CREATE INDEX chunk_terms_file_id_idx ON private.chunk_terms USING btree (file_id) WHERE (part >= 0);
 
 CREATE INDEX chunk_vectors_file_id_idx ON ONLY private.chunk_vectors USING btree (file_id);
 
