@@ -14,6 +14,7 @@ from psycopg import sql
 
 from tests.database import Database
 from tests.db.conftest import Drive, chunk_rows, denied, refused
+from tests.db.invariants import UNBALANCED
 from tests.db.looks import (
     STAGES,
     TEXTS,
@@ -309,6 +310,35 @@ def test_what_pretends_to_be_another_type_is_rejected_and_its_bytes_purged(
     assert db.one("select count(*) from private.object_deletions") == 0
     with refused("CONFLICT_STATE", status="rejected"):
         drive.rpc(owner, "retry_ingest", file_id=ticket["file_id"])
+
+
+def test_bytes_of_two_files_go_when_both_are_rejected(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    ticket = drive.upload(owner, "invoice.pdf", 100)
+    (copy,) = drive.rpc(owner, "copy_nodes", ids=[ticket["file_id"]], on_conflict="rename")["items"]
+    first, second = drive.claim(2)
+    drive.work("fail_job", first, "magic_mismatch", "It is a program.", True)
+    with db.as_user(owner):  # the other file still has them
+        assert len(db.all("select name from storage.objects")) == 1
+    assert drive.rpc(owner, "file_details", file_id=copy["id"])["quota"]["used"] == 100
+    drive.work("fail_job", second, "magic_mismatch", "It is a program.", True)
+    assert drive.rpc(owner, "file_details", file_id=copy["id"])["quota"]["used"] == 0
+    with db.as_role("narwhal_worker"):
+        (removal,) = db.all("select private.claim_object_deletions(10)")
+    assert removal["key"] == ticket["key"]
+    assert db.all(UNBALANCED) == []
+
+
+def test_rejected_bytes_that_only_a_purged_file_has_are_returned(
+    db: Database, drive: Drive
+) -> None:
+    owner = db.create_user()
+    ticket = drive.upload(owner, "invoice.pdf", 100)
+    (copy,) = drive.rpc(owner, "copy_nodes", ids=[ticket["file_id"]], on_conflict="rename")["items"]
+    job = next(job for job in drive.claim(2) if job["file_id"] == ticket["file_id"])
+    drive.rpc(owner, "purge_nodes", ids=[copy["id"]])
+    drive.work("fail_job", job, "magic_mismatch", "It is a program.", True)
+    assert db.all(UNBALANCED) == []
 
 
 def test_an_object_that_cannot_be_removed_is_tried_again_later(db: Database, drive: Drive) -> None:
