@@ -11458,15 +11458,25 @@ begin
     where o.id = (select b.owner_id from private.blobs as b where b.id = v_blob_id)
     for no key update;
     perform private.set_version_status(version_id, 'rejected', error_code, error_message);
-    if not exists (
-        select 1 from public.file_versions as v where v.blob_id = v_blob_id and v.id <> version_id
-    ) then
-        delete from private.blobs as b where b.id = v_blob_id; -- the version keeps its row, without bytes
+    update public.file_versions as v set blob_id = null where v.id = version_id; -- it keeps its row, without bytes
+    if not exists (select 1 from private.blob_uses as u where u.blob_id = v_blob_id) then
+        delete from private.blobs as b where b.id = v_blob_id;
+    else
+        update private.blobs as b
+        set released_at = now()
+        where b.id = v_blob_id
+            and b.released_at is null
+            and not exists (
+                select 1
+                from private.blob_uses as u inner join public.nodes as n on n.id = u.file_id
+                where u.blob_id = b.id and n.purged_at is null
+            );
     end if;
 end;
 $$;
 
-COMMENT ON FUNCTION private.reject_version(version_id uuid, error_code text, error_message text) IS 'Marks a version rejected, purges its bytes and returns their quota.';
+COMMENT ON FUNCTION private.reject_version(version_id uuid, error_code text, error_message text) IS 'Marks a version rejected and takes its bytes away: with the last version that has them they are purged, and their quota
+returns.';
 
 CREATE FUNCTION private.related_candidates(call private.search_call) RETURNS TABLE(file_id uuid, chunk_id uuid, score double precision, keyword_rank bigint, keyword_score real, vector_rank bigint, vector_score real)
     LANGUAGE sql STABLE ROWS 100
