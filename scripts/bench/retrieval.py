@@ -4,7 +4,8 @@ Starts a stack of its own and gives one account per size that many chunks: files
 each passage made of whole sentences drawn at random from the collections given (BEIR layout), so
 words and their frequencies are those of real text while no two passages are alike. Vectors are
 clustered around 200 topics at random: exact search does not depend on what they mean. Questions
-are those of the collections. Then, for each size, over the same passages, vectors and questions:
+are those of the collections. When all accounts are there, each is asked, over the same passages,
+vectors and questions:
 
 keyword  hybrid_search by keyword / bm25s, tantivy, sparse vectors in a covering index
 dense    hybrid_search by meaning / numpy brute force, LanceDB without an index, vectors in a
@@ -93,10 +94,13 @@ def main() -> None:
     sentences, questions = real_text(options.collections, options.questions)
     sizes = sorted({*options.sizes, *([1_000_000] if options.all else [])})
     with stack() as (state, settings), psycopg.connect(state.database_url, autocommit=True) as db:
-        found = []
+        readers = []
         for size in sizes:
+            readers.append(_load(db, settings, Corpus.make(size, sentences, questions)))
+            print(f"{size} chunks are in service", file=sys.stderr, flush=True)
+        found = []
+        for size, reader in zip(sizes, readers, strict=True):
             corpus = Corpus.make(size, sentences, questions)
-            reader = _load(db, settings, corpus)
             found.append(_measure(db, state, settings, corpus, reader, options.seconds))
             print(json.dumps(found[-1], indent=2), file=sys.stderr, flush=True)
     write(

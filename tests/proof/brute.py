@@ -21,7 +21,8 @@ Floats = NDArray[np.float64]
 NEAR = 2e-4  # of vectors in half precision
 RRF_K = 10
 LEAST_NAME = 0.5  # of a name to count beside passages
-WEIGHTS = {"keyword": 1.0, "vector": 1.0, "name": 1.0}
+WEIGHTS = {"rrf": {"keyword": 1.0, "vector": 1.0}, "convex": {"keyword": 0.2, "vector": 0.8}}
+LEAST = {"keyword": 0.0, "vector": -1.0}  # that a score can be
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,29 @@ def _places(hit: dict[str, Any]) -> list[float]:
     """Return what decides between equal scores: the places by meaning, then by words."""
     places = [hit["parts"][f"{leg}_rank"] for leg in ("vector", "keyword")]
     return [np.inf if place is None else place for place in places]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Between which scores a leg found passages; what it left out counts as `rest`."""
+
+    least: float
+    rest: float
+    best: float | None
+
+    def part(self, score: float | None) -> float:
+        """Return how near a score is to the best one, from 0 to 1."""
+        if self.best is None:
+            return 0.0
+        return ((self.rest if score is None else score) - self.least) / (self.best - self.least)
+
+
+def _span(hits: list[Any], leg: str, candidates: int) -> Span:
+    scores = [h["parts"][f"{leg}_score"] for h in hits if h["parts"][f"{leg}_rank"] is not None]
+    # a leg by words that is not full has left out only what has none of them
+    is_full = leg == "vector" or len(scores) >= candidates
+    rest = min(scores) if scores and is_full else LEAST[leg]
+    return Span(LEAST[leg], rest, max(scores, default=None))
 
 
 def half_unit(vector: Any) -> Floats:
@@ -180,12 +204,15 @@ class Brute:
         hits: list[Any],
         query: str,
         vector: Any,
+        fusion: str,
         weights: dict[str, float],
         candidates: int,
         narrowing: Narrowing = EVERYTHING,
     ) -> Iterator[str]:
         """Compare all hits of a hybrid search; there must be fewer than top_k."""
-        weights = WEIGHTS | weights
+        weights = WEIGHTS[fusion] | weights
+        weights = {"name": weights["keyword"]} | weights
+        spans = {leg: _span(hits, leg, candidates) for leg in LEAST}
         legs = {
             "keyword": self.keyword(query, narrowing) if weights["keyword"] else Ranks({}, 0),
             "vector": Ranks({}, 0),
@@ -213,21 +240,25 @@ class Brute:
             for leg, ranks in legs.items():
                 place, score = parts[f"{leg}_rank"], parts[f"{leg}_score"]
                 key = hit["file_id"] if leg == "name" else chunk
-                if place is None:
-                    if leg != "name" and key in ranks.surely(candidates):
-                        yield f"{leg} misses {chunk}"
-                    continue
-                if problem := ranks.problem(key, place, score):
-                    yield f"{leg}: {chunk} {problem}"
-                if place > candidates:
-                    yield f"{leg}: rank {place} is not among {candidates}"
-                part = weights[leg] / (RRF_K + place)
+                if place is not None:
+                    if problem := ranks.problem(key, place, score):
+                        yield f"{leg}: {chunk} {problem}"
+                    if place > candidates:
+                        yield f"{leg}: rank {place} is not among {candidates}"
+                elif leg != "name" and key in ranks.surely(candidates):
+                    yield f"{leg} misses {chunk}"
                 if leg == "name":
-                    part *= score
+                    if place is None:
+                        continue
+                    part = score / (RRF_K + place) if fusion == "rrf" else score
                     named_files.append(key)
+                elif fusion == "convex":
+                    part = spans[leg].part(score)
                 else:
-                    plain[chunk] = plain.get(chunk, 0.0) + part
-                total += part
+                    part = 0.0 if place is None else 1 / (RRF_K + place)
+                if leg != "name":
+                    plain[chunk] = plain.get(chunk, 0.0) + weights[leg] * part
+                total += weights[leg] * part
             if abs(total - parts["fused"]) > 1e-6:
                 yield f"{chunk} has {parts['fused']}, not {total}"
             fused[chunk] = hit["score"]

@@ -500,6 +500,10 @@ SEARCHES: list[Loosened | Both] = [
         Both(SHARED_WITHOUT_RULE, Loosened(search, HIT, "true"))
         for search in ("find_candidates", "search_pages", "search_images")
     ],
+    # fusion
+    Loosened("fused_score", "coalesce((keyword).score, (legs).keyword_rest)", "(keyword).score"),
+    Loosened("fused_score", "coalesce((vector).score, (legs).vector_rest)", "(vector).score"),
+    Loosened("fused_score", "(options).rrf_k + (vector).place", "(options).rrf_k"),
     # hits
     Loosened(
         "hits_json",

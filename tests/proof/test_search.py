@@ -114,12 +114,13 @@ def _of_caller(
             query = contents.names()
         filters, narrowing = _narrow(world, seen, contents)
         candidates = chance.choice([1000, 1000, 3])
+        fusion = chance.choice(["convex", "rrf"])
         call = {
             "query": query,
             "embedding": None if mode == "keyword" else vector,
             "filters": filters,
             "candidates": candidates,
-            "options": {"weights": weights, "cache": False, "fusion": "rrf"},
+            "options": {"weights": weights, "cache": False, "fusion": fusion},
         }
         answer = ask(db, "hybrid_search", **call, top_k=MOST, explain=mode == "dense")
         hits = answer["hits"]
@@ -130,9 +131,9 @@ def _of_caller(
         counts[f"hits of {mode}"] += len(hits)
         assert len(hits) < MOST
         for problem in brute.problems(
-            hits, query, call["embedding"], weights, candidates, narrowing
+            hits, query, call["embedding"], fusion, weights, candidates, narrowing
         ):
-            yield f"{mode} {query!r} {filters}: {problem}"
+            yield f"{mode} by {fusion} {query!r} {filters}: {problem}"
         if mode != "hybrid":
             continue
         few = ask(db, "hybrid_search", **call, top_k=2)["hits"]
