@@ -99,6 +99,12 @@ class BlobStore:
                 file.write(piece)
         return Blob(path, size, digest.hexdigest())
 
+    def store(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
+        """Write an object under a key that was never used before."""
+        SyncStorageClient(self.url, self.headers).from_(bucket).upload(
+            key, data, {"content-type": content_type, "cache-control": "31536000"}
+        )
+
     def remove(self, bucket: str, keys: list[str]) -> None:
         """Delete objects; those that are gone already do not matter."""
         SyncStorageClient(self.url, self.headers).from_(bucket).remove(keys)

@@ -57,6 +57,20 @@ class Document:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture to look at, as WEBP: `kind` is thumbnail (of the whole) or page (`page` from 1).
+
+    `width` and `height` are pixels.
+    """
+
+    kind: str
+    page: int | None
+    width: int
+    height: int
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Chunk:
     r"""A piece of one page: `content == page.text[char_start:char_end]`, always.
 

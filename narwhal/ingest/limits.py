@@ -6,6 +6,7 @@ in JSON over a pipe. Whatever a file does to it, the caller gets a Document or a
 
 from __future__ import annotations
 
+import binascii
 import compileall
 import contextlib
 import json
@@ -23,7 +24,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from narwhal.ingest.detect import Detected
-from narwhal.ingest.document import READ_ERRORS, Document, Heading, Line, Page, ReadError
+from narwhal.ingest.document import (
+    READ_ERRORS,
+    Document,
+    Heading,
+    Line,
+    Page,
+    Picture,
+    ReadError,
+)
 from narwhal.ingest.text import clean
 
 MIB = 1024 * 1024
@@ -78,6 +87,19 @@ def read_pictures_in_sandbox(
     """
     with _reader(path, name, mime, limits, "ocr", pages=list(numbers)) as answer:
         while isinstance(message := answer.next(), Page):
+            yield message
+
+
+def draw_in_sandbox(
+    path: Path, name: str, mime: str | None, wanted: dict[str, Any], limits: Limits
+) -> Iterator[Picture]:
+    """Draw the file at `path` in a process of its own; yield each picture as it is done.
+
+    `wanted` holds the values of `narwhal.ingest.rendering.Wanted`. Raises ReadError as
+    `read_in_sandbox` does.
+    """
+    with _reader(path, name, mime, limits, "draw", wanted=wanted) as answer:
+        while isinstance(message := answer.next(), Picture):
             yield message
 
 
@@ -164,8 +186,8 @@ class _Answer:
         except BrokenPipeError:
             raise self._died() from None
 
-    def next(self) -> Page | Detected | bool:
-        """Return the next page, or what ends the answer: what was detected, or `Document.paged`.
+    def next(self) -> Page | Picture | Detected | bool:
+        """Return the next page or picture, or what ends the answer: `Detected`, `Document.paged`.
 
         Raises ReadError for anything else, and for an answer that ends too early.
         """
@@ -174,6 +196,8 @@ class _Answer:
                 message = json.loads(line)
                 if "page" in message:
                     return self._counted(_page(message["page"]))
+                if "picture" in message:
+                    return _picture(message["picture"])
                 if "detected" in message:
                     return _detected(message["detected"])
                 if "paged" in message:
@@ -262,6 +286,23 @@ def _detected(values: dict[str, Any]) -> Detected:
     ):
         raise ValueError("what was recognised is not a few short words")
     return Detected(**texts)
+
+
+def _picture(values: dict[str, Any]) -> Picture:
+    """Build a picture from the reader's JSON; ValueError or TypeError for a wrong shape."""
+    kind, page = values["kind"], values["page"]
+    if kind not in ("thumbnail", "page") or (kind == "page") != (page is not None):
+        raise ValueError("not a picture that is asked for")
+    data = binascii.a2b_base64(values["data"])
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise ValueError("not a WEBP")
+    return Picture(
+        kind=kind,
+        page=None if page is None else int(page),
+        width=int(values["width"]),
+        height=int(values["height"]),
+        data=data,
+    )
 
 
 def _page(values: dict[str, Any]) -> Page:

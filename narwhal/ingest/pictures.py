@@ -34,40 +34,44 @@ def load_codecs() -> None:
 
 def frame_sizes(file: BinaryIO, most: int) -> Iterator[tuple[int, int]]:
     """Yield (width, height) as shown of every page of an image file, without decoding pixels."""
-    with _open(file) as image:
+    with open_image(file) as image:
         for count, frame in enumerate(_frames(image), start=1):
             if count > most:
                 raise ReadError("limit_output", f"The file has more than {most} frames.")
-            _check(frame.size)
-            turned = frame.getexif().get(0x0112, 1) >= 5
+            check_size(frame.size)
+            # of a TIFF, Pillow gives the size after turning
+            turned = image.format != "TIFF" and frame.getexif().get(0x0112, 1) >= 5
             width, height = frame.size
             yield (height, width) if turned else (width, height)
 
 
 def frame(file: BinaryIO, number: int) -> Image.Image:
     """Decode one page of an image file as it is shown: upright by EXIF, on a ground, in RGB."""
-    with _open(file) as image:
+    with open_image(file) as image:
         image.seek(number - 1)
-        _check(image.size)
+        check_size(image.size)
         return _opaque(ImageOps.exif_transpose(image) or image)
 
 
-def pdf_page(document: Any, number: int, dpi: int = _OCR_DPI) -> Image.Image:
-    """Draw a page of a PDF as it is shown."""
+def pdf_page(
+    document: Any, number: int, dpi: int = _OCR_DPI, most_pixels: int = _MOST_RENDERED
+) -> Image.Image:
+    """Draw a page of a PDF as it is shown, smaller where it would have too many pixels."""
     page = document[number - 1]
     try:
         width, height = page.get_size()
         scale = dpi / 72
         pixels = width * height * scale * scale
-        if pixels > _MOST_RENDERED:
-            scale *= (_MOST_RENDERED / pixels) ** 0.5
+        if pixels > most_pixels:
+            scale *= (most_pixels / pixels) ** 0.5
         drawn: Image.Image = page.render(scale=scale).to_pil()
         return drawn.convert("RGB")
     finally:
         page.close()
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def open_image(file: BinaryIO) -> Image.Image:
+    """Open an image file without decoding it; ReadError where it claims too many pixels."""
     load_codecs()
     file.seek(0)
     try:
@@ -83,7 +87,8 @@ def _frames(image: Image.Image) -> Iterator[Image.Image]:
         yield image
 
 
-def _check(size: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int]) -> None:
+    """Raise ReadError for more pixels than are decoded."""
     if size[0] * size[1] > MOST_PIXELS:
         raise ReadError("limit_memory", f"The picture has {size[0]} by {size[1]} pixels.")
 

@@ -1,4 +1,4 @@
-"""The stages of ingestion: detect, extract, ocr, chunk, embed_text.
+"""The stages of ingestion: detect, extract, ocr, render, chunk, embed_text.
 
 Each stage reads what its predecessor stored, and ends in one call that stores its output and the
 job's state together. Running a stage twice gives the same rows.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 
@@ -17,12 +18,13 @@ from narwhal.encoders import TextEncoder, load_text_encoder
 from narwhal.errors import NarwhalError
 from narwhal.ingest.blobs import Blob, BlobStore
 from narwhal.ingest.chunking import chunk
-from narwhal.ingest.document import Chunk, Document, Heading, Line, Page, ReadError
+from narwhal.ingest.document import Chunk, Document, Heading, Line, Page, Picture, ReadError
 from narwhal.ingest.language import detect_language
 from narwhal.ingest.limits import (
     MIB,
     Limits,
     detect_in_sandbox,
+    draw_in_sandbox,
     read_in_sandbox,
     read_pictures_in_sandbox,
 )
@@ -33,6 +35,10 @@ EMBED_BATCH = 32
 
 class StoppedError(Exception):
     """The worker was asked to stop; the job goes back to the queue."""
+
+
+class NoSpaceError(Exception):
+    """The owner has no room for what a stage makes beside the file."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ def run_job(stage: Stage) -> None:
         raise
     except ReadError as error:
         stage.queue.fail(stage.job, error.code, error.message, terminal=True)
+    except NoSpaceError:
+        message = "There is not enough space left for pictures of this file."
+        stage.queue.fail(stage.job, "quota_exceeded", message, terminal=True)
     except psycopg.OperationalError:
         raise
     except NarwhalError as error:
@@ -121,6 +130,44 @@ def run_ocr(stage: Stage) -> None:
     stage.queue.finish_ocr(stage.job, _language([_page(row) for row in stored["pages"]]))
 
 
+def run_render(stage: Stage) -> None:
+    """Draw a thumbnail and pages, storing each as soon as it is drawn."""
+    settings = stage.job.settings
+    todo = stage.queue.renditions(stage.job)
+    if todo["left"] or todo["thumbnail"]:
+        wanted = {
+            "pages": todo["left"],
+            "thumbnail": todo["thumbnail"],
+            "dpi": int(settings["render.dpi"]),
+            "most_pixels": int(settings["render.most_pixels"]),
+        }
+        limits = replace(
+            _limits(settings),
+            seconds=float(settings["render.time_limit_s"]),
+            memory_bytes=int(settings["render.memory_limit_mb"]) * MIB,
+        )
+        with _blob(stage) as blob:
+            for picture in draw_in_sandbox(
+                blob.path, stage.job.name, stage.job.mime, wanted, limits
+            ):
+                stage.check()
+                _keep_picture(stage, picture)
+    stage.queue.finish_render(stage.job)
+
+
+def _keep_picture(stage: Stage, picture: Picture) -> None:
+    """Write a picture to Storage, then its row; an object whose row never comes goes again."""
+    key = f"{stage.job.file_id}/{stage.job.version_id}/{uuid4()}.webp"
+    stage.queue.promise_rendition(stage.job, key)
+    stage.blobs.store("derived", key, picture.data, "image/webp")
+    try:
+        stage.queue.store_rendition(stage.job, picture, key)
+    except psycopg.Error as error:
+        if error.sqlstate == "PT413":
+            raise NoSpaceError from error
+        raise
+
+
 def _language(pages: Sequence[Page]) -> str | None:
     """The language of a document, from the beginnings of its first pages with text."""
     return detect_language("\n".join([page.text[:2000] for page in pages if page.text][:10]))
@@ -171,6 +218,7 @@ STAGES: dict[str, Callable[[Stage], None]] = {
     "detect": run_detect,
     "extract": run_extract,
     "ocr": run_ocr,
+    "render": run_render,
     "chunk": run_chunk,
     "embed_text": run_embed_text,
 }

@@ -13,6 +13,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.types.json import Jsonb
 
+from narwhal.ingest.document import Picture
+
 PENDING_CHANNEL = "narwhal_jobs"
 
 
@@ -161,6 +163,32 @@ class Queue:
     def finish_embed_text(self, job: Job) -> None:
         """End the stage and put the vectors in service."""
         self._call("select private.finish_embed_text(%s, %s)", job)
+
+    def renditions(self, job: Job) -> dict[str, Any]:
+        """Read `{left: numbers of pages, thumbnail: bool}`: what is to be drawn."""
+        renditions: dict[str, Any] = self._call("select private.job_renditions(%s, %s)", job)
+        return renditions
+
+    def promise_rendition(self, job: Job, key: str) -> None:
+        """Announce an object: it goes again in an hour unless it is recorded."""
+        self._call("select private.promise_rendition(%s, %s, %s)", job, key)
+
+    def store_rendition(self, job: Job, picture: Picture, key: str) -> None:
+        """Record a picture whose bytes are in the bucket derived."""
+        self._call(
+            "select private.store_rendition(%s, %s, %s, %s, %s, %s, %s, %s)",
+            job,
+            picture.kind,
+            picture.page,
+            key,
+            len(picture.data),
+            picture.width,
+            picture.height,
+        )
+
+    def finish_render(self, job: Job) -> None:
+        """End the stage; what an earlier run made and this one did not goes."""
+        self._call("select private.finish_render(%s, %s)", job)
 
     def _call(self, statement: LiteralString, job: Job, *values: object) -> Any:
         try:

@@ -6,6 +6,7 @@ caller's side. Pages are written as they are read, so a long document is never h
 
 from __future__ import annotations
 
+import binascii
 import json
 import sys
 from dataclasses import asdict
@@ -26,6 +27,8 @@ def main() -> None:
     path = Path(job["path"])
     if job["task"] == "ocr":
         _load_ocr()
+    elif job["task"] == "draw":
+        _load_drawing()
     limit_resources(limits.seconds, limits.memory_bytes)
     lock_down(path)
     try:
@@ -34,6 +37,8 @@ def main() -> None:
             _answer(sys.stdout, {"detected": asdict(detected)})
         elif job["task"] == "ocr":
             _read_pictures(path, detected, job["pages"], sys.stdout)
+        elif job["task"] == "draw":
+            _draw(path, detected, job["wanted"], sys.stdout)
         else:
             _read(path, detected, limits, sys.stdout)
     except ReadError as error:
@@ -70,6 +75,24 @@ def _read_pictures(path: Path, detected: Detected, numbers: list[int], out: Text
     with path.open("rb") as file:
         for page in read_pages(Source(file, detected), numbers):
             _answer(out, {"page": _values(page)})
+            out.flush()
+    _answer(out, {"paged": True})
+
+
+def _load_drawing() -> None:
+    """Load decoders while files may still be opened."""
+    from narwhal.ingest.pictures import load_codecs
+
+    load_codecs()
+
+
+def _draw(path: Path, detected: Detected, wanted: dict[str, Any], out: TextIO) -> None:
+    from narwhal.ingest.rendering import Wanted, draw
+
+    with path.open("rb") as file:
+        for picture in draw(Source(file, detected), Wanted(**wanted)):
+            data = binascii.b2a_base64(picture.data, newline=False).decode()
+            _answer(out, {"picture": {**asdict(picture), "data": data}})
             out.flush()
     _answer(out, {"paged": True})
 

@@ -9,7 +9,7 @@ create table public.renditions (
     blob_id uuid not null references private.blobs on delete cascade,
     width integer not null check (width > 0),
     height integer not null check (height > 0),
-    created_at timestamptz not null default now(),
+    created_at timestamptz not null default clock_timestamp(),
     unique nulls not distinct (version_id, kind, page, width),
     check ((kind = 'page') = (page is not null))
 );

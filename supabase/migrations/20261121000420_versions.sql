@@ -108,11 +108,17 @@ begin
         on conflict do nothing;
     end if;
 
+    -- what a file does not need may not be done yet
     insert into public.ingest_jobs (
-        file_id, version_id, stage, state, progress, pages_done, pages_total, started_at, finished_at
+        file_id, version_id, stage, priority, state, progress, pages_done, pages_total, started_at, finished_at
     )
-    select t.file_id, t.id, j.stage, 'done', 1, j.pages_done, j.pages_total, now(), now()
-    from public.ingest_jobs as j cross join public.file_versions as t
+    select
+        t.file_id, t.id, j.stage, j.priority, case when d.is_done then 'done' else 'queued' end, d.is_done::integer,
+        case when d.is_done then j.pages_done else 0 end, j.pages_total, case when d.is_done then now() end,
+        case when d.is_done then now() end
+    from public.ingest_jobs as j
+    cross join lateral (select j.state = 'done' as is_done) as d
+    cross join public.file_versions as t
     where j.version_id = source_version_id and j.space_id is null and t.id = target_version_id;
 
     -- a space that came since, or whose vectors are gone, is computed; no other
@@ -205,7 +211,8 @@ begin
 
     if v_source.status not in ('ready', 'skipped') or exists (
         select 1 from public.ingest_jobs as j
-        where j.version_id = v_source.id and j.space_id is null and j.state <> 'done'
+        where j.version_id = v_source.id
+            and j.space_id is null and j.state <> 'done' and private.is_required(j.stage, null)
     ) then
         return private.add_version(file_id, gen_random_uuid(), v_blob, v_source.mime, append_version.created_by);
     end if;

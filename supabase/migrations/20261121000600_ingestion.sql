@@ -614,11 +614,12 @@ begin
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
         perform private.enqueue(v_job.version_id, 'chunk');
     end if;
+    perform private.enqueue_render(v_job.version_id);
 end;
 $$;
 comment on function private.finish_extract(uuid, uuid, text, boolean, jsonb) is
 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}] and queues ocr where a page needs it, else
-chunk.';
+chunk; and render beside it where there is something to draw.';
 
 create function private.job_pages(job_id uuid, lease_token uuid) returns jsonb
 language plpgsql volatile

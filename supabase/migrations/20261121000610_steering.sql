@@ -148,7 +148,11 @@ begin
     order by v.no desc
     limit 1;
     if v_version.id is null or v_version.status = 'rejected' or exists (
-        select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state in ('queued', 'running')
+        select 1 from public.ingest_jobs as j
+        where j.version_id = v_version.id
+            and j.state in ('queued', 'running')
+            -- pictures being drawn of a file that is ready keep nobody from reading it anew
+            and (j.stage = from_stage or j.space_id is not null or private.is_required(j.stage, null))
     ) then
         perform private.raise_error(
             'CONFLICT_STATE', 'There is nothing to retry now.', jsonb_build_object('status', v_version.status)

@@ -44,9 +44,13 @@ select jsonb_build_object(
     ),
     'pictures', (
         select jsonb_agg(
-            jsonb_build_array(r.kind, r.page, r.width, r.height) order by r.kind, r.page
+            jsonb_build_array(r.kind, r.page, r.width, r.height, b.size, o.metadata -> 'size')
+            order by r.kind, r.page
         )
-        from public.renditions as r where r.version_id = v.id
+        from public.renditions as r
+        inner join private.blobs as b on b.id = r.blob_id
+        left join storage.objects as o on o.bucket_id = b.bucket and o.name = b.key
+        where r.version_id = v.id
     ),
     'chunks', (
         select jsonb_agg(
@@ -358,8 +362,12 @@ def wait_until_settled(stack: StackState, timeout_s: float = 240) -> None:
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         while left := connection.execute(UNSETTLED).fetchall():
             assert time.monotonic() < deadline, f"never ends: {left[:10]}"
-            # what waits longer and longer for its turn need not be waited for
-            connection.execute("update private.object_deletions set run_after = now()")
+            # what waits longer and longer for its turn need not be waited for; but pictures are
+            # promised before they are written, and go when nobody records them
+            connection.execute(
+                "update private.object_deletions set run_after = now() where attempts > 0"
+                " or not exists (select 1 from public.ingest_jobs where state = 'running')"
+            )
             time.sleep(0.3)
 
 

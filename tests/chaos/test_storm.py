@@ -36,6 +36,7 @@ SETTINGS = {
     "jobs.heartbeat_s": "1",
     "jobs.max_lease_losses": "1000",
     "jobs.backoff_s": "0.2",
+    "render.pages": "3",
 }
 
 

@@ -77,6 +77,8 @@ def run_stage(
         drive.work("finish_extract", job, None, True, pages)
     elif job["stage"] == "chunk":
         drive.work("finish_chunk", job, [])
+    elif job["stage"] == "render":
+        drive.work("finish_render", job)
     elif job["stage"] == "embed_pages":
         while missing := drive.work("job_page_pictures", job, 2)["pages"]:
             store(drive, job, {p["page"]: pictures[p["page"] - 1] for p in missing})
