@@ -176,6 +176,7 @@ declare
     v_owner_ids uuid[] := private.my_owner_ids();
     v_roots uuid[] := private.granted_roots();
 begin
+    perform private.require_reader();
     if cardinality(file_ids) > 1000 then
         perform private.raise_invalid(
             'file_ids', 'Ask for at most 1,000 files at once.', jsonb_build_object('expected', 'at most 1000')
@@ -230,5 +231,6 @@ comment on function public.list_pictures(uuid[], text, integer[]) is
 
 kind: thumbnail (one a file, at most 300 by 300 pixels) or page (pages drawn at 144 dpi, by number; pages: only these).
 Download them from Storage, or make signed URLs of their keys. Files that the caller cannot see, or that have none (yet),
-are left out. They are of the version in service. Raises INVALID_ARGUMENT.';
+are left out. They are of the version in service. Raises INVALID_ARGUMENT,
+NOT_AUTHENTICATED.';
 grant execute on function public.list_pictures(uuid[], text, integer[]) to anon, authenticated;
