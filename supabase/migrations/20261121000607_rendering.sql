@@ -94,8 +94,8 @@ begin
 end;
 $$;
 comment on function private.promise_rendition(uuid, uuid, text) is
-'Before a picture is written to the bucket derived: it is removed in an hour, unless store_rendition takes it. So a worker
-that is lost between the two leaves nothing for ever.';
+'Before a picture is written to the bucket derived: it is removed in an hour, unless store_rendition takes it. So a
+worker that is lost between the two leaves nothing for ever.';
 
 create function private.store_rendition(
     job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer
