@@ -768,7 +768,8 @@ begin
 
     if v_source.status not in ('ready', 'skipped') or exists (
         select 1 from public.ingest_jobs as j
-        where j.version_id = v_source.id and j.space_id is null and j.state <> 'done'
+        where j.version_id = v_source.id
+            and j.space_id is null and j.state <> 'done' and private.is_required(j.stage, null)
     ) then
         return private.add_version(file_id, gen_random_uuid(), v_blob, v_source.mime, append_version.created_by);
     end if;
@@ -2893,11 +2894,17 @@ begin
         on conflict do nothing;
     end if;
 
+    -- what a file does not need may not be done yet
     insert into public.ingest_jobs (
-        file_id, version_id, stage, state, progress, pages_done, pages_total, started_at, finished_at
+        file_id, version_id, stage, priority, state, progress, pages_done, pages_total, started_at, finished_at
     )
-    select t.file_id, t.id, j.stage, 'done', 1, j.pages_done, j.pages_total, now(), now()
-    from public.ingest_jobs as j cross join public.file_versions as t
+    select
+        t.file_id, t.id, j.stage, j.priority, case when d.is_done then 'done' else 'queued' end, d.is_done::integer,
+        case when d.is_done then j.pages_done else 0 end, j.pages_total, case when d.is_done then now() end,
+        case when d.is_done then now() end
+    from public.ingest_jobs as j
+    cross join lateral (select j.state = 'done' as is_done) as d
+    cross join public.file_versions as t
     where j.version_id = source_version_id and j.space_id is null and t.id = target_version_id;
 
     -- a space that came since, or whose vectors are gone, is computed; no other
@@ -4109,6 +4116,23 @@ $$;
 
 COMMENT ON FUNCTION private.enqueue_pictures(version_id uuid) IS 'Queues embed_pages of a version for each space that its pages or its image belong to.';
 
+CREATE FUNCTION private.enqueue_render(version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if private.is_drawn((select v.format from public.file_versions as v where v.id = enqueue_render.version_id)) then
+        perform private.enqueue(version_id, 'render');
+    else
+        delete from public.ingest_jobs as j -- an earlier run
+        where j.version_id = enqueue_render.version_id and j.stage = 'render';
+        delete from public.renditions as r where r.version_id = enqueue_render.version_id;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.enqueue_render(version_id uuid) IS 'Queues render for a version of a format that it can draw.';
+
 CREATE FUNCTION private.epoch(scope_ids uuid[]) RETURNS bigint
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -5290,11 +5314,12 @@ begin
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
         perform private.enqueue(v_job.version_id, 'chunk');
     end if;
+    perform private.enqueue_render(v_job.version_id);
 end;
 $$;
 
 COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}] and queues ocr where a page needs it, else
-chunk.';
+chunk; and render beside it where there is something to draw.';
 
 CREATE FUNCTION private.finish_job(job_id uuid) RETURNS void
     LANGUAGE sql
@@ -5368,6 +5393,24 @@ $$;
 
 COMMENT ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) IS 'Ends the ocr stage with the language of the text, null where it does not tell, and queues chunk. Raises CONFLICT_STATE
 while pages are left.';
+
+CREATE FUNCTION private.finish_render(job_id uuid, lease_token uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs;
+begin
+    perform private.hold_spaces();
+    perform private.lock_file((select j.file_id from public.ingest_jobs as j where j.id = job_id));
+    v_job := private.own_job(job_id, lease_token);
+    delete from public.renditions as r
+    where r.version_id = v_job.version_id and r.created_at < v_job.started_at;
+    perform private.finish_job(job_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) IS 'Ends the render stage; pictures of an earlier run that were not made again are gone.';
 
 CREATE FUNCTION private.flip_space(from_id smallint, to_id smallint) RETURNS void
     LANGUAGE sql
@@ -6324,6 +6367,13 @@ CREATE FUNCTION private.is_current(request private.search_request) RETURNS boole
 COMMENT ON FUNCTION private.is_current(request private.search_request) IS 'Whether nothing that concerns a search has changed since it began; null when it is not kept. Ask in the statement that
 finds the hits.';
 
+CREATE FUNCTION private.is_drawn(format text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$ select format in ('pdf', 'image'); $$;
+
+COMMENT ON FUNCTION private.is_drawn(format text) IS 'Whether files of a format have pages that can be drawn.';
+
 CREATE FUNCTION private.is_live() RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -6519,6 +6569,39 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) IS 'What the ocr stage has to do: {left: numbers of pages, total: of how many}.';
+
+CREATE FUNCTION private.job_renditions(job_id uuid, lease_token uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_total integer := private.pages_to_draw(v_job.version_id);
+    v_left integer[] := array(
+        select g.page
+        from generate_series(1, v_total) as g (page)
+        where not exists (
+            select 1 from public.renditions as r
+            where r.version_id = v_job.version_id
+                and r.kind = 'page' and r.page = g.page and r.created_at >= v_job.started_at
+        )
+        order by g.page
+    );
+begin
+    update public.ingest_jobs as j set pages_total = v_total, pages_done = v_total - cardinality(v_left)
+    where j.id = job_id;
+    return jsonb_build_object(
+        'left', to_jsonb(v_left),
+        'thumbnail', not exists (
+            select 1 from public.renditions as r
+            where r.version_id = v_job.version_id and r.kind = 'thumbnail' and r.created_at >= v_job.started_at
+        )
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.job_renditions(job_id uuid, lease_token uuid) IS 'What the render stage has to do: {left: numbers of pages, thumbnail: whether it is to be made}. What an earlier run of
+the stage has made is made anew.';
 
 CREATE FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7000,6 +7083,58 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.list_group_members(group_id uuid) IS 'Behind public.list_group_members.';
+
+CREATE FUNCTION private.list_pictures(file_ids uuid[], kind text, pages integer[]) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_owner_ids uuid[] := private.my_owner_ids();
+    v_roots uuid[] := private.granted_roots();
+begin
+    perform private.require_reader();
+    if cardinality(file_ids) > 1000 then
+        perform private.raise_invalid(
+            'file_ids', 'Ask for at most 1,000 files at once.', jsonb_build_object('expected', 'at most 1000')
+        );
+    end if;
+    if kind is null or kind not in ('thumbnail', 'page') then
+        perform private.raise_invalid(
+            'kind', 'Kinds of pictures are thumbnail and page.',
+            jsonb_build_object('expected', jsonb_build_array('thumbnail', 'page'))
+        );
+    end if;
+    return jsonb_build_object(
+        'items', (
+            select coalesce(
+                jsonb_agg(
+                    jsonb_build_object(
+                        'file_id', r.file_id, 'version_id', r.version_id, 'kind', r.kind, 'page', r.page,
+                        'bucket', b.bucket, 'key', b.key, 'width', r.width, 'height', r.height
+                    )
+                    order by f.place, r.page
+                ), '[]'
+            )
+            from (
+                select i.id, min(i.place) as place from unnest(file_ids) with ordinality as i (id, place) group by i.id
+            ) as f
+            inner join public.nodes as n on n.id = f.id
+            inner join public.renditions as r on r.file_id = n.id and r.version_id = coalesce(
+                n.head_version_id, (
+                    select v.id from public.file_versions as v where v.file_id = n.id order by v.no desc limit 1
+                )
+            )
+            inner join private.blobs as b on b.id = r.blob_id
+            where r.kind = list_pictures.kind
+                and (list_pictures.pages is null or r.page = any(list_pictures.pages))
+                and private.is_readable(n.owner_id, n.path, n.trashed_at, v_owner_ids, v_roots)
+        ),
+        'next_cursor', null
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.list_pictures(file_ids uuid[], kind text, pages integer[]) IS 'Behind public.list_pictures.';
 
 CREATE FUNCTION private.list_share_links(node uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -8861,6 +8996,20 @@ $$;
 COMMENT ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) IS 'A JSON array of vectors as the vectors of a question, unit length, null for padding. Raises INVALID_ARGUMENT (field
 vectors, expected dimension).';
 
+CREATE FUNCTION private.pages_to_draw(version_id uuid) RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select case
+        when private.is_drawn(v.format) then least(v.page_count, (private.setting('render.pages'))::integer)
+        else 0
+    end
+    from public.file_versions as v
+    where v.id = pages_to_draw.version_id;
+$$;
+
+COMMENT ON FUNCTION private.pages_to_draw(version_id uuid) IS 'How many pages of a version are drawn, from the first.';
+
 CREATE FUNCTION private.pair_marks(content text, words text) RETURNS int4range[]
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -9451,6 +9600,21 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.pre_request() IS 'PostgREST''s db-pre-request: refuses inactive users everywhere. Only reads, since GET runs read-only.';
+
+CREATE FUNCTION private.promise_rendition(job_id uuid, lease_token uuid, key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    insert into private.object_deletions (bucket, key, run_after)
+    values ('derived', promise_rendition.key, now() + interval '1 hour');
+end;
+$$;
+
+COMMENT ON FUNCTION private.promise_rendition(job_id uuid, lease_token uuid, key text) IS 'Before a picture is written to the bucket derived: it is removed in an hour, unless store_rendition takes it. So a
+worker that is lost between the two leaves nothing for ever.';
 
 CREATE FUNCTION private.prune_audit() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -12509,7 +12673,11 @@ begin
     order by v.no desc
     limit 1;
     if v_version.id is null or v_version.status = 'rejected' or exists (
-        select 1 from public.ingest_jobs as j where j.version_id = v_version.id and j.state in ('queued', 'running')
+        select 1 from public.ingest_jobs as j
+        where j.version_id = v_version.id
+            and j.state in ('queued', 'running')
+            -- pictures being drawn of a file that is ready keep nobody from reading it anew
+            and (j.stage = from_stage or j.space_id is not null or private.is_required(j.stage, null))
     ) then
         perform private.raise_error(
             'CONFLICT_STATE', 'There is nothing to retry now.', jsonb_build_object('status', v_version.status)
@@ -14776,6 +14944,45 @@ $$;
 COMMENT ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) IS 'Keeps pictures [{page, hash, vectors: [[numbers] or "[numbers]"], grid: [columns, rows]}] and returns {missing: pages
 of these that have no vectors yet}. Without vectors it only names the picture: whoever knows the hashes first embeds
 only what is missing. What is stored survives the worker.';
+
+CREATE FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs;
+    v_owner_id uuid;
+begin
+    -- the owner before the job, as everywhere
+    perform private.hold_spaces();
+    perform private.lock_file((select j.file_id from public.ingest_jobs as j where j.id = job_id));
+    v_job := private.own_job(job_id, lease_token);
+    delete from private.object_deletions as d
+    where d.bucket = 'derived' and d.key = store_rendition.key and d.attempts = 0;
+    if not found then -- its removal has begun
+        perform private.raise_error(
+            'CONFLICT_STATE', 'The picture was not promised, or too long ago.', jsonb_build_object('key', key)
+        );
+    end if;
+    select n.owner_id into v_owner_id from public.nodes as n where n.id = v_job.file_id;
+    delete from public.renditions as r -- of an earlier run, of another size perhaps; its bytes make room
+    where r.version_id = v_job.version_id
+        and r.kind = store_rendition.kind
+        and r.page is not distinct from store_rendition.page;
+    perform private.require_quota(v_owner_id, size);
+    perform private.add_rendition(v_job.version_id, kind, page, key, size, width, height);
+    if kind = 'page' then
+        update public.ingest_jobs as j
+        set
+            pages_done = least(j.pages_done + 1, j.pages_total),
+            progress = greatest(j.progress, least(1, (j.pages_done + 1)::real / greatest(j.pages_total, 1)))
+        where j.id = job_id;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) IS 'Records a picture that is in the bucket derived as promised, instead of the one before. Raises QUOTA_EXCEEDED,
+CONFLICT_STATE.';
 
 CREATE FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -17869,6 +18076,18 @@ CREATE FUNCTION public.list_group_members(group_id uuid) RETURNS jsonb
 COMMENT ON FUNCTION public.list_group_members(group_id uuid) IS 'Who is in a group that you are in: {items: [{id, is_manager, is_me, user {id, full_name, avatar_url} or email, …}],
 next_cursor}. Raises NOT_FOUND.';
 
+CREATE FUNCTION public.list_pictures(file_ids uuid[], kind text DEFAULT 'thumbnail'::text, pages integer[] DEFAULT NULL::integer[]) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.list_pictures(file_ids, kind, pages); $$;
+
+COMMENT ON FUNCTION public.list_pictures(file_ids uuid[], kind text, pages integer[]) IS 'Where the pictures of files are: {items: [{file_id, version_id, kind, page, bucket, key, width, height}], next_cursor}.
+
+kind: thumbnail (one a file, at most 300 by 300 pixels) or page (pages drawn at 144 dpi, by number; pages: only these).
+Download them from Storage, or make signed URLs of their keys. Files that the caller cannot see, or that have none (yet),
+are left out. They are of the version in service. Raises INVALID_ARGUMENT,
+NOT_AUTHENTICATED.';
+
 CREATE FUNCTION public.list_recent(page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -18346,7 +18565,7 @@ CREATE TABLE public.renditions (
     blob_id uuid NOT NULL,
     width integer NOT NULL,
     height integer NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT renditions_check CHECK (((kind = 'page'::text) = (page IS NOT NULL))),
     CONSTRAINT renditions_height_check CHECK ((height > 0)),
     CONSTRAINT renditions_kind_check CHECK ((kind = ANY (ARRAY['thumbnail'::text, 'page'::text]))),
@@ -20644,6 +20863,8 @@ REVOKE ALL ON FUNCTION private.enqueue(version_id uuid, stage text, space_id sma
 
 REVOKE ALL ON FUNCTION private.enqueue_pictures(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.enqueue_render(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.epoch(scope_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.error_status(error text) FROM PUBLIC;
@@ -20753,6 +20974,9 @@ GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_w
 REVOKE ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.flip_space(from_id smallint, to_id smallint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.fold(content text) FROM PUBLIC;
@@ -20858,6 +21082,8 @@ GRANT ALL ON FUNCTION private.is_active() TO service_role;
 
 REVOKE ALL ON FUNCTION private.is_current(request private.search_request) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.is_drawn(format text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_live() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_me(user_id uuid, email text) FROM PUBLIC;
@@ -20895,6 +21121,9 @@ GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) TO narwha
 REVOKE ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.job_renditions(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.job_renditions(job_id uuid, lease_token uuid) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) TO narwhal_worker;
 
@@ -20931,6 +21160,10 @@ GRANT ALL ON FUNCTION private.list_folder(folder uuid, sort text, page_size inte
 REVOKE ALL ON FUNCTION private.list_group_members(group_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_group_members(group_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.list_group_members(group_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.list_pictures(file_ids uuid[], kind text, pages integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.list_pictures(file_ids uuid[], kind text, pages integer[]) TO anon;
+GRANT ALL ON FUNCTION private.list_pictures(file_ids uuid[], kind text, pages integer[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.list_share_links(node uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.list_share_links(node uuid) TO anon;
@@ -21152,6 +21385,8 @@ REVOKE ALL ON FUNCTION private.page_signature(centroids smallint[], counts small
 
 REVOKE ALL ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.pages_to_draw(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.pair_marks(content text, words text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.parse_grantee(grantee jsonb, node public.nodes, OUT user_id uuid, OUT email text, OUT group_id uuid) FROM PUBLIC;
@@ -21203,6 +21438,9 @@ REVOKE ALL ON FUNCTION private.pre_request() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.pre_request() TO anon;
 GRANT ALL ON FUNCTION private.pre_request() TO authenticated;
 GRANT ALL ON FUNCTION private.pre_request() TO service_role;
+
+REVOKE ALL ON FUNCTION private.promise_rendition(job_id uuid, lease_token uuid, key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.promise_rendition(job_id uuid, lease_token uuid, key text) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.prune_audit() FROM PUBLIC;
 
@@ -21604,6 +21842,9 @@ GRANT ALL ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jso
 REVOKE ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) TO narwhal_worker;
 
@@ -21945,6 +22186,10 @@ GRANT ALL ON FUNCTION public.list_folder(folder uuid, sort text, page_size integ
 REVOKE ALL ON FUNCTION public.list_group_members(group_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_group_members(group_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.list_group_members(group_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.list_pictures(file_ids uuid[], kind text, pages integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_pictures(file_ids uuid[], kind text, pages integer[]) TO anon;
+GRANT ALL ON FUNCTION public.list_pictures(file_ids uuid[], kind text, pages integer[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.list_recent(page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_recent(page_size integer, cursor text) TO anon;
