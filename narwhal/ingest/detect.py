@@ -90,8 +90,8 @@ def detect(path: Path, name: str, declared_mime: str | None = None) -> Detected:
     """Find out what the file at `path`, uploaded as `name`, is.
 
     Raises ReadError: `magic_mismatch` for a program under a document's or medium's name,
-    `corrupt` for an empty or broken file of a format that cannot be empty, `unsupported_media`
-    for one that is locked with a password.
+    `corrupt` for an empty or broken file of a format that cannot be empty, `encrypted` for an
+    Office document that is locked with a password (`narwhal.ingest.locks` opens it).
     """
     with path.open("rb") as file:
         return detect_file(file, name, declared_mime)
@@ -238,7 +238,7 @@ def _ole(file: BinaryIO, head: bytes, promised: str | None, extension: str) -> D
     finally:
         file.seek(0)
     if "encryptedpackage" in names or "EncryptedPackage".encode("utf-16-le") in head:
-        raise ReadError("unsupported_media", "The document is locked with a password.")
+        raise ReadError("encrypted", "The document is locked with a password.")
     for name, kind in OLE_STREAMS.items():
         if name in names:
             return Detected(MIMES[kind], kind)

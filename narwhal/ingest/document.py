@@ -93,6 +93,7 @@ class Chunk:
 READ_ERRORS = frozenset(
     {
         "encrypted_pdf",
+        "encrypted",
         "corrupt",
         "unsupported_media",
         "magic_mismatch",

@@ -63,15 +63,20 @@ class Limits:
 
 
 def read_in_sandbox(
-    path: Path, name: str, mime: str | None = None, limits: Limits | None = None
+    path: Path,
+    name: str,
+    mime: str | None = None,
+    limits: Limits | None = None,
+    passwords: Sequence[str] = (),
 ) -> Document:
     """Read the file at `path`, uploaded as `name`, in a process of its own.
 
+    `passwords` are tried when it is locked.
     Raises ReadError, `unsupported_media` for a file that nothing here reads; a crash of the reader
     is `corrupt`, or `limit_memory` where it had used most of its memory.
     """
     pages: list[Page] = []
-    with _reader(path, name, mime, limits or Limits(), "read") as answer:
+    with _reader(path, name, mime, limits or Limits(), "read", passwords) as answer:
         while isinstance(message := answer.next(), Page):
             pages.append(message)
     assert isinstance(message, bool)
@@ -79,38 +84,52 @@ def read_in_sandbox(
 
 
 def read_pictures_in_sandbox(
-    path: Path, name: str, mime: str | None, numbers: Sequence[int], limits: Limits
+    path: Path,
+    name: str,
+    mime: str | None,
+    numbers: Sequence[int],
+    limits: Limits,
+    passwords: Sequence[str] = (),
 ) -> Iterator[Page]:
     """Read pages of the file at `path` by OCR, in a process of its own; yield each as it is done.
 
     `limits` are those of all pages together. Raises ReadError as `read_in_sandbox` does.
     """
-    with _reader(path, name, mime, limits, "ocr", pages=list(numbers)) as answer:
+    with _reader(path, name, mime, limits, "ocr", passwords, pages=list(numbers)) as answer:
         while isinstance(message := answer.next(), Page):
             yield message
 
 
 def draw_in_sandbox(
-    path: Path, name: str, mime: str | None, wanted: dict[str, Any], limits: Limits
+    path: Path,
+    name: str,
+    mime: str | None,
+    wanted: dict[str, Any],
+    limits: Limits,
+    passwords: Sequence[str] = (),
 ) -> Iterator[Picture]:
     """Draw the file at `path` in a process of its own; yield each picture as it is done.
 
     `wanted` holds the values of `narwhal.ingest.rendering.Wanted`. Raises ReadError as
     `read_in_sandbox` does.
     """
-    with _reader(path, name, mime, limits, "draw", wanted=wanted) as answer:
+    with _reader(path, name, mime, limits, "draw", passwords, wanted=wanted) as answer:
         while isinstance(message := answer.next(), Picture):
             yield message
 
 
 def detect_in_sandbox(
-    path: Path, name: str, mime: str | None = None, limits: Limits | None = None
+    path: Path,
+    name: str,
+    mime: str | None = None,
+    limits: Limits | None = None,
+    passwords: Sequence[str] = (),
 ) -> Detected:
     """Like `narwhal.ingest.detect.detect`, in a process of its own: archives lie about themselves.
 
     Raises ReadError as `detect` and `read_in_sandbox` do.
     """
-    with _reader(path, name, mime, limits or Limits(), "detect") as answer:
+    with _reader(path, name, mime, limits or Limits(), "detect", passwords) as answer:
         message = answer.next()
     assert isinstance(message, Detected)
     return message
@@ -118,7 +137,13 @@ def detect_in_sandbox(
 
 @contextlib.contextmanager
 def _reader(
-    path: Path, name: str, mime: str | None, limits: Limits, task: str, **more: Any
+    path: Path,
+    name: str,
+    mime: str | None,
+    limits: Limits,
+    task: str,
+    passwords: Sequence[str] = (),
+    **more: Any,
 ) -> Iterator[_Answer]:
     """Start a reading process; in the end it is gone, whatever happened."""
     _compile()
@@ -128,6 +153,7 @@ def _reader(
         "name": name,
         "mime": mime,
         "limits": asdict(limits),
+        "passwords": list(passwords),
         **more,
     }
     process = subprocess.Popen(

@@ -67,7 +67,7 @@ def read_pages(source: Source, numbers: Sequence[int]) -> Iterator[Page]:
     if source.detected.format == "pdf":
         from narwhal.ingest.extractors.pdf import open_document
 
-        document = open_document(source.file)
+        document = open_document(source.file, source.passwords)
         for number in numbers:
             width, height = document.get_page_size(number - 1)
             yield read_picture(pdf_page(document, number), number, width, height)

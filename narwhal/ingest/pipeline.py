@@ -83,7 +83,11 @@ def run_detect(stage: Stage) -> None:
     """Hash the bytes and recognise them by content and name."""
     with _blob(stage) as blob:
         detected = detect_in_sandbox(
-            blob.path, stage.job.name, stage.job.mime, _limits(stage.job.settings)
+            blob.path,
+            stage.job.name,
+            stage.job.mime,
+            _limits(stage.job.settings),
+            stage.queue.passwords(stage.job),
         )
         stage.queue.finish_detect(
             stage.job,
@@ -100,7 +104,11 @@ def run_extract(stage: Stage) -> None:
     """Read the text, page by page, under limits."""
     with _blob(stage) as blob:
         document = read_in_sandbox(
-            blob.path, stage.job.name, stage.job.mime, _limits(stage.job.settings)
+            blob.path,
+            stage.job.name,
+            stage.job.mime,
+            _limits(stage.job.settings),
+            stage.queue.passwords(stage.job),
         )
     stage.queue.finish_extract(
         stage.job,
@@ -122,7 +130,12 @@ def run_ocr(stage: Stage) -> None:
         )
         with _blob(stage) as blob:
             for page in read_pictures_in_sandbox(
-                blob.path, stage.job.name, stage.job.mime, left, limits
+                blob.path,
+                stage.job.name,
+                stage.job.mime,
+                left,
+                limits,
+                stage.queue.passwords(stage.job),
             ):
                 stage.check()
                 stage.queue.store_page(stage.job, page_row(page))
@@ -148,7 +161,12 @@ def run_render(stage: Stage) -> None:
         )
         with _blob(stage) as blob:
             for picture in draw_in_sandbox(
-                blob.path, stage.job.name, stage.job.mime, wanted, limits
+                blob.path,
+                stage.job.name,
+                stage.job.mime,
+                wanted,
+                limits,
+                stage.queue.passwords(stage.job),
             ):
                 stage.check()
                 _keep_picture(stage, picture)
@@ -182,8 +200,8 @@ def run_chunk(stage: Stage) -> None:
     )
     chunks = chunk(
         document,
-        size=int(stage.job.settings["chunks.size"]),
-        overlap=int(stage.job.settings["chunks.overlap"]),
+        size=int(stage.job.options["chunk_size"]),
+        overlap=int(stage.job.options["chunk_overlap"]),
         count_tokens=lambda text: max((e.count_tokens(text) for e in encoders), default=0),
         max_tokens=min((int(space["max_tokens"]) for space in stored["spaces"]), default=2**31),
     )

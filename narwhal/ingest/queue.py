@@ -37,6 +37,7 @@ class Job:
     bucket: str | None
     key: str | None
     space: dict[str, Any] | None
+    options: dict[str, Any]
     settings: dict[str, Any]
 
     @classmethod
@@ -128,6 +129,13 @@ class Queue:
             is_paged,
             Jsonb(pages),
         )
+
+    def passwords(self, job: Job) -> list[str]:
+        """Read the passwords to try on the job's file, the newest first; log none of them."""
+        passwords: list[str] = self._call(
+            "select coalesce(array_agg(p), '{}') from private.job_passwords(%s, %s) as p", job
+        )
+        return passwords
 
     def pictures(self, job: Job) -> dict[str, Any]:
         """Read `{left: numbers of pages, total}`: what OCR has to do."""

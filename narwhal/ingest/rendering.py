@@ -61,7 +61,7 @@ def _pdf_pages(source: Source, wanted: Wanted) -> Iterator[tuple[int, Image.Imag
 
     from narwhal.ingest.extractors.pdf import open_document
 
-    document = open_document(source.file)
+    document = open_document(source.file, source.passwords)
     if document.get_formtype():
         document.init_forms()  # what was filled in is drawn, too
     for number in wanted.pages:

@@ -13,11 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from narwhal.ingest.detect import Detected, detect
+from narwhal.ingest.detect import detect_file
 from narwhal.ingest.document import Page, ReadError
 from narwhal.ingest.extractors import Source, extract_pages, extractor_for
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.lockdown import limit_resources, lock_down
+from narwhal.ingest.locks import unlocked
 
 
 def main() -> None:
@@ -32,15 +33,17 @@ def main() -> None:
     limit_resources(limits.seconds, limits.memory_bytes)
     lock_down(path)
     try:
-        detected = detect(path, job["name"], job["mime"])
-        if job["task"] == "detect":
-            _answer(sys.stdout, {"detected": asdict(detected)})
-        elif job["task"] == "ocr":
-            _read_pictures(path, detected, job["pages"], sys.stdout)
-        elif job["task"] == "draw":
-            _draw(path, detected, job["wanted"], sys.stdout)
-        else:
-            _read(path, detected, limits, sys.stdout)
+        with path.open("rb") as stored, unlocked(stored, job["passwords"]) as file:
+            detected = detect_file(file, job["name"], job["mime"])
+            source = Source(file, detected, tuple(job["passwords"]))
+            if job["task"] == "detect":
+                _answer(sys.stdout, {"detected": asdict(detected)})
+            elif job["task"] == "ocr":
+                _read_pictures(source, job["pages"], sys.stdout)
+            elif job["task"] == "draw":
+                _draw(source, job["wanted"], sys.stdout)
+            else:
+                _read(source, limits, sys.stdout)
     except ReadError as error:
         _answer(sys.stdout, {"error": error.code, "message": error.message})
     except MemoryError:
@@ -52,11 +55,10 @@ def main() -> None:
     sys.stdout.flush()
 
 
-def _read(path: Path, detected: Detected, limits: Limits, out: TextIO) -> None:
-    extractor = extractor_for(detected)
-    with path.open("rb") as file:
-        for page in extract_pages(Source(file, detected), limits):
-            _answer(out, {"page": _values(page)})
+def _read(source: Source, limits: Limits, out: TextIO) -> None:
+    extractor = extractor_for(source.detected)
+    for page in extract_pages(source, limits):
+        _answer(out, {"page": _values(page)})
     _answer(out, {"paged": extractor.PAGED})
 
 
@@ -69,13 +71,12 @@ def _load_ocr() -> None:
     load_reader()
 
 
-def _read_pictures(path: Path, detected: Detected, numbers: list[int], out: TextIO) -> None:
+def _read_pictures(source: Source, numbers: list[int], out: TextIO) -> None:
     from narwhal.ingest.ocr import read_pages
 
-    with path.open("rb") as file:
-        for page in read_pages(Source(file, detected), numbers):
-            _answer(out, {"page": _values(page)})
-            out.flush()
+    for page in read_pages(source, numbers):
+        _answer(out, {"page": _values(page)})
+        out.flush()
     _answer(out, {"paged": True})
 
 
@@ -86,14 +87,13 @@ def _load_drawing() -> None:
     load_codecs()
 
 
-def _draw(path: Path, detected: Detected, wanted: dict[str, Any], out: TextIO) -> None:
+def _draw(source: Source, wanted: dict[str, Any], out: TextIO) -> None:
     from narwhal.ingest.rendering import Wanted, draw
 
-    with path.open("rb") as file:
-        for picture in draw(Source(file, detected), Wanted(**wanted)):
-            data = binascii.b2a_base64(picture.data, newline=False).decode()
-            _answer(out, {"picture": {**asdict(picture), "data": data}})
-            out.flush()
+    for picture in draw(source, Wanted(**wanted)):
+        data = binascii.b2a_base64(picture.data, newline=False).decode()
+        _answer(out, {"picture": {**asdict(picture), "data": data}})
+        out.flush()
     _answer(out, {"paged": True})
 
 

@@ -313,6 +313,7 @@ begin
     if jsonb_typeof(coalesce(new.preferences -> 'searchHistory', 'true')) <> 'boolean' then
         perform private.raise_invalid('preferences.searchHistory', 'searchHistory must be true or false.');
     end if;
+    perform private.check_ocr_languages('preferences.ocrLanguages', new.preferences -> 'ocrLanguages');
     if jsonb_typeof(coalesce(new.preferences -> 'notifications', '{}')) <> 'object' then
         perform private.raise_invalid('preferences.notifications', 'notifications must be an object.');
     end if;

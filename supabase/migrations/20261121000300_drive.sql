@@ -171,6 +171,9 @@ create table public.file_versions (
     language text,
     is_paged boolean,
     page_count integer,
+    reading jsonb not null default '{}',
+    truncated_by text,
+    truncated boolean not null generated always as (truncated_by is not null) stored,
     created_by uuid references auth.users on delete set null,
     created_at timestamptz not null default now(),
     unique (file_id, no)
@@ -179,9 +182,16 @@ comment on table public.file_versions is 'The contents a file has had. Versions 
 comment on column public.file_versions.blob_id is 'Its bytes; null once they are purged (a rejected version).';
 comment on column public.file_versions.format is 'What a worker recognised: pdf, docx, …; null when nothing reads it.';
 comment on column public.file_versions.error_code is
-'Why it is not searchable: encrypted_pdf, corrupt, unsupported_media, magic_mismatch, limit_…, no_text.';
+'Why it is not searchable: encrypted_pdf, encrypted (an Office document), corrupt, unsupported_media, magic_mismatch,
+limit_…, no_text.';
 comment on column public.file_versions.is_paged is
 'Whether page numbers are real pages, slides or sheets; null until it was read.';
+comment on column public.file_versions.reading is
+'Options that it is read with, beside what is set for all: ocr_languages, chunk_size, chunk_overlap.';
+comment on column public.file_versions.truncated is
+'Whether a limit ended reading: what was read until then is there, the rest is not.';
+comment on column public.file_versions.truncated_by is
+'Which limit: limit_time, limit_memory, limit_output; null for a version that was read to its end.';
 comment on column public.file_versions.language is 'Main language of the text, ISO 639-1; null when unclear.';
 create index file_versions_blob_id_idx on public.file_versions (blob_id);
 create index file_versions_created_by_idx on public.file_versions (created_by);

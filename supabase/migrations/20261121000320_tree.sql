@@ -677,6 +677,7 @@ begin
             from public.shares as s
             where s.node_id = any(v_node.path)
         ), '[]') else '[]' end,
+        'truncated', coalesce(h.truncated, n.truncated, false),
         'problem', case when n.status in ('failed', 'skipped', 'rejected', 'ready') and n.error_code is not null then
             jsonb_build_object(
                 'error_code', n.error_code,
@@ -688,7 +689,7 @@ begin
     from public.owners as o
     left join public.file_versions as h on h.id = v_node.head_version_id
     left join lateral (
-        select v.id, v.status, v.error_code, v.error_message, v.blob_id
+        select v.id, v.status, v.error_code, v.error_message, v.blob_id, v.truncated
         from public.file_versions as v
         where v.file_id = v_node.id
         order by v.no desc
@@ -710,6 +711,6 @@ as $$ select private.file_details(file_id); $$;
 comment on function public.file_details(uuid) is
 'One file or folder with all that a frontend shows of it: the node and path, level, bucket and key of its bytes,
 quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above),
-problem {error_code, error_message, new_version_failed} or null; of a folder also child_count and total_size, the bytes
-of all files below it. Raises NOT_FOUND.';
+truncated (a limit ended reading it: its beginning is found), problem {error_code, error_message, new_version_failed} or
+null; of a folder also child_count and total_size, the bytes of all files below it. Raises NOT_FOUND.';
 grant execute on function public.file_details(uuid) to anon, authenticated;

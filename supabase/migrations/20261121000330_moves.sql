@@ -460,7 +460,9 @@ begin
     -- statistics last, in the order of their owners
     perform private.lock_statistics(o.id)
     from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
-    v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_file_ids));
+    v_texts := array(
+        select private.text_hashes(array(select v.id from public.file_versions as v where v.file_id = any(v_file_ids)))
+    );
     insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
     select to_owner_id, t.space_id, t.text_hash, t.embedding
     from private.text_vectors as t

@@ -754,7 +754,9 @@ begin
     foreach v_owner_id in array v_owner_ids loop
         perform private.lock_statistics(v_owner_id);
     end loop;
-    v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_ids));
+    v_texts := array(
+        select private.text_hashes(array(select v.id from public.file_versions as v where v.file_id = any(v_ids)))
+    );
     v_pictures := array(
         select distinct p.picture_hash from private.page_pictures as p where p.file_id = any(v_ids)
     );

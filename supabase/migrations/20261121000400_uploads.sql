@@ -13,6 +13,7 @@ create table public.uploads (
     mime text,
     sha256 text,
     base_version uuid,
+    reading jsonb not null default '{}',
     state text not null default 'open' check (
         state in ('open', 'uploading', 'completed', 'aborted', 'expired', 'refused')
     ),
@@ -29,6 +30,7 @@ comment on column public.uploads.bytes_received is '0 until completion: Storage'
 comment on column public.uploads.sha256 is 'What the client says the bytes hash to, hex; a worker checks it.';
 comment on column public.uploads.base_version is
 'The version that this one is based on: completion is refused when there is a newer one by then.';
+comment on column public.uploads.reading is 'Options that the version will be read with.';
 create index uploads_file_id_idx on public.uploads (file_id);
 create index uploads_owner_id_idx on public.uploads (owner_id, expires_at) where state in ('open', 'uploading');
 create index uploads_owner_id_all_idx on public.uploads (owner_id);
@@ -310,7 +312,8 @@ create function private.begin_upload(
     sha256 text,
     on_conflict text,
     file_id uuid,
-    base_version uuid
+    base_version uuid,
+    options jsonb default '{}'
 ) returns jsonb
 language plpgsql volatile
 security definer -- clients only read nodes, owners and uploads
@@ -325,6 +328,7 @@ declare
     v_name text := name;
     v_blob private.blobs;
     v_upload public.uploads;
+    v_reading jsonb := private.check_reading_options(options);
 begin
     if file_id is not null then
         v_file := private.require_level(file_id, 'edit');
@@ -398,6 +402,7 @@ begin
         );
     end if;
 
+    perform private.keep_password(v_file.id, options ->> 'password');
     select b.* into v_blob
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
@@ -409,7 +414,9 @@ begin
         return jsonb_build_object(
             'deduplicated', true,
             'file_id', v_file.id,
-            'version_id', private.add_version(v_file.id, gen_random_uuid(), v_blob, begin_upload.mime, v_user_id),
+            'version_id', private.add_version(
+                v_file.id, gen_random_uuid(), v_blob, begin_upload.mime, v_user_id, v_reading
+            ),
             'name', v_name
         );
     end if;
@@ -417,13 +424,13 @@ begin
     perform private.require_quota(v_owner_id, size);
     v_upload.version_id := gen_random_uuid();
     insert into public.uploads (
-        owner_id, file_id, version_id, key, mode, size, mime, sha256, base_version, created_by, expires_at
+        owner_id, file_id, version_id, key, mode, size, mime, sha256, base_version, reading, created_by, expires_at
     )
     values (
         v_owner_id, v_file.id, v_upload.version_id,
         format('%s/%s/%s', v_owner_id, v_file.id, v_upload.version_id),
         case when size > (private.setting('uploads.tus_threshold'))::bigint then 'tus' else 'standard' end,
-        size, begin_upload.mime, begin_upload.sha256, begin_upload.base_version, v_user_id,
+        size, begin_upload.mime, begin_upload.sha256, begin_upload.base_version, v_reading, v_user_id,
         now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
     )
     returning * into v_upload;
@@ -444,9 +451,9 @@ begin
     );
 end;
 $$;
-comment on function private.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid) is
+comment on function private.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid, jsonb) is
 'Behind public.begin_upload.';
-grant execute on function private.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid)
+grant execute on function private.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid, jsonb)
 to anon, authenticated;
 
 create function public.begin_upload(
@@ -457,15 +464,16 @@ create function public.begin_upload(
     sha256 text default null,
     on_conflict text default 'fail',
     file_id uuid default null,
-    base_version uuid default null
+    base_version uuid default null,
+    options jsonb default '{}'
 ) returns jsonb
 language sql volatile
 security invoker
 set search_path = ''
 as $$
-    select private.begin_upload(name, folder_id, size, mime, sha256, on_conflict, file_id, base_version);
+    select private.begin_upload(name, folder_id, size, mime, sha256, on_conflict, file_id, base_version, options);
 $$;
-comment on function public.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid) is
+comment on function public.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid, jsonb) is
 'Ask for the right to upload one file: {upload_id, file_id, version_id, name, bucket, key, mode, chunk_size, mime,
 expires_at, deduplicated}.
 
@@ -474,25 +482,26 @@ bytes. folder_id: null for your own root. size in bytes, at most what will be se
 already has answers {deduplicated: true, file_id, version_id} and needs no upload. on_conflict, when the name exists:
 fail, rename (also keep_both), version or replace (both a new version: what the file held stays in its history), or skip,
 which answers {skipped: true, file_id, name} and reserves nothing. file_id: a new version of that file, base_version the
-version it is based on. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
+version it is based on. options: how to read it, as reprocess_file takes them, the password of a locked document among
+them. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
 TYPE_NOT_ALLOWED, FILE_TOO_LARGE, QUOTA_EXCEEDED {used, reserved, limit, requested}.';
-grant execute on function public.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid)
+grant execute on function public.begin_upload(text, uuid, bigint, text, text, text, uuid, uuid, jsonb)
 to anon, authenticated;
 
 -- Versions -------------------------------------------------------------------------------------
 
 create function private.add_version(
-    file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid
+    file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid, reading jsonb default '{}'
 ) returns uuid
 language plpgsql volatile
 security invoker
 set search_path = ''
 as $$
 begin
-    insert into public.file_versions (id, file_id, no, blob_id, size, sha256, mime, created_by)
+    insert into public.file_versions (id, file_id, no, blob_id, size, sha256, mime, reading, created_by)
     select
         add_version.version_id, add_version.file_id, coalesce(max(v.no), 0) + 1,
-        (blob).id, (blob).size, (blob).sha256, add_version.mime, add_version.created_by
+        (blob).id, (blob).size, (blob).sha256, add_version.mime, add_version.reading, add_version.created_by
     from public.file_versions as v
     where v.file_id = add_version.file_id;
 
@@ -504,7 +513,7 @@ begin
     return add_version.version_id;
 end;
 $$;
-comment on function private.add_version(uuid, uuid, private.blobs, text, uuid) is
+comment on function private.add_version(uuid, uuid, private.blobs, text, uuid, jsonb) is
 'Gives a file its next version and queues its ingestion. The caller holds the lock on the owner.';
 
 -- What Storage does ----------------------------------------------------------------------------
@@ -581,7 +590,9 @@ begin
     update public.uploads as u
     set bytes_received = complete_upload.size, completed_at = now()
     where u.id = v_upload.id;
-    perform private.add_version(v_upload.file_id, v_upload.version_id, v_blob, v_upload.mime, v_upload.created_by);
+    perform private.add_version(
+        v_upload.file_id, v_upload.version_id, v_blob, v_upload.mime, v_upload.created_by, v_upload.reading
+    );
 end;
 $$;
 comment on function private.complete_upload(text, text, bigint) is

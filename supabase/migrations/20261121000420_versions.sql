@@ -208,13 +208,20 @@ begin
     select n.* into v_file from public.nodes as n where n.id = append_version.file_id;
     select v.* into v_source from public.file_versions as v where v.id = source_version_id;
     v_blob := private.take_blob(v_source.blob_id, v_file.owner_id);
+    insert into private.file_passwords (file_id, password, given_at)
+    select append_version.file_id, p.password, p.given_at
+    from private.file_passwords as p
+    where p.file_id = v_source.file_id
+    on conflict do nothing;
 
     if v_source.status not in ('ready', 'skipped') or exists (
         select 1 from public.ingest_jobs as j
         where j.version_id = v_source.id
             and j.space_id is null and j.state <> 'done' and private.is_required(j.stage, null)
     ) then
-        return private.add_version(file_id, gen_random_uuid(), v_blob, v_source.mime, append_version.created_by);
+        return private.add_version(
+            file_id, gen_random_uuid(), v_blob, v_source.mime, append_version.created_by, v_source.reading
+        );
     end if;
 
     -- texts are not forgotten between the look for their vectors and the chunks that need them
@@ -222,12 +229,12 @@ begin
     perform private.hold_spaces();
     insert into public.file_versions (
         file_id, no, blob_id, size, sha256, mime, format, status, error_code, error_message, language, is_paged,
-        page_count, created_by
+        page_count, reading, truncated_by, created_by
     )
     select
         append_version.file_id, coalesce(max(v.no), 0) + 1, v_blob.id, v_blob.size, v_source.sha256, v_source.mime,
         v_source.format, 'processing', v_source.error_code, v_source.error_message, v_source.language,
-        v_source.is_paged, v_source.page_count, append_version.created_by
+        v_source.is_paged, v_source.page_count, v_source.reading, v_source.truncated_by, append_version.created_by
     from public.file_versions as v
     where v.file_id = append_version.file_id
     returning * into v_version;
@@ -354,7 +361,7 @@ begin
     set state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now()
     where j.version_id = (version).id and j.state in ('queued', 'running');
     perform private.lock_statistics(v_owner_id);
-    v_texts := array(select distinct c.text_hash from public.chunks as c where c.version_id = (version).id);
+    v_texts := array(select private.text_hashes(array[(version).id]));
     v_pictures := array(select p.picture_hash from private.page_pictures as p where p.version_id = (version).id);
     delete from public.uploads as u where u.version_id = (version).id;
     delete from public.file_versions as v where v.id = (version).id;

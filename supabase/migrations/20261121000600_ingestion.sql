@@ -249,6 +249,10 @@ security invoker
 set search_path = ''
 as $$
 begin
+    -- what was read before serves on when reading it again fails
+    if set_version_status.status in ('failed', 'skipped') and private.is_reread(version_id) then
+        status := 'ready';
+    end if;
     update public.file_versions as v
     set
         status = set_version_status.status,
@@ -368,6 +372,7 @@ begin
             'file_id', v_job.file_id, 'version_id', v_job.version_id, 'attempts', v_job.attempts,
             'name', n.name, 'mime', v.mime, 'format', v.format, 'size', v.size,
             'bucket', b.bucket, 'key', b.key,
+            'options', private.reading_options(v.reading, n.owner_id),
             'space', to_jsonb(s),
             'settings', (select jsonb_object_agg(t.key, t.value) from private.settings as t)
         )
@@ -584,7 +589,7 @@ comment on function private.finish_detect(uuid, uuid, text, text, text, text) is
 'Stores what the bytes are. No format: the version is kept and skipped. Otherwise queues extract.';
 
 create function private.finish_extract(
-    job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb
+    job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text default null
 ) returns void
 language plpgsql volatile
 security definer -- workers have no rights on tables
@@ -593,22 +598,17 @@ as $$
 declare
     v_job public.ingest_jobs := private.own_job(job_id, lease_token);
     v_count integer;
+    v_needs_ocr boolean;
 begin
-    delete from public.pages as p where p.version_id = v_job.version_id;
-    insert into public.pages (file_id, version_id, page, text, width, height, source, needs_ocr, layout)
-    select
-        v_job.file_id, v_job.version_id, r.page, r.text, r.width, r.height, r.source, coalesce(r.needs_ocr, false),
-        r.layout
-    from jsonb_to_recordset(finish_extract.pages) as r (
-        page integer, text text, width real, height real, source text, needs_ocr boolean, layout jsonb
-    );
-    get diagnostics v_count = row_count;
-    update public.file_versions as v
-    set language = finish_extract.language, is_paged = finish_extract.is_paged, page_count = v_count
-    where v.id = v_job.version_id;
+    if pages is not null then
+        perform private.put_pages(v_job.version_id, pages, true);
+    end if;
+    select count(*), coalesce(bool_or(p.needs_ocr), false) into v_count, v_needs_ocr
+    from private.pages_in_work(v_job.version_id) as p;
+    perform private.describe_reading(v_job.version_id, language, is_paged, v_count, truncated_by);
     update public.ingest_jobs as j set pages_total = v_count where j.id = job_id;
     perform private.finish_job(job_id);
-    if exists (select 1 from public.pages as p where p.version_id = v_job.version_id and p.needs_ocr) then
+    if v_needs_ocr then
         perform private.enqueue(v_job.version_id, 'ocr');
     else
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
@@ -617,11 +617,14 @@ begin
     perform private.enqueue_render(v_job.version_id);
 end;
 $$;
-comment on function private.finish_extract(uuid, uuid, text, boolean, jsonb) is
-'Stores the pages [{page, text, width, height, source, needs_ocr, layout}] and queues ocr where a page needs it, else
-chunk; and render beside it where there is something to draw.';
+comment on function private.finish_extract(uuid, uuid, text, boolean, jsonb, text) is
+'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues ocr
+where a page needs it, else chunk; and render beside it where there is something to draw. truncated_by: the limit
+that ended reading.';
 
-create function private.job_pages(job_id uuid, lease_token uuid) returns jsonb
+create function private.job_pages(
+    job_id uuid, lease_token uuid, after_page integer default 0, max_characters integer default null
+) returns jsonb
 language plpgsql volatile
 security definer -- workers have no rights on tables
 set search_path = ''
@@ -631,12 +634,17 @@ declare
 begin
     return (
         select jsonb_build_object(
-            'is_paged', v.is_paged,
-            'language', v.language,
+            'is_paged', case when r.has_pages then r.is_paged else v.is_paged end,
+            'language', case when r.has_pages then r.language else v.language end,
+            'last_page', (select max(p.page) from private.pages_in_work(v.id) as p),
             'pages', (
-                select coalesce(jsonb_agg(to_jsonb(p) - 'id' - 'file_id' - 'version_id' order by p.page), '[]')
-                from public.pages as p
-                where p.version_id = v.id
+                select coalesce(jsonb_agg(to_jsonb(p) - '{id,file_id,version_id,before}'::text[] order by p.page), '[]')
+                from (
+                    select w.*, sum(length(w.text)) over (order by w.page) - length(w.text) as before
+                    from private.pages_in_work(v.id) as w
+                    where w.page > job_pages.after_page
+                ) as p
+                where job_pages.max_characters is null or p.before < job_pages.max_characters
             ),
             'spaces', (
                 select coalesce(jsonb_agg(to_jsonb(s)), '[]')
@@ -645,13 +653,15 @@ begin
             )
         )
         from public.file_versions as v
+        left join private.rereads as r on r.version_id = v.id
         where v.id = v_job.version_id
     );
 end;
 $$;
-comment on function private.job_pages(uuid, uuid) is
-'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}. A space on
-trial does not change how files are cut; texts that are too long for it are cut off there.';
+comment on function private.job_pages(uuid, uuid, integer, integer) is
+'What the chunk stage needs: {is_paged, language, last_page, pages in order, spaces that chunks must fit}. Of a long
+file some pages at a time: those after a page, until max_characters are reached. A space on trial does not change how
+files are cut; texts that are too long for it are cut off there.';
 
 create function private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) returns void
 language plpgsql volatile
@@ -663,21 +673,23 @@ declare
     v_count integer;
     v_old_texts bytea[];
 begin
-    perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
-    v_old_texts := array(select c.text_hash from public.chunks as c where c.version_id = v_job.version_id);
-    delete from public.chunks as c where c.version_id = v_job.version_id;
-    insert into public.chunks (
-        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, context, language, text_hash
-    )
-    select
-        v_job.file_id, v_job.version_id, r.idx, r.page, r.content, r.char_start, r.char_end,
-        coalesce(r.bboxes, '[]'), r.heading, r.context, r.language,
-        sha256(convert_to(private.embedded_text(r.content, r.context), 'UTF8'))
-    from jsonb_to_recordset(finish_chunk.chunks) as r (
-        idx integer, page integer, content text, char_start integer, char_end integer, bboxes jsonb,
-        heading text, context text, language text
-    );
-    get diagnostics v_count = row_count;
+    v_old_texts := array(select private.text_hashes(array[v_job.version_id]));
+    if chunks is not null then
+        delete from private.draft_chunks as c where c.version_id = v_job.version_id; -- of an earlier run
+    end if;
+    if private.is_reread(v_job.version_id) then
+        insert into private.draft_chunks select c.* from private.new_chunks(v_job.version_id, chunks) as c;
+        select count(*) into v_count from private.draft_chunks as c where c.version_id = v_job.version_id;
+    else
+        perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
+        delete from public.chunks as c where c.version_id = v_job.version_id;
+        insert into public.chunks
+        select c.* from private.new_chunks(v_job.version_id, chunks) as c
+        union all
+        select c.* from private.draft_chunks as c where c.version_id = v_job.version_id;
+        get diagnostics v_count = row_count;
+        delete from private.draft_chunks as c where c.version_id = v_job.version_id;
+    end if;
     perform private.finish_job(job_id);
     if v_count > 0 then
         perform private.enqueue(v_job.version_id, 'embed_text', s.id)
@@ -693,8 +705,9 @@ begin
 end;
 $$;
 comment on function private.finish_chunk(uuid, uuid, jsonb) is
-'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language}], all at once, queues
-one embed_text per text space, and puts a first version in service for keyword search.';
+'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language, time_range_ms}], all
+at once, null when store_chunks has them; queues one embed_text per text space, and puts a first version in service for
+keyword search.';
 
 grant execute on function
 private.worker_spaces(),
@@ -702,8 +715,8 @@ private.claim_jobs(text, integer, smallint[], text[]),
 private.heartbeat_job(uuid, uuid, real, integer, integer),
 private.fail_job(uuid, uuid, text, text, boolean),
 private.finish_detect(uuid, uuid, text, text, text, text),
-private.finish_extract(uuid, uuid, text, boolean, jsonb),
-private.job_pages(uuid, uuid),
+private.finish_extract(uuid, uuid, text, boolean, jsonb, text),
+private.job_pages(uuid, uuid, integer, integer),
 private.release_job(uuid, uuid),
 private.finish_chunk(uuid, uuid, jsonb)
 to narwhal_worker;

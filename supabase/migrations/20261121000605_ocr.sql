@@ -14,8 +14,7 @@ begin
             'left', coalesce(jsonb_agg(p.page order by p.page) filter (where p.needs_ocr), '[]'),
             'total', count(*) filter (where p.needs_ocr or p.source <> 'text')
         )
-        from public.pages as p
-        where p.version_id = v_job.version_id
+        from private.pages_in_work(v_job.version_id) as p
     );
 end;
 $$;
@@ -32,18 +31,28 @@ declare
     v_left integer;
     v_total integer;
 begin
-    update public.pages as p
-    set
-        text = r.text, width = coalesce(r.width, p.width), height = coalesce(r.height, p.height),
-        source = r.source, layout = r.layout, needs_ocr = false
-    from jsonb_to_record(store_page.page) as r (
-        page integer, text text, width real, height real, source text, layout jsonb
-    )
-    where p.version_id = v_job.version_id and p.page = r.page;
+    if private.is_reread(v_job.version_id) then
+        update private.draft_pages as p
+        set
+            text = r.text, width = coalesce(r.width, p.width), height = coalesce(r.height, p.height),
+            source = r.source, layout = r.layout, needs_ocr = false
+        from jsonb_to_record(store_page.page) as r (
+            page integer, text text, width real, height real, source text, layout jsonb
+        )
+        where p.version_id = v_job.version_id and p.page = r.page;
+    else
+        update public.pages as p
+        set
+            text = r.text, width = coalesce(r.width, p.width), height = coalesce(r.height, p.height),
+            source = r.source, layout = r.layout, needs_ocr = false
+        from jsonb_to_record(store_page.page) as r (
+            page integer, text text, width real, height real, source text, layout jsonb
+        )
+        where p.version_id = v_job.version_id and p.page = r.page;
+    end if;
     select count(*) filter (where p.needs_ocr), count(*) filter (where p.needs_ocr or p.source <> 'text')
     into v_left, v_total
-    from public.pages as p
-    where p.version_id = v_job.version_id;
+    from private.pages_in_work(v_job.version_id) as p;
     update public.ingest_jobs as j
     set pages_total = v_total, pages_done = v_total - v_left, progress = 1 - v_left::real / greatest(v_total, 1)
     where j.id = job_id;
@@ -52,7 +61,9 @@ $$;
 comment on function private.store_page(uuid, uuid, jsonb) is
 'Stores what OCR read on a page: {page, text, width, height, source, layout}.';
 
-create function private.finish_ocr(job_id uuid, lease_token uuid, language text) returns void
+create function private.finish_ocr(
+    job_id uuid, lease_token uuid, language text, truncated_by text default null
+) returns void
 language plpgsql volatile
 security definer -- workers have no rights on tables
 set search_path = ''
@@ -60,24 +71,33 @@ as $$
 declare
     v_job public.ingest_jobs := private.own_job(job_id, lease_token);
 begin
-    if exists (select 1 from public.pages as p where p.version_id = v_job.version_id and p.needs_ocr) then
+    if truncated_by is null and exists (
+        select 1 from private.pages_in_work(v_job.version_id) as p where p.needs_ocr
+    ) then
         perform private.raise_error(
             'CONFLICT_STATE', 'There are pages left to read.', jsonb_build_object('job_id', job_id)
         );
     end if;
-    update public.file_versions as v
-    set language = coalesce(finish_ocr.language, v.language)
+    perform private.describe_reading(
+        v_job.version_id,
+        coalesce(finish_ocr.language, case when r.version_id is null then v.language else r.language end),
+        case when r.version_id is null then v.is_paged else r.is_paged end,
+        case when r.version_id is null then v.page_count else r.page_count end,
+        coalesce(finish_ocr.truncated_by, case when r.version_id is null then v.truncated_by else r.truncated_by end)
+    )
+    from public.file_versions as v
+    left join private.rereads as r on r.version_id = v.id
     where v.id = v_job.version_id;
     perform private.finish_job(job_id);
     perform private.enqueue(v_job.version_id, 'chunk');
 end;
 $$;
-comment on function private.finish_ocr(uuid, uuid, text) is
+comment on function private.finish_ocr(uuid, uuid, text, text) is
 'Ends the ocr stage with the language of the text, null where it does not tell, and queues chunk. Raises CONFLICT_STATE
-while pages are left.';
+while pages are left, unless a limit (truncated_by) ended reading.';
 
 grant execute on function
 private.job_pictures(uuid, uuid),
 private.store_page(uuid, uuid, jsonb),
-private.finish_ocr(uuid, uuid, text)
+private.finish_ocr(uuid, uuid, text, text)
 to narwhal_worker;

@@ -100,6 +100,7 @@ begin
             select j.* from public.ingest_jobs as j
             where j.version_id = retry_version.version_id and j.state in ('failed', 'dead', 'cancelled')
         loop
+            perform private.begin_reread(version_id, v_job.stage);
             perform private.enqueue(version_id, v_job.stage, v_job.space_id);
             v_count := v_count + 1;
         end loop;
@@ -109,6 +110,7 @@ begin
             select j.* from public.ingest_jobs as j
             where j.version_id = retry_version.version_id and j.stage = v_stage
         loop
+            perform private.begin_reread(version_id, v_stage);
             perform private.enqueue(version_id, v_job.stage, v_job.space_id);
             v_count := v_count + 1;
         end loop;

@@ -316,6 +316,11 @@ as $$
             select 1
             from public.chunks as c inner join public.nodes as n on n.id = c.file_id
             where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+        )
+        and not exists (
+            select 1
+            from private.draft_chunks as c inner join public.nodes as n on n.id = c.file_id
+            where c.text_hash = t.text_hash and n.owner_id = t.owner_id
         );
 $$;
 comment on function private.forget_texts(uuid[], bytea[]) is
@@ -334,17 +339,16 @@ begin
     return (
         with missing as (
             select c.text_hash, min(c.idx) as idx, min(private.embedded_text(c.content, c.context)) as content
-            from public.chunks as c
+            from private.chunks_in_work(v_job.version_id) as c
             inner join public.nodes as n on n.id = c.file_id
-            where c.version_id = v_job.version_id
-                and not exists (
-                    select 1 from private.text_vectors as t
-                    where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
-                )
+            where not exists (
+                select 1 from private.text_vectors as t
+                where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
+            )
             group by c.text_hash
         )
         select jsonb_build_object(
-            'total', (select count(distinct c.text_hash) from public.chunks as c where c.version_id = v_job.version_id),
+            'total', (select count(*) from private.text_hashes(array[v_job.version_id])),
             'missing', (select count(*) from missing),
             'texts', coalesce((
                 select jsonb_agg(jsonb_build_object('hash', encode(m.text_hash, 'hex'), 'content', m.content))
@@ -386,13 +390,12 @@ declare
 begin
     if exists (
         select 1
-        from public.chunks as c
-        inner join public.nodes as n on n.id = c.file_id
-        where c.version_id = v_job.version_id
-            and not exists (
-                select 1 from private.text_vectors as t
-                where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
-            )
+        from private.text_hashes(array[v_job.version_id]) as c (text_hash)
+        inner join public.nodes as n on n.id = v_job.file_id
+        where not exists (
+            select 1 from private.text_vectors as t
+            where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
+        )
     ) then
         perform private.raise_error('CONFLICT_STATE', 'Some chunks have no vector yet.');
     end if;

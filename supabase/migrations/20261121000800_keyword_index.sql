@@ -449,6 +449,10 @@ begin
         where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
     );
 
+    if v_is_complete and private.is_reread(version_id) then
+        perform private.finish_reread(version_id);
+    end if;
+
     -- the first version serves by keyword as soon as it has chunks, a later one only when nothing is missing
     if v_head.id is null or v_head.id = v_version.id or (v_is_complete and v_version.no > v_head.no) then
         if v_head.id <> v_version.id then

@@ -314,6 +314,11 @@ begin
             from public.chunks as c inner join public.nodes as n on n.id = c.file_id
             where c.text_hash = t.text_hash and n.owner_id = t.owner_id
         )
+        and not exists (
+            select 1
+            from private.draft_chunks as c inner join public.nodes as n on n.id = c.file_id
+            where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+        )
         order by 1
     );
     if fix then
@@ -331,6 +336,11 @@ begin
                     and not exists (
                         select 1
                         from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+                        where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+                    )
+                    and not exists (
+                        select 1
+                        from private.draft_chunks as c inner join public.nodes as n on n.id = c.file_id
                         where c.text_hash = t.text_hash and n.owner_id = t.owner_id
                     )
                 returning t.text_hash

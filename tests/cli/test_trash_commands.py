@@ -95,5 +95,9 @@ def test_versions_are_listed_restored_and_purged(cli: CommandLine, owner: str) -
     cli.json("versions", "purge", "note.txt", "2", "--yes", "--as", owner)
     rows = cli.json("versions", "list", "note.txt", "--as", owner)
     assert [row["no"] for row in rows] == [3, 1]
+    again = cli.json("reprocess", "note.txt", "--chunk-size", "500", "--as", owner)
+    assert again["options"] == {"chunk_size": 500}
+    refused = cli.run("reprocess", "note.txt", "--ocr-language", "klingon", "--as", owner)
+    assert "[INVALID_ARGUMENT]" in refused.stderr
     missing = cli.run("versions", "restore", "note.txt", "9", "--as", owner)
     assert "[NOT_FOUND]" in missing.stderr

@@ -39,6 +39,7 @@ HELPERS = {
     "open_object": "asked by a policy with the caller's own grants; it counts reads through links",
     # what policies on realtime.messages ask: yes or no about the caller and one channel
     "can_watch": "the rule of who may read, asked once a statement",
+    "check_ocr_languages": "which languages OCR reads is no secret, and the list is in no API",
     "find_space": "tells anon our error instead of a refusal; spaces are no secret to users",
 }
 

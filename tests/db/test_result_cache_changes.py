@@ -181,6 +181,13 @@ WRITES: dict[str, Change] = {
         ),
         _a_cancelled_file,
     ),
+    "reprocess_file": Change(
+        BOTH,
+        lambda s: (
+            s.act(s.owner, "reprocess_file", file_id=s.ids["b"], options={}),
+            s.drive.ingest("bark dork again"),
+        ),
+    ),
     "move_nodes": Change(BOTH, _act("move_nodes", ids=["@b"], target="@folder")),
     "move_nodes to another owner": Change(BOTH, _act("move_nodes", ids=["@b"], target="@root")),
     "copy_nodes": Change(BOTH, _act("copy_nodes", ids=["@b"], target="@folder")),

@@ -20,7 +20,7 @@ INGESTED = {
     ),
     "version": (
         "select size, sha256, mime, format, status, error_code, error_message, language,"
-        " is_paged, page_count from public.file_versions where id = %s"
+        " is_paged, page_count, reading, truncated_by from public.file_versions where id = %s"
     ),
     "pages": (
         "select page, text, width, height, source, layout from public.pages"

@@ -53,10 +53,11 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Source:
-    """An open, seekable file, and what it was found to be."""
+    """An open, seekable file, what it was found to be, and passwords that may open it."""
 
     file: BinaryIO
     detected: Detected
+    passwords: tuple[str, ...] = ()
 
 
 class Extractor(Protocol):

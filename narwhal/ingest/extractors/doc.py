@@ -48,7 +48,7 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
         if magic not in _MAGICS:
             raise ReadError("corrupt", "The document's main part is damaged.")
         if flags & _ENCRYPTED:
-            raise ReadError("unsupported_media", "The document is locked with a password.")
+            raise ReadError("encrypted", "The document is locked with a password.")
         blocks = Blocks(limits)
         if version < _WORD_97:
             _add_old(main, blocks)

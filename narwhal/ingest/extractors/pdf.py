@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
@@ -21,6 +21,7 @@ from narwhal.ingest.extractors.lines import PageText, is_apart
 from narwhal.ingest.extractors.pdf_annotations import annotation_texts
 from narwhal.ingest.extractors.pdf_bombs import refuse_bombs
 from narwhal.ingest.limits import Limits
+from narwhal.ingest.locks import locked
 from narwhal.ingest.text import clean, is_illegible
 
 PAGED = True
@@ -43,7 +44,7 @@ _MOST_OBJECTS = 10_000  # of a page, that are looked at
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the pages; `encrypted_pdf` when the file asks for a password."""
     refuse_bombs(source.file)
-    document = open_document(source.file)
+    document = open_document(source.file, source.passwords)
     count = len(document)
     if count == 0:
         raise ReadError("corrupt", "The PDF has no pages.")
@@ -71,17 +72,19 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
         raise ReadError("corrupt", "None of the PDF's pages can be read.")
 
 
-def open_document(file: BinaryIO) -> pdfium.PdfDocument:
-    """Open a PDF; ReadError for one that is locked or damaged."""
-    try:
-        # A path, where there is one: PDFium then reads what it needs instead of the whole file.
-        name = getattr(file, "name", None)
-        return pdfium.PdfDocument(name if isinstance(name, str) else file.read())
-    except pdfium.PdfiumError as error:
-        code = getattr(error, "err_code", None)
-        if code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
-            raise ReadError("encrypted_pdf", "The PDF is locked with a password.") from error
-        raise ReadError("corrupt", "The PDF is damaged and cannot be opened.") from error
+def open_document(file: BinaryIO, passwords: Sequence[str] = ()) -> pdfium.PdfDocument:
+    """Open a PDF, by one of the passwords if it has a lock; ReadError if it stays locked."""
+    # A path, where there is one: PDFium then reads what it needs instead of the whole file.
+    name = getattr(file, "name", None)
+    content = name if isinstance(name, str) else file.read()
+    for password in (None, *passwords):
+        try:
+            return pdfium.PdfDocument(content, password=password)
+        except pdfium.PdfiumError as error:
+            code = getattr(error, "err_code", None)
+            if code not in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
+                raise ReadError("corrupt", "The PDF is damaged and cannot be opened.") from error
+    raise ReadError("encrypted_pdf", locked("PDF", passwords))
 
 
 def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> Page:

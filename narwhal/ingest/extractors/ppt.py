@@ -59,7 +59,7 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
         data = archive.openstream("PowerPoint Document").read()
     token, edit = unpack_from("<II", current, 12)
     if token == _LOCKED_TOKEN:
-        raise ReadError("unsupported_media", "The presentation is locked with a password.")
+        raise ReadError("encrypted", "The presentation is locked with a password.")
     deck = _Deck(data, edit)
     notes = {slide.number: slide for slide in deck.slides(_NOTES_LIST)}
     for number, slide in enumerate(deck.slides(_SLIDES), start=1):

@@ -61,9 +61,7 @@ def _open(data: bytes) -> Any:
         )
     except xlrd.XLRDError as error:
         if "encrypted" in str(error):
-            raise ReadError(
-                "unsupported_media", "The document is locked with a password."
-            ) from error
+            raise ReadError("encrypted", "The document is locked with a password.") from error
         raise
 
 

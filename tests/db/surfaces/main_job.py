@@ -28,6 +28,7 @@ CALLS: Calls = {
     "list_folder": lambda w: {},
     "list_folder folder": lambda w: {"folder": w.folder},
     "related_documents": lambda w: {"file_id": w.file},
+    "reprocess_file": lambda w: {"file_id": w.file, "options": Jsonb({"chunk_size": 500})},
     "retry_ingest": lambda w: {"file_id": w.file, "from_stage": "chunk"},
 }
 
