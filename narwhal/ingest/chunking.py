@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from narwhal.errors import NarwhalError
@@ -70,33 +70,57 @@ def chunk(
     half of a chunk is overlap, and a third where tokens bound it more than characters do. Raises
     NarwhalError INVALID_ARGUMENT unless 0 <= overlap < size and max_tokens >= 8.
     """
+    return list(
+        chunk_pages(
+            document,
+            document.pages,
+            size=size,
+            overlap=overlap,
+            count_tokens=count_tokens,
+            max_tokens=max_tokens,
+        )
+    )
+
+
+def chunk_pages(
+    beginning: Document,
+    pages: Iterable[Page],
+    *,
+    size: int,
+    overlap: int,
+    count_tokens: Callable[[str], int],
+    max_tokens: int,
+) -> Iterator[Chunk]:
+    """Like `chunk`, one chunk after the other, for documents that are not held whole.
+
+    `pages` are all pages; `beginning` has the first of them, and tells the title, the language and
+    whether pages are real.
+    """
     _check(size, overlap, max_tokens)
-    outline = _Outline(_title(document), count_tokens, max_tokens // _CONTEXT_SHARE)
+    outline = _Outline(_title(beginning), count_tokens, max_tokens // _CONTEXT_SHARE)
     cutter = _Cutter(size, overlap, count_tokens, max_tokens, outline)
-    languages = Languages(document)
-    chunks: list[Chunk] = []
-    for page in document.pages:
+    languages = Languages(beginning)
+    count = 0
+    for page in pages:
         lines = _LineIndex(page.lines)
         outline.turn_to(page)
         for start, end, fresh in _spans(page.text, cutter, [h.start for h in page.headings]):
             # The path is that of the text which is new in this chunk, not of its overlap.
             outline.reach(fresh)
             content = page.text[start:end]
-            chunks.append(
-                Chunk(
-                    idx=len(chunks),
-                    page=page.number if document.paged else None,
-                    content=content,
-                    char_start=start,
-                    char_end=end,
-                    bboxes=lines.boxes(start, end),
-                    heading=outline.path,
-                    context=outline.context,
-                    language=languages.of(content),
-                )
+            yield Chunk(
+                idx=count,
+                page=page.number if beginning.paged else None,
+                content=content,
+                char_start=start,
+                char_end=end,
+                bboxes=lines.boxes(start, end),
+                heading=outline.path,
+                context=outline.context,
+                language=languages.of(content),
             )
+            count += 1
         outline.reach(len(page.text))
-    return chunks
 
 
 def with_context(content: str, context: str | None) -> str:

@@ -50,10 +50,14 @@ class Page:
 
 @dataclass(frozen=True)
 class Document:
-    """A file's text. `paged` says that page numbers are real pages, slides or sheets."""
+    """A file's text. `paged` says that page numbers are real pages, slides or sheets.
+
+    `truncated_by` is the limit (one of `LIMITS`) that ended reading before the file did.
+    """
 
     pages: tuple[Page, ...]
     paged: bool
+    truncated_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,10 @@ READ_ERRORS = frozenset(
         "infected",
     }
 )
+
+
+# Of these, what was read until then is kept.
+LIMITS = frozenset({"limit_time", "limit_memory", "limit_output"})
 
 
 class ReadError(Exception):

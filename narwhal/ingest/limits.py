@@ -18,13 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from narwhal.ingest.detect import Detected
 from narwhal.ingest.document import (
+    LIMITS,
     READ_ERRORS,
     Document,
     Heading,
@@ -40,13 +41,17 @@ _ROOT = Path(__file__).parents[2]  # the folder that holds the package
 # JSON of a page is at most so many bytes for each of its characters, and for the whole answer.
 _BYTES_PER_CHARACTER = 16
 _BYTES_FREE = 16 * MIB
+_START_S = 20.0  # for loading the models of OCR
 _LOOK_S = 0.05  # how often the memory of the reading process is looked at
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds for reading one file; beyond any of them reading ends with a ReadError.
+    """Bounds for reading one file; beyond any of them reading ends.
+
+    What was read until then is kept; when there is nothing, or no part of it stands alone, it is a
+    ReadError.
 
     seconds:        wall clock, and CPU, of the reading process (`limit_time`)
     memory_bytes:   what that process may occupy, its libraries included (`limit_memory`)
@@ -72,15 +77,58 @@ def read_in_sandbox(
     """Read the file at `path`, uploaded as `name`, in a process of its own.
 
     `passwords` are tried when it is locked.
-    Raises ReadError, `unsupported_media` for a file that nothing here reads; a crash of the reader
+    A limit that ends reading in the middle is noted in the document. Raises ReadError,
+    `unsupported_media` for a file that nothing here reads; a crash of the reader
     is `corrupt`, or `limit_memory` where it had used most of its memory.
     """
-    pages: list[Page] = []
+    with reading_in_sandbox(path, name, mime, limits, passwords) as reading:
+        pages = tuple(reading)
+    return Document(pages, reading.paged, reading.truncated_by)
+
+
+@contextlib.contextmanager
+def reading_in_sandbox(
+    path: Path,
+    name: str,
+    mime: str | None = None,
+    limits: Limits | None = None,
+    passwords: Sequence[str] = (),
+) -> Iterator[Reading]:
+    """Like `read_in_sandbox`, but page by page; a document may be larger than the memory here."""
     with _reader(path, name, mime, limits or Limits(), "read", passwords) as answer:
-        while isinstance(message := answer.next(), Page):
-            pages.append(message)
-    assert isinstance(message, bool)
-    return Document(tuple(pages), paged=message)
+        yield Reading(answer)
+
+
+class Reading:
+    """The pages of a file as they come, once; what they are is known when they have ended.
+
+    When a limit ends reading after something was read, the pages end, too, and `truncated_by` is
+    the limit.
+    """
+
+    def __init__(self, answer: _Answer) -> None:
+        self._answer = answer
+        self.paged = False
+        self.truncated_by: str | None = None
+
+    def __iter__(self) -> Iterator[Page]:
+        """Yield the pages; raises ReadError as `read_in_sandbox` does."""
+        has_some = False
+        while True:
+            try:
+                message = self._answer.next()
+            except ReadError as error:
+                if error.code not in LIMITS or not has_some:
+                    raise
+                self.paged = self._answer.paged
+                self.truncated_by = error.code
+                return
+            if not isinstance(message, Page):
+                assert isinstance(message, bool)
+                self.paged = message
+                return
+            has_some = has_some or bool(message.text.strip()) or message.needs_ocr
+            yield message
 
 
 def read_pictures_in_sandbox(
@@ -93,11 +141,14 @@ def read_pictures_in_sandbox(
 ) -> Iterator[Page]:
     """Read pages of the file at `path` by OCR, in a process of its own; yield each as it is done.
 
-    `limits` are those of all pages together. Raises ReadError as `read_in_sandbox` does.
+    `limits.seconds` is that of each page. Raises ReadError as `read_in_sandbox` does.
     """
-    with _reader(path, name, mime, limits, "ocr", passwords, pages=list(numbers)) as answer:
+    all_of_it = replace(limits, seconds=limits.seconds * len(numbers))
+    with _reader(path, name, mime, all_of_it, "ocr", passwords, pages=list(numbers)) as answer:
+        answer.wait(limits.seconds + _START_S)
         while isinstance(message := answer.next(), Page):
             yield message
+            answer.wait(limits.seconds)
 
 
 def draw_in_sandbox(
@@ -201,7 +252,8 @@ class _Answer:
         """Send the job."""
         self._process = process
         self._limits = limits
-        self._deadline = time.monotonic() + limits.seconds
+        self._left_s = limits.seconds  # of waiting here: what the caller does meanwhile is its own
+        self.paged = False
         self._most_memory = 0
         self._characters = self._pages = 0
         self._left = self._lines()
@@ -212,6 +264,10 @@ class _Answer:
         except BrokenPipeError:
             raise self._died() from None
 
+    def wait(self, seconds: float) -> None:
+        """Allow so much time from here on."""
+        self._left_s = seconds
+
     def next(self) -> Page | Picture | Detected | bool:
         """Return the next page or picture, or what ends the answer: `Detected`, `Document.paged`.
 
@@ -220,6 +276,9 @@ class _Answer:
         for line in self._left:
             try:
                 message = json.loads(line)
+                if "reading" in message:
+                    self.paged = bool(message["reading"]["paged"])
+                    continue
                 if "page" in message:
                     return self._counted(_page(message["page"]))
                 if "picture" in message:
@@ -248,10 +307,12 @@ class _Answer:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while True:
-                remaining = self._deadline - time.monotonic()
-                if remaining <= 0:
+                if self._left_s <= 0:
                     raise self._late()
-                if not selector.select(min(remaining, _LOOK_S)):
+                asked = time.monotonic()
+                is_there = selector.select(min(self._left_s, _LOOK_S))
+                self._left_s -= time.monotonic() - asked
+                if not is_there:
                     self._look()
                     continue
                 piece = os.read(self._process.stdout.fileno(), MIB)
@@ -284,9 +345,10 @@ class _Answer:
             ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if ended:
                 break
-            if time.monotonic() > self._deadline:
+            if self._left_s <= 0:
                 return self._late()
             time.sleep(0.001)
+            self._left_s -= 0.001
         died_of = ended.si_status if ended.si_code != os.CLD_EXITED else 0
         if died_of == signal.SIGXCPU:
             return self._late()

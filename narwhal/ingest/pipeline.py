@@ -17,20 +17,34 @@ import psycopg
 from narwhal.encoders import TextEncoder, load_text_encoder
 from narwhal.errors import NarwhalError
 from narwhal.ingest.blobs import Blob, BlobStore
-from narwhal.ingest.chunking import chunk
-from narwhal.ingest.document import Chunk, Document, Heading, Line, Page, Picture, ReadError
+from narwhal.ingest.chunking import chunk_pages
+from narwhal.ingest.document import (
+    LIMITS,
+    Chunk,
+    Document,
+    Heading,
+    Line,
+    Page,
+    Picture,
+    ReadError,
+)
 from narwhal.ingest.language import detect_language
 from narwhal.ingest.limits import (
     MIB,
     Limits,
     detect_in_sandbox,
     draw_in_sandbox,
-    read_in_sandbox,
     read_pictures_in_sandbox,
+    reading_in_sandbox,
 )
 from narwhal.ingest.queue import Job, LeaseLostError, Queue
 
 EMBED_BATCH = 32
+_BATCH = 1_000_000  # characters of a file that are held at a time
+_PAGE_COST = 500  # characters that the places on a page weigh as much as
+_CHUNKS_AT_ONCE = 1_000
+_TELLING, _TELLING_PAGES = 2_000, 10  # characters of pages that tell the language
+_MOST_FAILURES = 3  # pages that OCR gives up before it leaves the rest
 
 
 class StoppedError(Exception):
@@ -86,7 +100,7 @@ def run_detect(stage: Stage) -> None:
             blob.path,
             stage.job.name,
             stage.job.mime,
-            _limits(stage.job.settings),
+            _limits(stage.job),
             stage.queue.passwords(stage.job),
         )
         stage.queue.finish_detect(
@@ -101,46 +115,84 @@ def run_detect(stage: Stage) -> None:
 
 
 def run_extract(stage: Stage) -> None:
-    """Read the text, page by page, under limits."""
-    with _blob(stage) as blob:
-        document = read_in_sandbox(
+    """Read the text, page by page, under limits; a long file is stored while it is read."""
+    beginning: list[Page] = []
+    rows: list[dict[str, Any]] = []
+    stored = length = 0
+    with (
+        _blob(stage) as blob,
+        reading_in_sandbox(
             blob.path,
             stage.job.name,
             stage.job.mime,
-            _limits(stage.job.settings),
+            _limits(stage.job),
             stage.queue.passwords(stage.job),
-        )
+        ) as reading,
+    ):
+        for page in reading:
+            if page.text and len(beginning) < _TELLING_PAGES:
+                beginning.append(replace(page, text=page.text[:_TELLING], lines=(), headings=()))
+            rows.append(page_row(page))
+            length += len(page.text) + _PAGE_COST
+            if length > _BATCH:
+                stage.check()
+                stage.queue.store_pages(stage.job, rows, is_first=not stored)
+                stored += len(rows)
+                rows, length = [], 0
+    if stored and rows:
+        stage.queue.store_pages(stage.job, rows, is_first=False)
     stage.queue.finish_extract(
         stage.job,
-        language=_language(document.pages),
-        is_paged=document.paged,
-        pages=[page_row(page) for page in document.pages],
+        language=_language(beginning),
+        is_paged=reading.paged,
+        pages=None if stored else rows,
+        truncated_by=reading.truncated_by,
     )
 
 
 def run_ocr(stage: Stage) -> None:
     """Read pages that are pictures, storing each as soon as it is read."""
     left = stage.queue.pictures(stage.job)["left"]
-    if left:
-        settings = stage.job.settings
-        limits = replace(
-            _limits(settings),
-            seconds=float(settings["ocr.time_limit_s"]) * len(left),
-            memory_bytes=int(settings["ocr.memory_limit_mb"]) * MIB,
-        )
-        with _blob(stage) as blob:
-            for page in read_pictures_in_sandbox(
-                blob.path,
-                stage.job.name,
-                stage.job.mime,
-                left,
-                limits,
-                stage.queue.passwords(stage.job),
-            ):
-                stage.check()
-                stage.queue.store_page(stage.job, page_row(page))
-    stored = stage.queue.pages(stage.job)
-    stage.queue.finish_ocr(stage.job, _language([_page(row) for row in stored["pages"]]))
+    problem: ReadError | None = None
+    failures = 0
+    while left and failures < _MOST_FAILURES:
+        try:
+            for number in _read_pictures(stage, left):
+                left.remove(number)
+        except ReadError as error:
+            if error.code not in LIMITS:
+                raise
+            # one page that is too much does not spoil those after it
+            problem = error
+            failures += 1
+            del left[0]
+    stored = stage.queue.pages(stage.job, 0, _BATCH)
+    pages = [_page(row) for row in stored["pages"]]
+    if problem is not None and not any(page.text for page in pages):
+        raise problem
+    stage.queue.finish_ocr(stage.job, _language(pages), problem.code if problem else None)
+
+
+def _read_pictures(stage: Stage, numbers: Sequence[int]) -> Iterator[int]:
+    """Read these pages and store each; yield its number."""
+    settings = stage.job.settings
+    limits = replace(
+        _limits(stage.job),
+        seconds=float(settings["ocr.time_limit_s"]),
+        memory_bytes=int(settings["ocr.memory_limit_mb"]) * MIB,
+    )
+    with _blob(stage) as blob:
+        for page in read_pictures_in_sandbox(
+            blob.path,
+            stage.job.name,
+            stage.job.mime,
+            numbers,
+            limits,
+            stage.queue.passwords(stage.job),
+        ):
+            stage.check()
+            stage.queue.store_page(stage.job, page_row(page))
+            yield page.number
 
 
 def run_render(stage: Stage) -> None:
@@ -155,7 +207,7 @@ def run_render(stage: Stage) -> None:
             "most_pixels": int(settings["render.most_pixels"]),
         }
         limits = replace(
-            _limits(settings),
+            _limits(stage.job),
             seconds=float(settings["render.time_limit_s"]),
             memory_bytes=int(settings["render.memory_limit_mb"]) * MIB,
         )
@@ -188,24 +240,49 @@ def _keep_picture(stage: Stage, picture: Picture) -> None:
 
 def _language(pages: Sequence[Page]) -> str | None:
     """The language of a document, from the beginnings of its first pages with text."""
-    return detect_language("\n".join([page.text[:2000] for page in pages if page.text][:10]))
+    texts = [page.text[:_TELLING] for page in pages if page.text]
+    return detect_language("\n".join(texts[:_TELLING_PAGES]))
 
 
 def run_chunk(stage: Stage) -> None:
     """Cut the pages into chunks that fit the active text space."""
-    stored = stage.queue.pages(stage.job)
+    stored = stage.queue.pages(stage.job, 0, _BATCH)
     encoders = [load_text_encoder(space["model"], space["revision"]) for space in stored["spaces"]]
-    document = Document(
+    beginning = Document(
         pages=tuple(_page(row) for row in stored["pages"]), paged=bool(stored["is_paged"])
     )
-    chunks = chunk(
-        document,
+    chunks = chunk_pages(
+        beginning,
+        _pages(stage, beginning.pages, stored["last_page"]),
         size=int(stage.job.options["chunk_size"]),
         overlap=int(stage.job.options["chunk_overlap"]),
         count_tokens=lambda text: max((e.count_tokens(text) for e in encoders), default=0),
         max_tokens=min((int(space["max_tokens"]) for space in stored["spaces"]), default=2**31),
     )
-    stage.queue.finish_chunk(stage.job, [chunk_row(piece) for piece in chunks])
+    is_first = True
+    rows: list[dict[str, Any]] = []
+    for piece in chunks:
+        if len(rows) == _CHUNKS_AT_ONCE:
+            stage.check()
+            stage.queue.store_chunks(stage.job, rows, is_first=is_first)
+            is_first, rows = False, []
+        rows.append(chunk_row(piece))
+    if not is_first:
+        stage.queue.store_chunks(stage.job, rows, is_first=False)
+    stage.queue.finish_chunk(stage.job, rows if is_first else None)
+
+
+def _pages(stage: Stage, beginning: Sequence[Page], last: int | None) -> Iterator[Page]:
+    """All pages of a job's version, of which the first are here already."""
+    at = 0
+    for page in beginning:
+        yield page
+        at = page.number
+    while last is not None and at < last:
+        for row in stage.queue.pages(stage.job, at, _BATCH)["pages"]:
+            yield _page(row)
+            at = row["page"]
+        stage.queue.heartbeat(stage.job, progress=at / (last + 1))
 
 
 def run_embed_text(stage: Stage) -> None:
@@ -266,9 +343,11 @@ def space_encoder(space: dict[str, Any]) -> TextEncoder:
     return encoder
 
 
-def _limits(settings: dict[str, Any]) -> Limits:
+def _limits(job: Job) -> Limits:
+    settings = job.settings
     return Limits(
-        seconds=float(settings["ingest.time_limit_s"]),
+        seconds=float(settings["ingest.time_limit_s"])
+        + float(settings["ingest.time_limit_per_mb_s"]) * job.size / MIB,
         memory_bytes=int(settings["ingest.memory_limit_mb"]) * MIB,
         characters=int(settings["ingest.output_limit_chars"]),
     )

@@ -118,16 +118,27 @@ class Queue:
             skip_reason,
         )
 
+    def store_pages(self, job: Job, pages: list[dict[str, Any]], *, is_first: bool) -> None:
+        """Keep some pages of a long file; the first call drops those of an earlier run."""
+        self._call("select private.store_pages(%s, %s, %s, %s)", job, Jsonb(pages), is_first)
+
     def finish_extract(
-        self, job: Job, *, language: str | None, is_paged: bool, pages: list[dict[str, Any]]
+        self,
+        job: Job,
+        *,
+        language: str | None,
+        is_paged: bool,
+        pages: list[dict[str, Any]] | None,
+        truncated_by: str | None = None,
     ) -> None:
-        """Store the pages."""
+        """End the stage with all pages, or with None when `store_pages` has them."""
         self._call(
-            "select private.finish_extract(%s, %s, %s, %s, %s)",
+            "select private.finish_extract(%s, %s, %s, %s, %s, %s)",
             job,
             language,
             is_paged,
-            Jsonb(pages),
+            None if pages is None else Jsonb(pages),
+            truncated_by,
         )
 
     def passwords(self, job: Job) -> list[str]:
@@ -146,18 +157,31 @@ class Queue:
         """Keep what OCR read on a page."""
         self._call("select private.store_page(%s, %s, %s)", job, Jsonb(page))
 
-    def finish_ocr(self, job: Job, language: str | None) -> None:
-        """End the stage; every page is stored."""
-        self._call("select private.finish_ocr(%s, %s, %s)", job, language)
+    def finish_ocr(self, job: Job, language: str | None, truncated_by: str | None = None) -> None:
+        """End the stage; every page is stored, unless a limit ended it."""
+        self._call("select private.finish_ocr(%s, %s, %s, %s)", job, language, truncated_by)
 
-    def pages(self, job: Job) -> dict[str, Any]:
-        """Read `{is_paged, language, pages, spaces}` of the job's version."""
-        pages: dict[str, Any] = self._call("select private.job_pages(%s, %s)", job)
+    def pages(self, job: Job, after: int = 0, characters: int | None = None) -> dict[str, Any]:
+        """Read `{is_paged, language, last_page, pages, spaces}` of the job's version.
+
+        Of the pages those after one, until they have so many characters.
+        """
+        pages: dict[str, Any] = self._call(
+            "select private.job_pages(%s, %s, %s, %s)", job, after, characters
+        )
         return pages
 
-    def finish_chunk(self, job: Job, chunks: list[dict[str, Any]]) -> None:
-        """Store the chunks, all at once."""
-        self._call("select private.finish_chunk(%s, %s, %s)", job, Jsonb(chunks))
+    def store_chunks(self, job: Job, chunks: list[dict[str, Any]], *, is_first: bool) -> None:
+        """Keep some chunks of a long file; the first call drops those of an earlier run."""
+        self._call("select private.store_chunks(%s, %s, %s, %s)", job, Jsonb(chunks), is_first)
+
+    def finish_chunk(self, job: Job, chunks: list[dict[str, Any]] | None) -> None:
+        """Put the chunks in service, all at once; None when `store_chunks` has them."""
+        self._call(
+            "select private.finish_chunk(%s, %s, %s)",
+            job,
+            None if chunks is None else Jsonb(chunks),
+        )
 
     def texts(self, job: Job, count: int) -> dict[str, Any]:
         """Read `{total, missing, texts: [{hash, content}]}`, at most `count` texts."""

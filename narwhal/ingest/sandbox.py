@@ -9,16 +9,19 @@ from __future__ import annotations
 import binascii
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from narwhal.ingest.detect import detect_file
 from narwhal.ingest.document import Page, ReadError
-from narwhal.ingest.extractors import Source, extract_pages, extractor_for
+from narwhal.ingest.extractors import Source, extract_pages, extractor_for, stop_reading_at
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.lockdown import limit_resources, lock_down
 from narwhal.ingest.locks import unlocked
+
+_SHARE_OF_TIME = 0.85  # after which readers end by themselves, with what they have
 
 
 def main() -> None:
@@ -32,6 +35,8 @@ def main() -> None:
         _load_drawing()
     limit_resources(limits.seconds, limits.memory_bytes)
     lock_down(path)
+    if job["task"] == "read":
+        stop_reading_at(time.monotonic() + _SHARE_OF_TIME * limits.seconds)
     try:
         with path.open("rb") as stored, unlocked(stored, job["passwords"]) as file:
             detected = detect_file(file, job["name"], job["mime"])
@@ -57,8 +62,11 @@ def main() -> None:
 
 def _read(source: Source, limits: Limits, out: TextIO) -> None:
     extractor = extractor_for(source.detected)
+    # Before the pages too: when a limit ends reading, it is known what they are.
+    _answer(out, {"reading": {"paged": extractor.PAGED}})
     for page in extract_pages(source, limits):
         _answer(out, {"page": _values(page)})
+        out.flush()
     _answer(out, {"paged": extractor.PAGED})
 
 

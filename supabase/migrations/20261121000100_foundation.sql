@@ -146,6 +146,7 @@ insert into private.settings (key, value, description) values
 ('chunks.size', '1000', 'Longest chunk, in characters.'),
 ('chunks.overlap', '200', 'Characters that neighbouring chunks share.'),
 ('ingest.time_limit_s', '28', 'Wall time, and CPU time, for reading one file, in seconds.'),
+('ingest.time_limit_per_mb_s', '2', 'What a file''s size adds to ingest.time_limit_s, in seconds a MiB.'),
 ('ingest.memory_limit_mb', '512', 'Memory for reading one file, in MiB.'),
 ('ocr.time_limit_s', '60', 'Wall time, and CPU time, for reading one page by OCR, in seconds.'),
 ('ocr.memory_limit_mb', '1536', 'Memory for reading pages by OCR, the models included, in MiB.'),

@@ -314,7 +314,7 @@ def test_a_password_reaches_workers_and_nobody_else(db: Database, drive: Drive) 
         for table, rows in contents(db).items()
         if any(PASSWORD in row or "Tr0ub4dor" in row for row in rows)
     }
-    logged = db.all("select t::text from public.audit_logs as t")
+    logged = db.all("select to_jsonb(t)::text from public.audit_logs as t")
     assert where == {"private.file_passwords"}
     assert not [row for row in logged if PASSWORD in row or "Tr0ub4dor" in row]
     assert any('"has_password": true' in row for row in logged)

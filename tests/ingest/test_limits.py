@@ -15,6 +15,8 @@ import pytest
 
 from narwhal.ingest.detect import detect
 from narwhal.ingest.document import Heading, Line, ReadError
+from narwhal.ingest.extractors import FullError
+from narwhal.ingest.extractors.blocks import Blocks
 from narwhal.ingest.limits import MIB, Limits, detect_in_sandbox, read_in_sandbox
 from tests.ingest.files import docx, package, paragraph, pdf, text_at
 
@@ -42,9 +44,13 @@ def stored(tmp_path: Path, data: bytes) -> Path:
 
 
 def code_of(path: Path, name: str = "a.txt", limits: Limits | None = None) -> str:
-    with pytest.raises(ReadError) as error:
-        read_in_sandbox(path, name, limits=limits)
-    return error.value.code
+    """How reading fails, or ends before the file does."""
+    try:
+        document = read_in_sandbox(path, name, limits=limits)
+    except ReadError as error:
+        return error.code
+    assert document.truncated_by
+    return document.truncated_by
 
 
 def test_a_document_comes_back_whole(tmp_path: Path) -> None:
@@ -79,7 +85,7 @@ def test_codes_come_back_too(tmp_path: Path, data: bytes, name: str, code: str) 
 
 def test_too_much_text_too_many_pages_too_little_time(tmp_path: Path) -> None:
     text = stored(tmp_path, b"word " * 1000)
-    assert code_of(text, limits=Limits(characters=4_999)) == "limit_output"
+    assert code_of(text, limits=Limits(characters=4_998)) == "limit_output"
     assert read_in_sandbox(text, "a.txt", limits=Limits(characters=5_000)).pages[0].text
     assert code_of(text, limits=Limits(seconds=0.001)) == "limit_time"
     pages = stored(tmp_path, pdf("", "", ""))
@@ -341,3 +347,78 @@ def test_a_disguised_program_is_refused_by_the_other_process_too(tmp_path: Path)
     with pytest.raises(ReadError) as refusal:
         detect_in_sandbox(path, path.name)
     assert refusal.value.code == "magic_mismatch"
+
+
+def test_what_was_read_before_a_limit_is_kept(tmp_path: Path) -> None:
+    text = stored(tmp_path, "wörd ".encode() * 1000)
+    document = read_in_sandbox(text, "a.txt", limits=Limits(characters=998))
+    assert (document.truncated_by, document.paged) == ("limit_output", False)
+    assert document.pages[0].text == "wörd " * 198 + "wörd"
+
+    pages = stored(tmp_path, pdf(*(text_at(60, 720, f"Page {n}") for n in range(1, 6))))
+    document = read_in_sandbox(pages, "a.pdf", limits=Limits(pages=3))
+    assert [page.text for page in document.pages] == ["Page 1", "Page 2", "Page 3"]
+    assert (document.truncated_by, document.paged) == ("limit_output", True)
+    document = read_in_sandbox(pages, "a.pdf", limits=Limits(characters=14))
+    assert [page.text for page in document.pages] == ["Page 1", "Page 2", "Pa"]
+    assert document.pages[2].lines == ()
+
+    paragraphs = stored(tmp_path, docx("".join(paragraph(f"Line {n}") for n in range(500))))
+    document = read_in_sandbox(paragraphs, "a.docx", limits=Limits(characters=50))
+    assert document.pages[0].text == "Line 0\n\nLine 1\n\nLine 2\n\nLine 3\n\nLine 4\n\nLine 5"
+    assert document.truncated_by == "limit_output"
+
+    rows = stored(tmp_path, b"a,b\n" * 1000)
+    document = read_in_sandbox(rows, "a.csv", limits=Limits(characters=100))
+    assert document.pages[0].text == "\n".join(["a\tb"] * 25)
+
+
+def test_a_file_without_end_costs_no_more_than_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "stored"
+    with path.open("wb") as file:
+        file.write("größe,zahl\n".encode())
+        for _ in range(40):
+            file.write(b"1234567890,abcdefgh\n" * 50_000)
+        file.seek(2**31)
+        file.write(b"\n")
+    limits = Limits(characters=2_000_000, memory_bytes=200 * MIB)
+    document = read_in_sandbox(path, "a.csv", limits=limits)
+    assert document.truncated_by == "limit_output"
+    assert document.pages[0].text.startswith("größe\tzahl\n1234567890\tabcdefgh\n")
+    assert 1_900_000 < len(document.pages[0].text) <= 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("time.sleep(60)", "limit_time"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "limit_memory"),
+        ("""print('{"error": "limit_memory", "message": "x"}')""", "limit_memory"),
+    ],
+)
+def test_a_reader_that_ends_in_the_middle_leaves_what_it_gave(
+    tmp_path: Path, reader: Program, source: str, code: str
+) -> None:
+    begins = "print(json.dumps({'reading': {'paged': True}}))"
+    reader(f"{begins}\n{page()}\n{page(number=2)}\n{source}")
+    document = read_in_sandbox(stored(tmp_path, b""), "a.txt", limits=Limits(seconds=1))
+    assert [page.number for page in document.pages] == [1, 2]
+    assert (document.truncated_by, document.paged) == (code, True)
+    # pages of nothing are nothing
+    empty = page(text="")
+    reader(f"{begins}\n{empty}\n{source}")
+    with pytest.raises(ReadError) as error:
+        read_in_sandbox(stored(tmp_path, b""), "a.txt", limits=Limits(seconds=1))
+    assert error.value.code == code
+
+
+def test_readers_end_by_themselves_when_their_time_is_nearly_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("narwhal.ingest.extractors._deadline", 0.0)
+    blocks = Blocks(Limits())
+    with pytest.raises(FullError) as error:
+        for number in range(10_000):
+            blocks.add(f"Row {number}", gap=1)
+    assert error.value.code == "limit_time"
+    assert error.value.page(1).text.startswith("Row 0\nRow 1\n")

@@ -9,8 +9,10 @@ tests call them through `narwhal.ingest.limits.read_in_sandbox`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -51,13 +53,25 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
-    """An open, seekable file, what it was found to be, and passwords that may open it."""
+    """An open, seekable file, what it was found to be, and passwords that may open it.
+
+    `is_cut` is set by a reader that gives less text than the file has.
+    """
 
     file: BinaryIO
     detected: Detected
     passwords: tuple[str, ...] = ()
+    is_cut: bool = False
+
+
+class FullError(ReadError):
+    """A limit was reached in the middle of a page; `page(number)` makes it of what there is."""
+
+    def __init__(self, code: str, message: str, page: Callable[[int], Page]) -> None:
+        super().__init__(code, message)
+        self.page = page
 
 
 class Extractor(Protocol):
@@ -78,7 +92,7 @@ def extractor_for(detected: Detected) -> Extractor:
 
 
 def extract(path: Path, detected: Detected, limits: Limits | None = None) -> Document:
-    """Read the file at `path` in this process; ReadError when it cannot be read."""
+    """Read the whole file at `path` in this process; ReadError when that is not possible."""
     extractor = extractor_for(detected)
     with path.open("rb") as file:
         pages = tuple(extract_pages(Source(file, detected), limits or Limits()))
@@ -86,22 +100,73 @@ def extract(path: Path, detected: Detected, limits: Limits | None = None) -> Doc
 
 
 def extract_pages(source: Source, limits: Limits) -> Iterator[Page]:
-    """Yield the pages of a file as they are read, within the limits on pages and characters."""
+    """Yield the pages of a file as they are read, as many as the limits allow.
+
+    Raises ReadError after the last of them when a limit was reached before the end.
+    """
     extractor = extractor_for(source.detected)
-    characters = 0
+    count = 0
+    left = limits.characters
     try:
-        for count, page in enumerate(extractor.read(source, limits), start=1):
-            characters += len(page.text)
-            if count > limits.pages:
+        for page in extractor.read(source, limits):
+            if count == limits.pages:
                 raise ReadError("limit_output", f"The file has more than {limits.pages} pages.")
-            if characters > limits.characters:
+            yield _beginning(page, left)
+            count += 1
+            left -= len(page.text)
+            if left < 0:
                 raise too_much_text(limits)
-            yield page
+            check_time(limits)
+        if source.is_cut:
+            raise too_much_text(limits)
+    except FullError as full:
+        if left > 0 and count < limits.pages:
+            yield _beginning(full.page(count + 1), left)
+        raise
     except (ReadError, MemoryError):
         raise
     except Exception as error:  # a parser may stumble over a broken file in any way
         kind = type(error).__name__
         raise ReadError("corrupt", f"The file is damaged ({kind}: {error})"[:300]) from error
+
+
+def _beginning(page: Page, most: int) -> Page:
+    """The page, or as many characters of it as are allowed, cut between two words."""
+    if len(page.text) <= most:
+        return page
+    end = max(page.text.rfind(" ", 0, most), page.text.rfind("\n", 0, most))
+    text = page.text[: end if end > most // 2 else most].rstrip()
+    return replace(
+        page,
+        text=text,
+        lines=tuple(line for line in page.lines if line.end <= len(text)),
+        headings=tuple(heading for heading in page.headings if heading.start < len(text)),
+    )
+
+
+_deadline = math.inf
+
+
+def stop_reading_at(deadline: float) -> None:
+    """Let readers end by themselves, with what they have, at this `time.monotonic()`."""
+    global _deadline
+    _deadline = deadline
+
+
+def is_late() -> bool:
+    """Whether it is time to end."""
+    return time.monotonic() > _deadline
+
+
+def check_time(limits: Limits) -> None:
+    """Raise ReadError `limit_time` when it is time to end."""
+    if is_late():
+        raise took_too_long(limits)
+
+
+def took_too_long(limits: Limits) -> ReadError:
+    """The error for a document that takes longer than `limits.seconds`."""
+    return ReadError("limit_time", f"Reading takes longer than {limits.seconds:g} s.")
 
 
 def too_much_text(limits: Limits) -> ReadError:

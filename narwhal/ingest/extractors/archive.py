@@ -37,7 +37,7 @@ class _Member:
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the list of the files inside as one page."""
     blocks = Blocks(limits)
-    members = _zip(source) if source.detected.format == "zip" else _tar(source, limits)
+    members = _zip(source) if source.detected.format == "zip" else _tar(source, limits, blocks)
     for count, member in enumerate(members):
         if count == _MOST_MEMBERS:
             blocks.add("\u2026")
@@ -72,14 +72,15 @@ def _refuse_bombs(members: Iterable[_Member], size: int) -> None:
         raise ReadError("unsupported_media", "The archive holds one archive over and over.")
 
 
-def _tar(source: Source, limits: Limits) -> Iterator[_Member]:
+def _tar(source: Source, limits: Limits, blocks: Blocks) -> Iterator[_Member]:
     # Read as a stream: a compressed archive has to be unfolded up to each next name.
     with tarfile.open(fileobj=source.file, mode="r|*", errorlevel=0) as archive:
         for member in archive:
             # The library keeps all that it has seen.
             archive.members.clear()  # type: ignore[attr-defined]
             if archive.offset > limits.inflated_bytes:
-                raise ReadError("limit_memory", "The archive unfolds to more than is allowed.")
+                message = "The archive unfolds to more than is allowed."
+                blocks.end_with(ReadError("limit_memory", message))
             if not member.isdir():
                 name = member.name.encode("utf-8", "surrogateescape")
                 yield _Member(decode(name)[0], member.size)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 
-from narwhal.ingest.document import Heading, Page
-from narwhal.ingest.extractors import too_much_text
+from narwhal.ingest.document import Heading, Page, ReadError
+from narwhal.ingest.extractors import FullError, is_late, too_much_text, took_too_long
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.text import clean
 
+_MOST_PARTS = 1_000
 _SPACES = re.compile(r"[^\S\n\t]*\n[^\S\n\t]*")
 
 
@@ -17,7 +19,8 @@ class Blocks:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._parts: list[str] = []
+        self._pieces: list[str] = []
+        self._parts: list[str] = []  # since the last piece: many small strings take much memory
         self._headings: list[Heading] = []
         self._gap = 0
         self.length = 0
@@ -47,7 +50,7 @@ class Blocks:
         self._put(page.text, 2)
 
     def _separate(self, gap: int) -> None:
-        if self._parts:
+        if self.length:
             separator = "\n" * max(gap, self._gap)
             self._parts.append(separator)
             self.length += len(separator)
@@ -57,7 +60,16 @@ class Blocks:
         self.length += len(text)
         self._gap = gap
         if self.length > self._limits.characters:
-            raise too_much_text(self._limits)
+            self.end_with(too_much_text(self._limits))
+        if len(self._parts) > _MOST_PARTS:
+            self._pieces.append("".join(self._parts))
+            self._parts.clear()
+            if is_late():
+                self.end_with(took_too_long(self._limits))
+
+    def end_with(self, error: ReadError) -> NoReturn:
+        """End reading because of a limit, with the text so far."""
+        raise FullError(error.code, error.message, self.page)
 
     def apart(self) -> None:
         """Keep what comes next apart from what is there, as a paragraph."""
@@ -71,7 +83,7 @@ class Blocks:
         """Make the page of what was added."""
         return Page(
             number=number,
-            text="".join(self._parts),
+            text="".join([*self._pieces, *self._parts]),
             width=width,
             height=height,
             headings=tuple(self._headings),

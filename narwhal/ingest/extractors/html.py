@@ -11,8 +11,8 @@ from typing import Any
 from narwhal.ingest.document import Page
 from narwhal.ingest.extractors import Source
 from narwhal.ingest.extractors.blocks import Blocks
+from narwhal.ingest.extractors.reading import read_text
 from narwhal.ingest.limits import Limits
-from narwhal.ingest.text import decode
 
 PAGED = False
 
@@ -73,10 +73,10 @@ _SIMPLE = re.compile(r"\s*([a-z0-9]*)([.#])([\w-]+)\s*", re.IGNORECASE)
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the page's visible text as one page."""
-    data = source.file.read()
-    text, _ = decode(data, declared_charset(data))
+    declared = declared_charset(source.file.read(4096))
+    source.file.seek(0)
     blocks = Blocks(limits)
-    read_html(text, blocks)
+    read_html(read_text(source, limits, declared), blocks)
     yield blocks.page(1)
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from narwhal.ingest.document import Page
-from narwhal.ingest.extractors import Source
+from narwhal.ingest.extractors import FullError, Source, is_late
 from narwhal.ingest.extractors.reading import read_text, without_bytes
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.text import clean, join_surrogates
@@ -30,7 +30,21 @@ _AFTER = {"{": _LINE, "[": _NOTHING, ",": _COMMA, "]": _LINE, "}": _PARAGRAPH}
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the names and values of the whole file as one page."""
-    yield Page(1, clean("".join(_pieces(read_text(source, limits)))).strip())
+    pieces: list[str] = []
+    length = 0
+    for count, piece in enumerate(_pieces(read_text(source, limits))):
+        pieces.append(piece)
+        length += len(piece)
+        if length > limits.characters:
+            source.is_cut = True
+            break
+        if count % 10_000 == 0 and is_late():
+            raise FullError("limit_time", "Reading takes too long.", lambda _: _page(pieces))
+    yield _page(pieces)
+
+
+def _page(pieces: list[str]) -> Page:
+    return Page(1, clean("".join(pieces)).strip())
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -38,6 +38,7 @@ _RTL = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
 _TURNS = re.compile(f"(?<=[{_RTL}])(?=[A-Za-z])|(?<=[A-Za-z])(?=[{_RTL}])")
 _DEVICE = 1_000_000  # PDFium maps to integer pixels: a fine grid keeps the boxes exact
 _MAX_OUTLINE = 5_000
+_MOST_BROKEN = 2_000  # pages in a row
 _MOST_OBJECTS = 10_000  # of a page, that are looked at
 
 
@@ -48,23 +49,22 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
     count = len(document)
     if count == 0:
         raise ReadError("corrupt", "The PDF has no pages.")
-    if count > limits.pages:
-        raise ReadError(
-            "limit_output", f"The PDF claims {count} pages; {limits.pages} are allowed."
-        )
     form = None
     if document.get_formtype() != raw.FORMTYPE_NONE:
         document.init_forms()
         form = document.formenv
     outline = _outline(document, count)
-    readable = 0
-    for index in range(count):
+    readable = last_readable = 0
+    for index in range(min(count, limits.pages + 1)):  # one more than is allowed tells of the rest
         page = raw.FPDF_LoadPage(document.raw, index)
         if not page:  # one broken page does not spoil the others
+            if index - last_readable > _MOST_BROKEN:
+                raise ReadError("corrupt", f"The PDF claims {count} pages that it does not have.")
             yield Page(index + 1, "")
             continue
         try:
             readable += 1
+            last_readable = index
             yield _page(page, index + 1, form.raw if form else None, outline.get(index, []))
         finally:
             raw.FPDF_ClosePage(page)

@@ -22,7 +22,7 @@ _NO_PARAGRAPH = re.compile(r"\s*(?:$|[>|]|[-*+][ \t]|\d+[.)][ \t]| {4})")
 
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the whole text as one page."""
-    text = read_text(source, limits)
+    text = read_text(source, limits, share=1)
     headings = tuple(_headings(text)) if source.detected.format == "markdown" else ()
     yield Page(1, text, headings=headings)
 
