@@ -570,15 +570,15 @@ COMMENT ON COLUMN private.blobs.sha256 IS 'Computed by a worker from the stored 
 
 COMMENT ON COLUMN private.blobs.released_at IS 'Set when only purged files refer to it: its quota is returned already, and nobody may refer to it any more.';
 
-CREATE FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) RETURNS uuid
+CREATE FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid, reading jsonb DEFAULT '{}'::jsonb) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 begin
-    insert into public.file_versions (id, file_id, no, blob_id, size, sha256, mime, created_by)
+    insert into public.file_versions (id, file_id, no, blob_id, size, sha256, mime, reading, created_by)
     select
         add_version.version_id, add_version.file_id, coalesce(max(v.no), 0) + 1,
-        (blob).id, (blob).size, (blob).sha256, add_version.mime, add_version.created_by
+        (blob).id, (blob).size, (blob).sha256, add_version.mime, add_version.reading, add_version.created_by
     from public.file_versions as v
     where v.file_id = add_version.file_id;
 
@@ -591,7 +591,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) IS 'Gives a file its next version and queues its ingestion. The caller holds the lock on the owner.';
+COMMENT ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid, reading jsonb) IS 'Gives a file its next version and queues its ingestion. The caller holds the lock on the owner.';
 
 CREATE FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -675,6 +675,10 @@ begin
         select 1 from public.ingest_jobs as j
         where j.version_id = v_version.id and j.state <> 'done' and private.is_required(j.stage, j.space_id)
     );
+
+    if v_is_complete and private.is_reread(version_id) then
+        perform private.finish_reread(version_id);
+    end if;
 
     -- the first version serves by keyword as soon as it has chunks, a later one only when nothing is missing
     if v_head.id is null or v_head.id = v_version.id or (v_is_complete and v_version.no > v_head.no) then
@@ -765,13 +769,20 @@ begin
     select n.* into v_file from public.nodes as n where n.id = append_version.file_id;
     select v.* into v_source from public.file_versions as v where v.id = source_version_id;
     v_blob := private.take_blob(v_source.blob_id, v_file.owner_id);
+    insert into private.file_passwords (file_id, password, given_at)
+    select append_version.file_id, p.password, p.given_at
+    from private.file_passwords as p
+    where p.file_id = v_source.file_id
+    on conflict do nothing;
 
     if v_source.status not in ('ready', 'skipped') or exists (
         select 1 from public.ingest_jobs as j
         where j.version_id = v_source.id
             and j.space_id is null and j.state <> 'done' and private.is_required(j.stage, null)
     ) then
-        return private.add_version(file_id, gen_random_uuid(), v_blob, v_source.mime, append_version.created_by);
+        return private.add_version(
+            file_id, gen_random_uuid(), v_blob, v_source.mime, append_version.created_by, v_source.reading
+        );
     end if;
 
     -- texts are not forgotten between the look for their vectors and the chunks that need them
@@ -779,12 +790,12 @@ begin
     perform private.hold_spaces();
     insert into public.file_versions (
         file_id, no, blob_id, size, sha256, mime, format, status, error_code, error_message, language, is_paged,
-        page_count, created_by
+        page_count, reading, truncated_by, created_by
     )
     select
         append_version.file_id, coalesce(max(v.no), 0) + 1, v_blob.id, v_blob.size, v_source.sha256, v_source.mime,
         v_source.format, 'processing', v_source.error_code, v_source.error_message, v_source.language,
-        v_source.is_paged, v_source.page_count, append_version.created_by
+        v_source.is_paged, v_source.page_count, v_source.reading, v_source.truncated_by, append_version.created_by
     from public.file_versions as v
     where v.file_id = append_version.file_id
     returning * into v_version;
@@ -1103,7 +1114,40 @@ $$;
 
 COMMENT ON FUNCTION private.begin_download(file_id uuid, version_id uuid) IS 'Behind public.begin_download.';
 
-CREATE FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) RETURNS jsonb
+CREATE FUNCTION private.begin_reread(version_id uuid, stage text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_has_pages boolean;
+begin
+    if stage not in ('detect', 'extract', 'ocr', 'transcribe', 'chunk') then
+        return;
+    end if;
+    insert into private.rereads (version_id)
+    select v.id
+    from public.file_versions as v
+    where v.id = begin_reread.version_id
+        and v.status = 'ready'
+        and exists (select 1 from public.pages as p where p.version_id = v.id)
+    on conflict do nothing;
+    select r.has_pages into v_has_pages from private.rereads as r where r.version_id = begin_reread.version_id;
+    if stage = 'ocr' and not v_has_pages then
+        insert into private.draft_pages select p.* from public.pages as p where p.version_id = begin_reread.version_id;
+        update private.rereads as r
+        set
+            has_pages = true, language = v.language, is_paged = v.is_paged, page_count = v.page_count,
+            truncated_by = v.truncated_by
+        from public.file_versions as v
+        where r.version_id = begin_reread.version_id and v.id = r.version_id;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.begin_reread(version_id uuid, stage text) IS 'Before a stage of a version runs again: when the version is ready, what it makes becomes a draft. A draft that was
+begun before goes on.';
+
+CREATE FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -1116,6 +1160,7 @@ declare
     v_name text := name;
     v_blob private.blobs;
     v_upload public.uploads;
+    v_reading jsonb := private.check_reading_options(options);
 begin
     if file_id is not null then
         v_file := private.require_level(file_id, 'edit');
@@ -1189,6 +1234,7 @@ begin
         );
     end if;
 
+    perform private.keep_password(v_file.id, options ->> 'password');
     select b.* into v_blob
     from private.blobs as b
     where b.owner_id = v_owner_id and b.sha256 = begin_upload.sha256 and b.size = begin_upload.size
@@ -1200,7 +1246,9 @@ begin
         return jsonb_build_object(
             'deduplicated', true,
             'file_id', v_file.id,
-            'version_id', private.add_version(v_file.id, gen_random_uuid(), v_blob, begin_upload.mime, v_user_id),
+            'version_id', private.add_version(
+                v_file.id, gen_random_uuid(), v_blob, begin_upload.mime, v_user_id, v_reading
+            ),
             'name', v_name
         );
     end if;
@@ -1208,13 +1256,13 @@ begin
     perform private.require_quota(v_owner_id, size);
     v_upload.version_id := gen_random_uuid();
     insert into public.uploads (
-        owner_id, file_id, version_id, key, mode, size, mime, sha256, base_version, created_by, expires_at
+        owner_id, file_id, version_id, key, mode, size, mime, sha256, base_version, reading, created_by, expires_at
     )
     values (
         v_owner_id, v_file.id, v_upload.version_id,
         format('%s/%s/%s', v_owner_id, v_file.id, v_upload.version_id),
         case when size > (private.setting('uploads.tus_threshold'))::bigint then 'tus' else 'standard' end,
-        size, begin_upload.mime, begin_upload.sha256, begin_upload.base_version, v_user_id,
+        size, begin_upload.mime, begin_upload.sha256, begin_upload.base_version, v_reading, v_user_id,
         now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
     )
     returning * into v_upload;
@@ -1236,7 +1284,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) IS 'Behind public.begin_upload.';
+COMMENT ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) IS 'Behind public.begin_upload.';
 
 CREATE FUNCTION private.best_mark(content text, marks int4range[], width integer) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE
@@ -1627,6 +1675,44 @@ $$;
 
 COMMENT ON FUNCTION private.check_body(body text) IS 'The body itself, as given. Raises INVALID_ARGUMENT (field body).';
 
+CREATE FUNCTION private.check_chunk_sizes(options jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+    v_size integer;
+    v_overlap integer;
+begin
+    if coalesce(options -> 'chunk_size', 'null') <> 'null' and (
+        jsonb_typeof(options -> 'chunk_size') <> 'number' or options ->> 'chunk_size' !~ '^[0-9]{2,4}$'
+        or (options ->> 'chunk_size')::integer not between 50 and 8000
+    ) then
+        perform private.raise_invalid(
+            'options.chunk_size', 'Chunks have 50 to 8000 characters.', jsonb_build_object('expected', '50 to 8000')
+        );
+    end if;
+    v_size := coalesce(options ->> 'chunk_size', private.setting('chunks.size')::text)::integer;
+    if coalesce(options -> 'chunk_overlap', 'null') <> 'null' and (
+        jsonb_typeof(options -> 'chunk_overlap') <> 'number' or options ->> 'chunk_overlap' !~ '^[0-9]{1,4}$'
+    ) then
+        perform private.raise_invalid(
+            'options.chunk_overlap', 'The overlap is a number of characters.',
+            jsonb_build_object('expected', format('0 to %s', v_size - 1))
+        );
+    end if;
+    v_overlap := coalesce(options ->> 'chunk_overlap', private.setting('chunks.overlap')::text)::integer;
+    if v_overlap >= v_size then
+        perform private.raise_invalid(
+            'options.chunk_overlap', format('Chunks of %s characters cannot overlap by %s.', v_size, v_overlap),
+            jsonb_build_object('expected', format('0 to %s', v_size - 1))
+        );
+    end if;
+end;
+$_$;
+
+COMMENT ON FUNCTION private.check_chunk_sizes(options jsonb) IS 'Raises INVALID_ARGUMENT unless chunk_size and chunk_overlap are lengths that go together, with what is set for all
+where one is not given.';
+
 CREATE FUNCTION private.check_conflict_policy(on_conflict text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1918,6 +2004,28 @@ $$;
 
 COMMENT ON FUNCTION private.check_name(name text) IS 'The name itself, as given. Raises INVALID_ARGUMENT (field name).';
 
+CREATE FUNCTION private.check_ocr_languages(field text, languages jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_supported text[] := array(select l.code from private.ocr_languages as l order by l.code);
+begin
+    if languages is null or languages = 'null' then
+        return;
+    end if;
+    if jsonb_typeof(languages) <> 'array' or jsonb_array_length(languages) not between 1 and 10
+        or not languages <@ to_jsonb(v_supported) then
+        perform private.raise_invalid(
+            field, 'Languages for OCR are a list of one to ten of the supported codes, the commonest first.',
+            jsonb_build_object('supported', v_supported, 'expected', v_supported)
+        );
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_ocr_languages(field text, languages jsonb) IS 'Raises INVALID_ARGUMENT {field, supported} unless it is a list of languages that OCR reads here; null is none.';
+
 CREATE FUNCTION private.check_page_options(options jsonb, known text[]) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -2034,6 +2142,45 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.check_query_options(options jsonb) IS 'The options of a search that do not change what it finds: cache, record and technique. Raises INVALID_ARGUMENT.';
+
+CREATE FUNCTION private.check_reading_options(options jsonb, before jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_known text[] := array['ocr_languages', 'chunk_size', 'chunk_overlap', 'password'];
+    v_key text;
+    v_merged jsonb;
+begin
+    if jsonb_typeof(coalesce(options, '{}')) <> 'object' then
+        perform private.raise_invalid('options', 'Options are an object.', jsonb_build_object('expected', v_known));
+    end if;
+    for v_key in select k from jsonb_object_keys(coalesce(options, '{}')) as k loop
+        if v_key <> all(v_known) then
+            perform private.raise_invalid(
+                'options.' || left(v_key, 50), 'There is no such option.', jsonb_build_object('expected', v_known)
+            );
+        end if;
+    end loop;
+    -- the message does not repeat what was given
+    if coalesce(options -> 'password', 'null') <> 'null' and (
+        jsonb_typeof(options -> 'password') <> 'string'
+        or char_length(options ->> 'password') not between 1 and 255
+        or options ->> 'password' ~ '[[:cntrl:]]'
+    ) then
+        perform private.raise_invalid(
+            'options.password', 'A password has 1 to 255 characters.', '{"expected": "1 to 255 characters"}'
+        );
+    end if;
+    perform private.check_ocr_languages('options.ocr_languages', options -> 'ocr_languages');
+    v_merged := jsonb_strip_nulls(before || coalesce(options, '{}') - 'password');
+    perform private.check_chunk_sizes(v_merged);
+    return v_merged;
+end;
+$$;
+
+COMMENT ON FUNCTION private.check_reading_options(options jsonb, before jsonb) IS 'The options that a version is to be read with: those before, with the given ones in their place; null takes one back.
+The password is not among them. Raises INVALID_ARGUMENT (field options.…, expected).';
 
 CREATE FUNCTION private.check_search_rate() RETURNS void
     LANGUAGE plpgsql
@@ -2357,6 +2504,17 @@ CREATE FUNCTION private.chunk_mark(page integer, language text) RETURNS integer
 
 COMMENT ON FUNCTION private.chunk_mark(page integer, language text) IS 'Page and language of a chunk in one number: the page (0 for none, at most 65535) times 2^15, and language_code.';
 
+CREATE FUNCTION private.chunks_in_work(version_id uuid) RETURNS SETOF public.chunks
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select c.* from public.chunks as c where c.version_id = chunks_in_work.version_id
+    union all
+    select c.* from private.draft_chunks as c where c.version_id = chunks_in_work.version_id;
+$$;
+
+COMMENT ON FUNCTION private.chunks_in_work(version_id uuid) IS 'The chunks of a version, those in service and the drafts: both need vectors.';
+
 CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[] DEFAULT NULL::smallint[], stages text[] DEFAULT NULL::text[]) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2402,6 +2560,7 @@ begin
             'file_id', v_job.file_id, 'version_id', v_job.version_id, 'attempts', v_job.attempts,
             'name', n.name, 'mime', v.mime, 'format', v.format, 'size', v.size,
             'bucket', b.bucket, 'key', b.key,
+            'options', private.reading_options(v.reading, n.owner_id),
             'space', to_jsonb(s),
             'settings', (select jsonb_object_agg(t.key, t.value) from private.settings as t)
         )
@@ -2599,6 +2758,7 @@ CREATE TABLE public.uploads (
     mime text,
     sha256 text,
     base_version uuid,
+    reading jsonb DEFAULT '{}'::jsonb NOT NULL,
     state text DEFAULT 'open'::text NOT NULL,
     created_by uuid NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -2620,6 +2780,8 @@ COMMENT ON COLUMN public.uploads.bytes_received IS '0 until completion: Storage'
 COMMENT ON COLUMN public.uploads.sha256 IS 'What the client says the bytes hash to, hex; a worker checks it.';
 
 COMMENT ON COLUMN public.uploads.base_version IS 'The version that this one is based on: completion is refused when there is a newer one by then.';
+
+COMMENT ON COLUMN public.uploads.reading IS 'Options that the version will be read with.';
 
 CREATE FUNCTION private.close_upload(upload public.uploads, state text) RETURNS void
     LANGUAGE plpgsql
@@ -2802,7 +2964,9 @@ begin
     update public.uploads as u
     set bytes_received = complete_upload.size, completed_at = now()
     where u.id = v_upload.id;
-    perform private.add_version(v_upload.file_id, v_upload.version_id, v_blob, v_upload.mime, v_upload.created_by);
+    perform private.add_version(
+        v_upload.file_id, v_upload.version_id, v_blob, v_upload.mime, v_upload.created_by, v_upload.reading
+    );
 end;
 $$;
 
@@ -3722,6 +3886,9 @@ CREATE TABLE public.file_versions (
     language text,
     is_paged boolean,
     page_count integer,
+    reading jsonb DEFAULT '{}'::jsonb NOT NULL,
+    truncated_by text,
+    truncated boolean GENERATED ALWAYS AS ((truncated_by IS NOT NULL)) STORED NOT NULL,
     created_by uuid,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT file_versions_no_check CHECK ((no > 0)),
@@ -3734,11 +3901,18 @@ COMMENT ON COLUMN public.file_versions.blob_id IS 'Its bytes; null once they are
 
 COMMENT ON COLUMN public.file_versions.format IS 'What a worker recognised: pdf, docx, …; null when nothing reads it.';
 
-COMMENT ON COLUMN public.file_versions.error_code IS 'Why it is not searchable: encrypted_pdf, corrupt, unsupported_media, magic_mismatch, limit_…, no_text.';
+COMMENT ON COLUMN public.file_versions.error_code IS 'Why it is not searchable: encrypted_pdf, encrypted (an Office document), corrupt, unsupported_media, magic_mismatch,
+limit_…, no_text.';
 
 COMMENT ON COLUMN public.file_versions.language IS 'Main language of the text, ISO 639-1; null when unclear.';
 
 COMMENT ON COLUMN public.file_versions.is_paged IS 'Whether page numbers are real pages, slides or sheets; null until it was read.';
+
+COMMENT ON COLUMN public.file_versions.reading IS 'Options that it is read with, beside what is set for all: ocr_languages, chunk_size, chunk_overlap.';
+
+COMMENT ON COLUMN public.file_versions.truncated_by IS 'Which limit: limit_time, limit_memory, limit_output; null for a version that was read to its end.';
+
+COMMENT ON COLUMN public.file_versions.truncated IS 'Whether a limit ended reading: what was read until then is there, the rest is not.';
 
 CREATE FUNCTION private.delete_version(version public.file_versions) RETURNS void
     LANGUAGE plpgsql
@@ -3755,7 +3929,7 @@ begin
     set state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now()
     where j.version_id = (version).id and j.state in ('queued', 'running');
     perform private.lock_statistics(v_owner_id);
-    v_texts := array(select distinct c.text_hash from public.chunks as c where c.version_id = (version).id);
+    v_texts := array(select private.text_hashes(array[(version).id]));
     v_pictures := array(select p.picture_hash from private.page_pictures as p where p.version_id = (version).id);
     delete from public.uploads as u where u.version_id = (version).id;
     delete from public.file_versions as v where v.id = (version).id;
@@ -3816,6 +3990,29 @@ $$;
 
 COMMENT ON FUNCTION private.describe_index(space_id smallint) IS 'What speaks for an HNSW index of a space: {index, is_valid, chunks, largest_owner_chunks, pays}. index is null without
 one; is_valid is false while it is built, or when that was broken off. pays: there is an owner for whom it would be asked.';
+
+CREATE FUNCTION private.describe_reading(version_id uuid, language text, is_paged boolean, page_count integer, truncated_by text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if private.is_reread(version_id) then
+        update private.rereads as r
+        set
+            language = describe_reading.language, is_paged = describe_reading.is_paged,
+            page_count = describe_reading.page_count, truncated_by = describe_reading.truncated_by
+        where r.version_id = describe_reading.version_id;
+    else
+        update public.file_versions as v
+        set
+            language = describe_reading.language, is_paged = describe_reading.is_paged,
+            page_count = describe_reading.page_count, truncated_by = describe_reading.truncated_by
+        where v.id = describe_reading.version_id;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.describe_reading(version_id uuid, language text, is_paged boolean, page_count integer, truncated_by text) IS 'Records what reading found out about a version, with its pages: in service, or with the draft.';
 
 CREATE FUNCTION private.describe_space(space public.embedding_spaces) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -3889,6 +4086,25 @@ CREATE FUNCTION private.differing_keys(before jsonb, after jsonb) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.differing_keys(before jsonb, after jsonb) IS 'The keys whose values two objects do not share.';
+
+CREATE FUNCTION private.drop_reread(version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_texts bytea[];
+begin
+    delete from private.rereads as r where r.version_id = drop_reread.version_id;
+    delete from private.draft_pages as p where p.version_id = drop_reread.version_id;
+    v_texts := array(select c.text_hash from private.draft_chunks as c where c.version_id = drop_reread.version_id);
+    delete from private.draft_chunks as c where c.version_id = drop_reread.version_id;
+    perform private.forget_texts(array[n.owner_id], v_texts)
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = drop_reread.version_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.drop_reread(version_id uuid) IS 'Throws away what reading a version again has made so far.';
 
 CREATE FUNCTION private.due_codebooks() RETURNS TABLE(space text, pictures bigint, trained_for integer)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -4507,6 +4723,7 @@ begin
             from public.shares as s
             where s.node_id = any(v_node.path)
         ), '[]') else '[]' end,
+        'truncated', coalesce(h.truncated, n.truncated, false),
         'problem', case when n.status in ('failed', 'skipped', 'rejected', 'ready') and n.error_code is not null then
             jsonb_build_object(
                 'error_code', n.error_code,
@@ -4518,7 +4735,7 @@ begin
     from public.owners as o
     left join public.file_versions as h on h.id = v_node.head_version_id
     left join lateral (
-        select v.id, v.status, v.error_code, v.error_message, v.blob_id
+        select v.id, v.status, v.error_code, v.error_message, v.blob_id, v.truncated
         from public.file_versions as v
         where v.file_id = v_node.id
         order by v.no desc
@@ -5171,21 +5388,23 @@ declare
     v_count integer;
     v_old_texts bytea[];
 begin
-    perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
-    v_old_texts := array(select c.text_hash from public.chunks as c where c.version_id = v_job.version_id);
-    delete from public.chunks as c where c.version_id = v_job.version_id;
-    insert into public.chunks (
-        file_id, version_id, idx, page, content, char_start, char_end, bboxes, heading, context, language, text_hash
-    )
-    select
-        v_job.file_id, v_job.version_id, r.idx, r.page, r.content, r.char_start, r.char_end,
-        coalesce(r.bboxes, '[]'), r.heading, r.context, r.language,
-        sha256(convert_to(private.embedded_text(r.content, r.context), 'UTF8'))
-    from jsonb_to_recordset(finish_chunk.chunks) as r (
-        idx integer, page integer, content text, char_start integer, char_end integer, bboxes jsonb,
-        heading text, context text, language text
-    );
-    get diagnostics v_count = row_count;
+    v_old_texts := array(select private.text_hashes(array[v_job.version_id]));
+    if chunks is not null then
+        delete from private.draft_chunks as c where c.version_id = v_job.version_id; -- of an earlier run
+    end if;
+    if private.is_reread(v_job.version_id) then
+        insert into private.draft_chunks select c.* from private.new_chunks(v_job.version_id, chunks) as c;
+        select count(*) into v_count from private.draft_chunks as c where c.version_id = v_job.version_id;
+    else
+        perform private.unserve_version(v_job.version_id); -- chunks of an earlier run may be in service
+        delete from public.chunks as c where c.version_id = v_job.version_id;
+        insert into public.chunks
+        select c.* from private.new_chunks(v_job.version_id, chunks) as c
+        union all
+        select c.* from private.draft_chunks as c where c.version_id = v_job.version_id;
+        get diagnostics v_count = row_count;
+        delete from private.draft_chunks as c where c.version_id = v_job.version_id;
+    end if;
     perform private.finish_job(job_id);
     if v_count > 0 then
         perform private.enqueue(v_job.version_id, 'embed_text', s.id)
@@ -5201,8 +5420,9 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) IS 'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language}], all at once, queues
-one embed_text per text space, and puts a first version in service for keyword search.';
+COMMENT ON FUNCTION private.finish_chunk(job_id uuid, lease_token uuid, chunks jsonb) IS 'Stores the chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language, time_range_ms}], all
+at once, null when store_chunks has them; queues one embed_text per text space, and puts a first version in service for
+keyword search.';
 
 CREATE FUNCTION private.finish_detect(job_id uuid, lease_token uuid, sha256 text, mime text, format text, skip_reason text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5269,13 +5489,12 @@ declare
 begin
     if exists (
         select 1
-        from public.chunks as c
-        inner join public.nodes as n on n.id = c.file_id
-        where c.version_id = v_job.version_id
-            and not exists (
-                select 1 from private.text_vectors as t
-                where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
-            )
+        from private.text_hashes(array[v_job.version_id]) as c (text_hash)
+        inner join public.nodes as n on n.id = v_job.file_id
+        where not exists (
+            select 1 from private.text_vectors as t
+            where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
+        )
     ) then
         perform private.raise_error('CONFLICT_STATE', 'Some chunks have no vector yet.');
     end if;
@@ -5286,29 +5505,24 @@ $$;
 
 COMMENT ON FUNCTION private.finish_embed_text(job_id uuid, lease_token uuid) IS 'Ends the stage when every chunk has its vector, and puts them in service.';
 
-CREATE FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb) RETURNS void
+CREATE FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
     v_job public.ingest_jobs := private.own_job(job_id, lease_token);
     v_count integer;
+    v_needs_ocr boolean;
 begin
-    delete from public.pages as p where p.version_id = v_job.version_id;
-    insert into public.pages (file_id, version_id, page, text, width, height, source, needs_ocr, layout)
-    select
-        v_job.file_id, v_job.version_id, r.page, r.text, r.width, r.height, r.source, coalesce(r.needs_ocr, false),
-        r.layout
-    from jsonb_to_recordset(finish_extract.pages) as r (
-        page integer, text text, width real, height real, source text, needs_ocr boolean, layout jsonb
-    );
-    get diagnostics v_count = row_count;
-    update public.file_versions as v
-    set language = finish_extract.language, is_paged = finish_extract.is_paged, page_count = v_count
-    where v.id = v_job.version_id;
+    if pages is not null then
+        perform private.put_pages(v_job.version_id, pages, true);
+    end if;
+    select count(*), coalesce(bool_or(p.needs_ocr), false) into v_count, v_needs_ocr
+    from private.pages_in_work(v_job.version_id) as p;
+    perform private.describe_reading(v_job.version_id, language, is_paged, v_count, truncated_by);
     update public.ingest_jobs as j set pages_total = v_count where j.id = job_id;
     perform private.finish_job(job_id);
-    if exists (select 1 from public.pages as p where p.version_id = v_job.version_id and p.needs_ocr) then
+    if v_needs_ocr then
         perform private.enqueue(v_job.version_id, 'ocr');
     else
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
@@ -5318,8 +5532,9 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}] and queues ocr where a page needs it, else
-chunk; and render beside it where there is something to draw.';
+COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues ocr
+where a page needs it, else chunk; and render beside it where there is something to draw. truncated_by: the limit
+that ended reading.';
 
 CREATE FUNCTION private.finish_job(job_id uuid) RETURNS void
     LANGUAGE sql
@@ -5371,28 +5586,37 @@ CREATE FUNCTION private.finish_object_deletions(ids bigint[]) RETURNS void
 
 COMMENT ON FUNCTION private.finish_object_deletions(ids bigint[]) IS 'These objects are gone from Storage.';
 
-CREATE FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) RETURNS void
+CREATE FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text, truncated_by text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
     v_job public.ingest_jobs := private.own_job(job_id, lease_token);
 begin
-    if exists (select 1 from public.pages as p where p.version_id = v_job.version_id and p.needs_ocr) then
+    if truncated_by is null and exists (
+        select 1 from private.pages_in_work(v_job.version_id) as p where p.needs_ocr
+    ) then
         perform private.raise_error(
             'CONFLICT_STATE', 'There are pages left to read.', jsonb_build_object('job_id', job_id)
         );
     end if;
-    update public.file_versions as v
-    set language = coalesce(finish_ocr.language, v.language)
+    perform private.describe_reading(
+        v_job.version_id,
+        coalesce(finish_ocr.language, case when r.version_id is null then v.language else r.language end),
+        case when r.version_id is null then v.is_paged else r.is_paged end,
+        case when r.version_id is null then v.page_count else r.page_count end,
+        coalesce(finish_ocr.truncated_by, case when r.version_id is null then v.truncated_by else r.truncated_by end)
+    )
+    from public.file_versions as v
+    left join private.rereads as r on r.version_id = v.id
     where v.id = v_job.version_id;
     perform private.finish_job(job_id);
     perform private.enqueue(v_job.version_id, 'chunk');
 end;
 $$;
 
-COMMENT ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) IS 'Ends the ocr stage with the language of the text, null where it does not tell, and queues chunk. Raises CONFLICT_STATE
-while pages are left.';
+COMMENT ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text, truncated_by text) IS 'Ends the ocr stage with the language of the text, null where it does not tell, and queues chunk. Raises CONFLICT_STATE
+while pages are left, unless a limit (truncated_by) ended reading.';
 
 CREATE FUNCTION private.finish_render(job_id uuid, lease_token uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5411,6 +5635,38 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) IS 'Ends the render stage; pictures of an earlier run that were not made again are gone.';
+
+CREATE FUNCTION private.finish_reread(version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_reread private.rereads;
+    v_old_texts bytea[];
+begin
+    select r.* into v_reread from private.rereads as r where r.version_id = finish_reread.version_id;
+    perform private.unserve_version(version_id);
+    v_old_texts := array(select c.text_hash from public.chunks as c where c.version_id = finish_reread.version_id);
+    delete from public.chunks as c where c.version_id = finish_reread.version_id;
+    insert into public.chunks select c.* from private.draft_chunks as c where c.version_id = finish_reread.version_id;
+    if v_reread.has_pages then
+        delete from public.pages as p where p.version_id = finish_reread.version_id;
+        insert into public.pages select p.* from private.draft_pages as p where p.version_id = finish_reread.version_id;
+        update public.file_versions as v
+        set
+            language = v_reread.language, is_paged = v_reread.is_paged, page_count = v_reread.page_count,
+            truncated_by = v_reread.truncated_by
+        where v.id = finish_reread.version_id;
+    end if;
+    perform private.drop_reread(version_id);
+    perform private.forget_texts(array[n.owner_id], v_old_texts)
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = finish_reread.version_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_reread(version_id uuid) IS 'Puts the drafts of a version in the place of its pages and chunks. The caller puts it in service again, in the same
+transaction.';
 
 CREATE FUNCTION private.flip_space(from_id smallint, to_id smallint) RETURNS void
     LANGUAGE sql
@@ -5618,6 +5874,11 @@ CREATE FUNCTION private.forget_texts(owner_ids uuid[], hashes bytea[]) RETURNS v
         and not exists (
             select 1
             from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+            where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+        )
+        and not exists (
+            select 1
+            from private.draft_chunks as c inner join public.nodes as n on n.id = c.file_id
             where c.text_hash = t.text_hash and n.owner_id = t.owner_id
         );
 $$;
@@ -6441,6 +6702,13 @@ $$;
 COMMENT ON FUNCTION private.is_required(stage text, space_id smallint) IS 'Whether a file needs a job to be ready: not those that make pictures to look at, captions and insights, and of those
 with a space only an active one''s. A file stays ready when a job that it does not need fails.';
 
+CREATE FUNCTION private.is_reread(version_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select exists (select 1 from private.rereads as r where r.version_id = is_reread.version_id); $$;
+
+COMMENT ON FUNCTION private.is_reread(version_id uuid) IS 'Whether a version serves its old text while it is read again.';
+
 CREATE FUNCTION private.is_same_passage(content text, other text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -6519,7 +6787,7 @@ $$;
 COMMENT ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) IS 'Pages of the job''s version that have no vectors in its space yet: {total, missing, pages: [{page, width, height,
 hash}]}, at most max_pages of them; hash is null until a picture of the page was named.';
 
-CREATE FUNCTION private.job_pages(job_id uuid, lease_token uuid) RETURNS jsonb
+CREATE FUNCTION private.job_pages(job_id uuid, lease_token uuid, after_page integer DEFAULT 0, max_characters integer DEFAULT NULL::integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -6528,12 +6796,17 @@ declare
 begin
     return (
         select jsonb_build_object(
-            'is_paged', v.is_paged,
-            'language', v.language,
+            'is_paged', case when r.has_pages then r.is_paged else v.is_paged end,
+            'language', case when r.has_pages then r.language else v.language end,
+            'last_page', (select max(p.page) from private.pages_in_work(v.id) as p),
             'pages', (
-                select coalesce(jsonb_agg(to_jsonb(p) - 'id' - 'file_id' - 'version_id' order by p.page), '[]')
-                from public.pages as p
-                where p.version_id = v.id
+                select coalesce(jsonb_agg(to_jsonb(p) - '{id,file_id,version_id,before}'::text[] order by p.page), '[]')
+                from (
+                    select w.*, sum(length(w.text)) over (order by w.page) - length(w.text) as before
+                    from private.pages_in_work(v.id) as w
+                    where w.page > job_pages.after_page
+                ) as p
+                where job_pages.max_characters is null or p.before < job_pages.max_characters
             ),
             'spaces', (
                 select coalesce(jsonb_agg(to_jsonb(s)), '[]')
@@ -6542,13 +6815,31 @@ begin
             )
         )
         from public.file_versions as v
+        left join private.rereads as r on r.version_id = v.id
         where v.id = v_job.version_id
     );
 end;
 $$;
 
-COMMENT ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) IS 'What the chunk stage needs: {is_paged, language, pages in order, spaces that chunks must fit}. A space on
-trial does not change how files are cut; texts that are too long for it are cut off there.';
+COMMENT ON FUNCTION private.job_pages(job_id uuid, lease_token uuid, after_page integer, max_characters integer) IS 'What the chunk stage needs: {is_paged, language, last_page, pages in order, spaces that chunks must fit}. Of a long
+file some pages at a time: those after a page, until max_characters are reached. A space on trial does not change how
+files are cut; texts that are too long for it are cut off there.';
+
+CREATE FUNCTION private.job_passwords(job_id uuid, lease_token uuid) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    return query
+    select p.password from private.file_passwords as p
+    where p.file_id = v_job.file_id
+    order by p.given_at desc;
+end;
+$$;
+
+COMMENT ON FUNCTION private.job_passwords(job_id uuid, lease_token uuid) IS 'The passwords to try on the file of a job, the newest first.';
 
 CREATE FUNCTION private.job_pictures(job_id uuid, lease_token uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6562,8 +6853,7 @@ begin
             'left', coalesce(jsonb_agg(p.page order by p.page) filter (where p.needs_ocr), '[]'),
             'total', count(*) filter (where p.needs_ocr or p.source <> 'text')
         )
-        from public.pages as p
-        where p.version_id = v_job.version_id
+        from private.pages_in_work(v_job.version_id) as p
     );
 end;
 $$;
@@ -6613,17 +6903,16 @@ begin
     return (
         with missing as (
             select c.text_hash, min(c.idx) as idx, min(private.embedded_text(c.content, c.context)) as content
-            from public.chunks as c
+            from private.chunks_in_work(v_job.version_id) as c
             inner join public.nodes as n on n.id = c.file_id
-            where c.version_id = v_job.version_id
-                and not exists (
-                    select 1 from private.text_vectors as t
-                    where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
-                )
+            where not exists (
+                select 1 from private.text_vectors as t
+                where t.owner_id = n.owner_id and t.space_id = v_job.space_id and t.text_hash = c.text_hash
+            )
             group by c.text_hash
         )
         select jsonb_build_object(
-            'total', (select count(distinct c.text_hash) from public.chunks as c where c.version_id = v_job.version_id),
+            'total', (select count(*) from private.text_hashes(array[v_job.version_id])),
             'missing', (select count(*) from missing),
             'texts', coalesce((
                 select jsonb_agg(jsonb_build_object('hash', encode(m.text_hash, 'hex'), 'content', m.content))
@@ -6670,6 +6959,24 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.keep_hits(request private.search_request, scope private.search_scope, hits jsonb) IS 'Keeps the hits of a search for its caller. Only of one during which is_current held.';
+
+CREATE FUNCTION private.keep_password(file_id uuid, password text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into private.file_passwords (file_id, password, given_at)
+    select keep_password.file_id, keep_password.password, clock_timestamp()
+    where keep_password.password is not null
+    on conflict on constraint file_passwords_pkey do update set given_at = excluded.given_at;
+    delete from private.file_passwords as p
+    where p.file_id = keep_password.file_id
+        and 5 <= (
+            select count(*) from private.file_passwords as newer
+            where newer.file_id = p.file_id and newer.given_at > p.given_at
+        );
+$$;
+
+COMMENT ON FUNCTION private.keep_password(file_id uuid, password text) IS 'Keeps a password of a file, and of those before it the newest: versions may have different ones.';
 
 CREATE FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) RETURNS jsonb
     LANGUAGE plpgsql
@@ -8353,6 +8660,24 @@ $_$;
 COMMENT ON FUNCTION private.nearest_statement(block_size integer, source text, scope private.search_scope) IS 'A query for the nearest chunks among the blocks t of a source. Parameters: $2 the vector, $5 the scope, $6 the least
 cosine or null, $7 how many, and those of mark_clause; the others are the source''s.';
 
+CREATE FUNCTION private.new_chunks(version_id uuid, chunks jsonb) RETURNS SETOF public.chunks
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    select
+        gen_random_uuid(), v.file_id, v.id, r.idx, r.page, r.content, r.char_start, r.char_end,
+        coalesce(r.bboxes, '[]'), r.heading, r.context, r.language, r.time_range_ms, 1::real,
+        sha256(convert_to(private.embedded_text(r.content, r.context), 'UTF8'))
+    from public.file_versions as v
+    cross join jsonb_to_recordset(new_chunks.chunks) as r (
+        idx integer, page integer, content text, char_start integer, char_end integer, bboxes jsonb,
+        heading text, context text, language text, time_range_ms int4range
+    )
+    where v.id = new_chunks.version_id;
+$$;
+
+COMMENT ON FUNCTION private.new_chunks(version_id uuid, chunks jsonb) IS 'Rows for chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language, time_range_ms}].';
+
 CREATE FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) RETURNS uuid[]
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -8995,6 +9320,47 @@ $$;
 
 COMMENT ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) IS 'A JSON array of vectors as the vectors of a question, unit length, null for padding. Raises INVALID_ARGUMENT (field
 vectors, expected dimension).';
+
+CREATE TABLE public.pages (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    file_id uuid NOT NULL,
+    version_id uuid NOT NULL,
+    page integer NOT NULL,
+    text text NOT NULL,
+    width real,
+    height real,
+    source text DEFAULT 'text'::text NOT NULL,
+    needs_ocr boolean DEFAULT false NOT NULL,
+    layout jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT pages_page_check CHECK ((page > 0)),
+    CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text])))
+);
+
+COMMENT ON TABLE public.pages IS 'Text of a version by page, slide or sheet; one row for formats without pages.';
+
+COMMENT ON COLUMN public.pages.page IS 'From 1.';
+
+COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no pages.';
+
+COMMENT ON COLUMN public.pages.needs_ocr IS 'Shows something that its text does not tell; false again after OCR.';
+
+COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
+0..1 from the top left.';
+
+CREATE FUNCTION private.pages_in_work(version_id uuid) RETURNS SETOF public.pages
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    if exists (select 1 from private.rereads as r where r.version_id = pages_in_work.version_id and r.has_pages) then
+        return query select p.* from private.draft_pages as p where p.version_id = pages_in_work.version_id;
+    else
+        return query select p.* from public.pages as p where p.version_id = pages_in_work.version_id;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.pages_in_work(version_id uuid) IS 'The pages that the stages of a version work on.';
 
 CREATE FUNCTION private.pages_to_draw(version_id uuid) RETURNS integer
     LANGUAGE sql STABLE
@@ -9746,7 +10112,9 @@ begin
     foreach v_owner_id in array v_owner_ids loop
         perform private.lock_statistics(v_owner_id);
     end loop;
-    v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_ids));
+    v_texts := array(
+        select private.text_hashes(array(select v.id from public.file_versions as v where v.file_id = any(v_ids)))
+    );
     v_pictures := array(
         select distinct p.picture_hash from private.page_pictures as p where p.file_id = any(v_ids)
     );
@@ -9927,6 +10295,42 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.purge_version(file_id uuid, version_id uuid) IS 'Behind public.purge_version.';
+
+CREATE FUNCTION private.put_pages(version_id uuid, pages jsonb, is_first boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_rows public.pages[];
+begin
+    v_rows := array(
+        select row(
+            gen_random_uuid(), v.file_id, v.id, r.page, r.text, r.width, r.height, r.source,
+            coalesce(r.needs_ocr, false), r.layout
+        )::public.pages
+        from public.file_versions as v
+        cross join jsonb_to_recordset(put_pages.pages) as r (
+            page integer, text text, width real, height real, source text, needs_ocr boolean, layout jsonb
+        )
+        where v.id = put_pages.version_id
+    );
+    if private.is_reread(version_id) then
+        if is_first then
+            delete from private.draft_pages as p where p.version_id = put_pages.version_id;
+            update private.rereads as r set has_pages = true where r.version_id = put_pages.version_id;
+        end if;
+        insert into private.draft_pages select r.* from unnest(v_rows) as r;
+    else
+        if is_first then
+            delete from public.pages as p where p.version_id = put_pages.version_id;
+        end if;
+        insert into public.pages select r.* from unnest(v_rows) as r;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.put_pages(version_id uuid, pages jsonb, is_first boolean) IS 'Stores pages [{page, text, width, height, source, needs_ocr, layout}] of a version, as a draft when it is read again.
+is_first: those of an earlier run go.';
 
 CREATE FUNCTION private.query_statistics("from" timestamp with time zone, "to" timestamp with time zone) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -10476,6 +10880,24 @@ CREATE FUNCTION private.readers_among(user_ids uuid[], node public.nodes) RETURN
 $$;
 
 COMMENT ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) IS 'Those of some people who can read a node.';
+
+CREATE FUNCTION private.reading_options(reading jsonb, owner_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_strip_nulls(jsonb_build_object(
+        'chunk_size', private.setting('chunks.size'),
+        'chunk_overlap', private.setting('chunks.overlap'),
+        'ocr_languages', (
+            select p.preferences -> 'ocrLanguages'
+            from public.user_profiles as p
+            where p.id = reading_options.owner_id
+        )
+    )) || reading_options.reading;
+$$;
+
+COMMENT ON FUNCTION private.reading_options(reading jsonb, owner_id uuid) IS 'How to read: {chunk_size, chunk_overlap, ocr_languages}, a version''s own options before those of its owner''s
+preferences and the settings. Without languages, OCR finds them out.';
 
 CREATE FUNCTION private.reads_object(bucket text, key text, owner_ids uuid[], roots uuid[]) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -11156,6 +11578,11 @@ begin
             from public.chunks as c inner join public.nodes as n on n.id = c.file_id
             where c.text_hash = t.text_hash and n.owner_id = t.owner_id
         )
+        and not exists (
+            select 1
+            from private.draft_chunks as c inner join public.nodes as n on n.id = c.file_id
+            where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+        )
         order by 1
     );
     if fix then
@@ -11173,6 +11600,11 @@ begin
                     and not exists (
                         select 1
                         from public.chunks as c inner join public.nodes as n on n.id = c.file_id
+                        where c.text_hash = t.text_hash and n.owner_id = t.owner_id
+                    )
+                    and not exists (
+                        select 1
+                        from private.draft_chunks as c inner join public.nodes as n on n.id = c.file_id
                         where c.text_hash = t.text_hash and n.owner_id = t.owner_id
                     )
                 returning t.text_hash
@@ -11908,6 +12340,89 @@ $$;
 
 COMMENT ON FUNCTION private.repack_vectors(space_id smallint) IS 'Packs all vectors of a space anew: after they were loaded with triggers off, or in very small statements.
 Nothing is added or removed, and exact search waits, until it is done.';
+
+CREATE FUNCTION private.report_ocr_languages(codes text[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+    insert into private.ocr_languages (code, engine)
+    select distinct c, 'tesseract' from unnest(codes) as c where c ~ '^[a-z]{3}(_[a-z]+)?$'
+    on conflict (code) do update set seen_at = now();
+$_$;
+
+COMMENT ON FUNCTION private.report_ocr_languages(codes text[]) IS 'A worker tells which languages its Tesseract has: from then on files may ask for them.';
+
+CREATE FUNCTION private.reprocess_file(file_id uuid, options jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_file public.nodes;
+    v_version public.file_versions;
+    v_reading jsonb;
+    v_stage text;
+begin
+    perform private.require_writer();
+    perform from public.nodes as n where n.id = reprocess_file.file_id for no key update;
+    v_file := private.require_level(file_id, 'edit');
+    if v_file.kind <> 'file' then
+        perform private.raise_invalid('file_id', 'Only files are read.');
+    end if;
+    select v.* into v_version
+    from public.file_versions as v
+    where v.file_id = reprocess_file.file_id
+    order by v.no desc
+    limit 1;
+    v_reading := private.check_reading_options(options, coalesce(v_version.reading, '{}'));
+    if v_version.id is null or v_version.status in ('queued', 'processing', 'rejected') then
+        perform private.raise_error(
+            'CONFLICT_STATE', 'The file is being read, or there is nothing to read.',
+            jsonb_build_object('status', coalesce(v_version.status, v_file.status)),
+            'Wait until it is ready, or cancel_ingest first.'
+        );
+    end if;
+    perform private.keep_password(file_id, options ->> 'password');
+    update public.file_versions as v set reading = v_reading where v.id = v_version.id;
+
+    -- only how it is cut has changed: its pages stay, unless what was asked before has failed
+    v_stage := case
+        when v_version.status = 'ready'
+            and not private.is_reread(v_version.id)
+            and options <> '{}' and options - array['chunk_size', 'chunk_overlap'] = '{}'
+            and exists (
+                select 1 from public.ingest_jobs as j
+                where j.version_id = v_version.id and j.stage = 'chunk' and j.state = 'done'
+            ) then 'chunk'
+        when exists (
+            select 1 from public.ingest_jobs as j
+            where j.version_id = v_version.id and j.stage = 'extract' and j.state = 'done'
+        ) then 'extract'
+        else 'detect'
+    end;
+    perform private.drop_reread(v_version.id); -- of an attempt that failed
+    perform private.begin_reread(v_version.id, v_stage);
+    -- what failed or was cancelled later than this stage comes again after it
+    delete from public.ingest_jobs as j
+    where j.version_id = v_version.id
+        and j.stage <> v_stage
+        and j.state <> 'done'
+        and array_position(private.stages(), j.stage) > array_position(private.stages(), v_stage);
+    perform private.enqueue(v_version.id, v_stage);
+    perform private.set_version_status(v_version.id, 'processing');
+    perform private.write_audit(
+        'reprocess_file', file_id, null, null,
+        jsonb_build_object(
+            'version_id', v_version.id, 'options', v_reading,
+            'has_password', coalesce(options -> 'password', 'null') <> 'null'
+        )
+    );
+    return jsonb_build_object(
+        'file_id', file_id, 'version_id', v_version.id, 'from_stage', v_stage, 'options', v_reading
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.reprocess_file(file_id uuid, options jsonb) IS 'Behind public.reprocess_file.';
 
 CREATE FUNCTION private.request_header(name text, max_length integer) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -12741,6 +13256,7 @@ begin
             select j.* from public.ingest_jobs as j
             where j.version_id = retry_version.version_id and j.state in ('failed', 'dead', 'cancelled')
         loop
+            perform private.begin_reread(version_id, v_job.stage);
             perform private.enqueue(version_id, v_job.stage, v_job.space_id);
             v_count := v_count + 1;
         end loop;
@@ -12750,6 +13266,7 @@ begin
             select j.* from public.ingest_jobs as j
             where j.version_id = retry_version.version_id and j.stage = v_stage
         loop
+            perform private.begin_reread(version_id, v_stage);
             perform private.enqueue(version_id, v_job.stage, v_job.space_id);
             v_count := v_count + 1;
         end loop;
@@ -14086,6 +14603,10 @@ CREATE FUNCTION private.set_version_status(version_id uuid, status text, error_c
     SET search_path TO ''
     AS $$
 begin
+    -- what was read before serves on when reading it again fails
+    if set_version_status.status in ('failed', 'skipped') and private.is_reread(version_id) then
+        status := 'ready';
+    end if;
     update public.file_versions as v
     set
         status = set_version_status.status,
@@ -14862,6 +15383,22 @@ $$;
 
 COMMENT ON FUNCTION private.storage_usage(owner uuid) IS 'Behind public.storage_usage.';
 
+CREATE FUNCTION private.store_chunks(job_id uuid, lease_token uuid, chunks jsonb, is_first boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    if is_first then
+        delete from private.draft_chunks as c where c.version_id = v_job.version_id;
+    end if;
+    insert into private.draft_chunks select c.* from private.new_chunks(v_job.version_id, store_chunks.chunks) as c;
+end;
+$$;
+
+COMMENT ON FUNCTION private.store_chunks(job_id uuid, lease_token uuid, chunks jsonb, is_first boolean) IS 'Keeps some chunks of a long file until finish_chunk follows with null chunks. is_first: those of an earlier run go.';
+
 CREATE FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -14871,18 +15408,28 @@ declare
     v_left integer;
     v_total integer;
 begin
-    update public.pages as p
-    set
-        text = r.text, width = coalesce(r.width, p.width), height = coalesce(r.height, p.height),
-        source = r.source, layout = r.layout, needs_ocr = false
-    from jsonb_to_record(store_page.page) as r (
-        page integer, text text, width real, height real, source text, layout jsonb
-    )
-    where p.version_id = v_job.version_id and p.page = r.page;
+    if private.is_reread(v_job.version_id) then
+        update private.draft_pages as p
+        set
+            text = r.text, width = coalesce(r.width, p.width), height = coalesce(r.height, p.height),
+            source = r.source, layout = r.layout, needs_ocr = false
+        from jsonb_to_record(store_page.page) as r (
+            page integer, text text, width real, height real, source text, layout jsonb
+        )
+        where p.version_id = v_job.version_id and p.page = r.page;
+    else
+        update public.pages as p
+        set
+            text = r.text, width = coalesce(r.width, p.width), height = coalesce(r.height, p.height),
+            source = r.source, layout = r.layout, needs_ocr = false
+        from jsonb_to_record(store_page.page) as r (
+            page integer, text text, width real, height real, source text, layout jsonb
+        )
+        where p.version_id = v_job.version_id and p.page = r.page;
+    end if;
     select count(*) filter (where p.needs_ocr), count(*) filter (where p.needs_ocr or p.source <> 'text')
     into v_left, v_total
-    from public.pages as p
-    where p.version_id = v_job.version_id;
+    from private.pages_in_work(v_job.version_id) as p;
     update public.ingest_jobs as j
     set pages_total = v_total, pages_done = v_total - v_left, progress = 1 - v_left::real / greatest(v_total, 1)
     where j.id = job_id;
@@ -14944,6 +15491,22 @@ $$;
 COMMENT ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) IS 'Keeps pictures [{page, hash, vectors: [[numbers] or "[numbers]"], grid: [columns, rows]}] and returns {missing: pages
 of these that have no vectors yet}. Without vectors it only names the picture: whoever knows the hashes first embeds
 only what is missing. What is stored survives the worker.';
+
+CREATE FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages jsonb, is_first boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    perform private.put_pages(v_job.version_id, pages, is_first);
+    update public.ingest_jobs as j
+    set pages_done = case when is_first then 0 else j.pages_done end + jsonb_array_length(store_pages.pages)
+    where j.id = job_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages jsonb, is_first boolean) IS 'Stores some pages of a long file as they are read, as put_pages takes them; finish_extract follows with null pages.';
 
 CREATE FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -15216,6 +15779,17 @@ CREATE FUNCTION private.text_config(language text) RETURNS regconfig
     RETURN (CASE language WHEN 'ar'::text THEN 'pg_catalog.arabic'::text WHEN 'ca'::text THEN 'pg_catalog.catalan'::text WHEN 'da'::text THEN 'pg_catalog.danish'::text WHEN 'de'::text THEN 'pg_catalog.german'::text WHEN 'el'::text THEN 'pg_catalog.greek'::text WHEN 'en'::text THEN 'pg_catalog.english'::text WHEN 'es'::text THEN 'pg_catalog.spanish'::text WHEN 'eu'::text THEN 'pg_catalog.basque'::text WHEN 'fi'::text THEN 'pg_catalog.finnish'::text WHEN 'fr'::text THEN 'pg_catalog.french'::text WHEN 'ga'::text THEN 'pg_catalog.irish'::text WHEN 'hi'::text THEN 'pg_catalog.hindi'::text WHEN 'hu'::text THEN 'pg_catalog.hungarian'::text WHEN 'hy'::text THEN 'pg_catalog.armenian'::text WHEN 'id'::text THEN 'pg_catalog.indonesian'::text WHEN 'it'::text THEN 'pg_catalog.italian'::text WHEN 'lt'::text THEN 'pg_catalog.lithuanian'::text WHEN 'nb'::text THEN 'pg_catalog.norwegian'::text WHEN 'ne'::text THEN 'pg_catalog.nepali'::text WHEN 'nl'::text THEN 'pg_catalog.dutch'::text WHEN 'nn'::text THEN 'pg_catalog.norwegian'::text WHEN 'no'::text THEN 'pg_catalog.norwegian'::text WHEN 'pt'::text THEN 'pg_catalog.portuguese'::text WHEN 'ro'::text THEN 'pg_catalog.romanian'::text WHEN 'ru'::text THEN 'pg_catalog.russian'::text WHEN 'sr'::text THEN 'pg_catalog.serbian'::text WHEN 'sv'::text THEN 'pg_catalog.swedish'::text WHEN 'ta'::text THEN 'pg_catalog.tamil'::text WHEN 'tr'::text THEN 'pg_catalog.turkish'::text WHEN 'yi'::text THEN 'pg_catalog.yiddish'::text ELSE 'pg_catalog.simple'::text END)::regconfig;
 
 COMMENT ON FUNCTION private.text_config(language text) IS 'PostgreSQL''s own stemmer for a language (ISO 639-1), simple where there is none.';
+
+CREATE FUNCTION private.text_hashes(version_ids uuid[]) RETURNS SETOF bytea
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select c.text_hash from public.chunks as c where c.version_id = any(version_ids)
+    union
+    select c.text_hash from private.draft_chunks as c where c.version_id = any(version_ids);
+$$;
+
+COMMENT ON FUNCTION private.text_hashes(version_ids uuid[]) IS 'The texts of versions, those that are not in service yet included.';
 
 CREATE FUNCTION private.tg__advance_all() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -16487,6 +17061,7 @@ begin
     if jsonb_typeof(coalesce(new.preferences -> 'searchHistory', 'true')) <> 'boolean' then
         perform private.raise_invalid('preferences.searchHistory', 'searchHistory must be true or false.');
     end if;
+    perform private.check_ocr_languages('preferences.ocrLanguages', new.preferences -> 'ocrLanguages');
     if jsonb_typeof(coalesce(new.preferences -> 'notifications', '{}')) <> 'object' then
         perform private.raise_invalid('preferences.notifications', 'notifications must be an object.');
     end if;
@@ -16915,7 +17490,9 @@ begin
     -- statistics last, in the order of their owners
     perform private.lock_statistics(o.id)
     from (select unnest(array[from_owner_id, to_owner_id]) as id order by 1) as o;
-    v_texts := array(select distinct c.text_hash from public.chunks as c where c.file_id = any(v_file_ids));
+    v_texts := array(
+        select private.text_hashes(array(select v.id from public.file_versions as v where v.file_id = any(v_file_ids)))
+    );
     insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
     select to_owner_id, t.space_id, t.text_hash, t.embedding
     from private.text_vectors as t
@@ -17756,14 +18333,14 @@ version_id: null for the current one. Counts a download and writes it to the aud
 without an account. Ask each time: a key may change. Raises NOT_FOUND, INVALID_ARGUMENT for a folder, CONFLICT_STATE
 while nothing is uploaded, or when the bytes are gone.';
 
-CREATE FUNCTION public.begin_upload(name text DEFAULT NULL::text, folder_id uuid DEFAULT NULL::uuid, size bigint DEFAULT NULL::bigint, mime text DEFAULT NULL::text, sha256 text DEFAULT NULL::text, on_conflict text DEFAULT 'fail'::text, file_id uuid DEFAULT NULL::uuid, base_version uuid DEFAULT NULL::uuid) RETURNS jsonb
+CREATE FUNCTION public.begin_upload(name text DEFAULT NULL::text, folder_id uuid DEFAULT NULL::uuid, size bigint DEFAULT NULL::bigint, mime text DEFAULT NULL::text, sha256 text DEFAULT NULL::text, on_conflict text DEFAULT 'fail'::text, file_id uuid DEFAULT NULL::uuid, base_version uuid DEFAULT NULL::uuid, options jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
     AS $$
-    select private.begin_upload(name, folder_id, size, mime, sha256, on_conflict, file_id, base_version);
+    select private.begin_upload(name, folder_id, size, mime, sha256, on_conflict, file_id, base_version, options);
 $$;
 
-COMMENT ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) IS 'Ask for the right to upload one file: {upload_id, file_id, version_id, name, bucket, key, mode, chunk_size, mime,
+COMMENT ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) IS 'Ask for the right to upload one file: {upload_id, file_id, version_id, name, bucket, key, mode, chunk_size, mime,
 expires_at, deduplicated}.
 
 Upload the bytes with the Storage SDK to that bucket and key: mode standard in one request, tus in parts of chunk_size
@@ -17771,7 +18348,8 @@ bytes. folder_id: null for your own root. size in bytes, at most what will be se
 already has answers {deduplicated: true, file_id, version_id} and needs no upload. on_conflict, when the name exists:
 fail, rename (also keep_both), version or replace (both a new version: what the file held stays in its history), or skip,
 which answers {skipped: true, file_id, name} and reserves nothing. file_id: a new version of that file, base_version the
-version it is based on. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
+version it is based on. options: how to read it, as reprocess_file takes them, the password of a locked document among
+them. Raises INVALID_ARGUMENT, NOT_FOUND, FORBIDDEN, CONFLICT_NAME {existing_id, suggested}, CONFLICT_STATE {head},
 TYPE_NOT_ALLOWED, FILE_TOO_LARGE, QUOTA_EXCEEDED {used, reserved, limit, requested}.';
 
 CREATE FUNCTION public.cancel_ingest(file_id uuid) RETURNS integer
@@ -17928,8 +18506,8 @@ CREATE FUNCTION public.file_details(file_id uuid) RETURNS jsonb
 
 COMMENT ON FUNCTION public.file_details(file_id uuid) IS 'One file or folder with all that a frontend shows of it: the node and path, level, bucket and key of its bytes,
 quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above),
-problem {error_code, error_message, new_version_failed} or null; of a folder also child_count and total_size, the bytes
-of all files below it. Raises NOT_FOUND.';
+truncated (a limit ended reading it: its beginning is found), problem {error_code, error_message, new_version_failed} or
+null; of a folder also child_count and total_size, the bytes of all files below it. Raises NOT_FOUND.';
 
 CREATE FUNCTION public.hybrid_search(query text, embedding jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, filters jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 50, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
@@ -18300,6 +18878,18 @@ Needs level edit; the root folder of a workspace, whose name is the workspace''s
 works. Raises INVALID_ARGUMENT (field name), TYPE_NOT_ALLOWED, CONFLICT_NAME with existing_id and suggested, NOT_FOUND,
 FORBIDDEN.';
 
+CREATE FUNCTION public.reprocess_file(file_id uuid, options jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.reprocess_file(file_id, options); $$;
+
+COMMENT ON FUNCTION public.reprocess_file(file_id uuid, options jsonb) IS 'Read the newest version of a file again, with other options: {file_id, version_id, from_stage, options}.
+
+options: ocr_languages (a list of codes such as deu or chi_sim), chunk_size and chunk_overlap (characters), password (of
+a locked PDF or Office document; it is kept for later readings, and shown to nobody). Those that are not given stay as
+they were, null takes one back. The old text is found until the new one is complete, and after a failure. Needs level
+edit. Raises INVALID_ARGUMENT {field, expected}, CONFLICT_STATE while the file is being read, NOT_FOUND, FORBIDDEN.';
+
 CREATE FUNCTION public.resolve_comment(id uuid, is_resolved boolean DEFAULT true) RETURNS public.comments
     LANGUAGE sql
     SET search_path TO ''
@@ -18630,6 +19220,45 @@ CREATE TABLE private.chunk_vectors_1 (
 
 COMMENT ON TABLE private.chunk_vectors_1 IS 'Vectors of the space minilm-l6-v2.';
 
+CREATE TABLE private.draft_chunks (
+    id uuid DEFAULT gen_random_uuid() CONSTRAINT chunks_id_not_null NOT NULL,
+    file_id uuid CONSTRAINT chunks_file_id_not_null NOT NULL,
+    version_id uuid CONSTRAINT chunks_version_id_not_null NOT NULL,
+    idx integer CONSTRAINT chunks_idx_not_null NOT NULL,
+    page integer,
+    content text CONSTRAINT chunks_content_not_null NOT NULL,
+    char_start integer CONSTRAINT chunks_char_start_not_null NOT NULL,
+    char_end integer CONSTRAINT chunks_char_end_not_null NOT NULL,
+    bboxes jsonb DEFAULT '[]'::jsonb CONSTRAINT chunks_bboxes_not_null NOT NULL,
+    heading text,
+    context text,
+    language text,
+    time_range_ms int4range,
+    boost real DEFAULT 1 CONSTRAINT chunks_boost_not_null NOT NULL,
+    text_hash bytea CONSTRAINT chunks_text_hash_not_null NOT NULL,
+    CONSTRAINT chunks_check CHECK ((char_end > char_start)),
+    CONSTRAINT chunks_idx_check CHECK ((idx >= 0))
+);
+
+COMMENT ON TABLE private.draft_chunks IS 'Chunks that are not in service yet: of a version that is read again, or of one too long for one call.';
+
+CREATE TABLE private.draft_pages (
+    id uuid DEFAULT gen_random_uuid() CONSTRAINT pages_id_not_null NOT NULL,
+    file_id uuid CONSTRAINT pages_file_id_not_null NOT NULL,
+    version_id uuid CONSTRAINT pages_version_id_not_null NOT NULL,
+    page integer CONSTRAINT pages_page_not_null NOT NULL,
+    text text CONSTRAINT pages_text_not_null NOT NULL,
+    width real,
+    height real,
+    source text DEFAULT 'text'::text CONSTRAINT pages_source_not_null NOT NULL,
+    needs_ocr boolean DEFAULT false CONSTRAINT pages_needs_ocr_not_null NOT NULL,
+    layout jsonb DEFAULT '{}'::jsonb CONSTRAINT pages_layout_not_null NOT NULL,
+    CONSTRAINT pages_page_check CHECK ((page > 0)),
+    CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text])))
+);
+
+COMMENT ON TABLE private.draft_pages IS 'Pages that are not in service yet.';
+
 CREATE UNLOGGED TABLE private.epochs (
     scope_id uuid NOT NULL,
     xid xid8 NOT NULL,
@@ -18642,6 +19271,16 @@ that depend on it: a crash empties both.';
 COMMENT ON COLUMN private.epochs.xid IS 'The transaction; 0 for the sum of those that were folded.';
 
 COMMENT ON COLUMN private.epochs.edits IS 'How many statements changed something; an answer may be computed in between.';
+
+CREATE TABLE private.file_passwords (
+    file_id uuid NOT NULL,
+    password text NOT NULL,
+    given_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT file_passwords_password_check CHECK (((char_length(password) >= 1) AND (char_length(password) <= 255)))
+);
+
+COMMENT ON TABLE private.file_passwords IS 'Passwords that people gave for locked documents: readers try those of the file. No client can read them, and nothing
+logs them.';
 
 CREATE TABLE private.forgotten_words (
     owner_id uuid NOT NULL,
@@ -18803,6 +19442,16 @@ ALTER TABLE private.object_deletions ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE private.ocr_languages (
+    code text NOT NULL,
+    engine text NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ocr_languages_code_check CHECK ((code ~ '^[a-z]{3}(_[a-z]+)?$'::text))
+);
+
+COMMENT ON TABLE private.ocr_languages IS 'Languages that OCR reads here, by Tesseract''s codes. Those of the packaged models are always there; workers that have
+Tesseract add what they found installed.';
 
 CREATE TABLE private.page_centroids (
     codebook_id integer NOT NULL,
@@ -19026,6 +19675,21 @@ ALTER TABLE private.quota_ledger ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTIT
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE private.rereads (
+    version_id uuid NOT NULL,
+    has_pages boolean DEFAULT false NOT NULL,
+    language text,
+    is_paged boolean,
+    page_count integer,
+    truncated_by text,
+    started_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE private.rereads IS 'Versions with text that are read again. Their stages write drafts; search finds the old text until the last stage that
+is required has ended, and then the new.';
+
+COMMENT ON COLUMN private.rereads.has_pages IS 'Whether its pages are read anew, too; otherwise only its chunks.';
 
 CREATE TABLE private.role_permissions (
     role text NOT NULL,
@@ -19309,32 +19973,6 @@ COMMENT ON COLUMN public.owners.storage_reserved IS 'Bytes promised to open uplo
 
 COMMENT ON COLUMN public.owners.storage_limit IS 'Quota in bytes: used + reserved never exceed it.';
 
-CREATE TABLE public.pages (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    file_id uuid NOT NULL,
-    version_id uuid NOT NULL,
-    page integer NOT NULL,
-    text text NOT NULL,
-    width real,
-    height real,
-    source text DEFAULT 'text'::text NOT NULL,
-    needs_ocr boolean DEFAULT false NOT NULL,
-    layout jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT pages_page_check CHECK ((page > 0)),
-    CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text])))
-);
-
-COMMENT ON TABLE public.pages IS 'Text of a version by page, slide or sheet; one row for formats without pages.';
-
-COMMENT ON COLUMN public.pages.page IS 'From 1.';
-
-COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no pages.';
-
-COMMENT ON COLUMN public.pages.needs_ocr IS 'Shows something that its text does not tell; false again after OCR.';
-
-COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
-0..1 from the top left.';
-
 CREATE TABLE public.usage_daily (
     owner_id uuid NOT NULL,
     day date NOT NULL,
@@ -19365,8 +20003,17 @@ ALTER TABLE ONLY private.chunk_vectors
 ALTER TABLE ONLY private.chunk_vectors_1
     ADD CONSTRAINT chunk_vectors_1_pkey PRIMARY KEY (chunk_id, space_id);
 
+ALTER TABLE ONLY private.draft_chunks
+    ADD CONSTRAINT draft_chunks_pkey PRIMARY KEY (version_id, idx);
+
+ALTER TABLE ONLY private.draft_pages
+    ADD CONSTRAINT draft_pages_pkey PRIMARY KEY (version_id, page);
+
 ALTER TABLE ONLY private.epochs
     ADD CONSTRAINT epochs_pkey PRIMARY KEY (scope_id, xid);
+
+ALTER TABLE ONLY private.file_passwords
+    ADD CONSTRAINT file_passwords_pkey PRIMARY KEY (file_id, password);
 
 ALTER TABLE ONLY private.forgotten_words
     ADD CONSTRAINT forgotten_words_pkey PRIMARY KEY (owner_id, word, id);
@@ -19400,6 +20047,9 @@ ALTER TABLE ONLY private.name_words
 
 ALTER TABLE ONLY private.object_deletions
     ADD CONSTRAINT object_deletions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY private.ocr_languages
+    ADD CONSTRAINT ocr_languages_pkey PRIMARY KEY (code);
 
 ALTER TABLE ONLY private.owner_statistics
     ADD CONSTRAINT owner_statistics_pkey PRIMARY KEY (owner_id);
@@ -19445,6 +20095,9 @@ ALTER TABLE ONLY private.purge_queue
 
 ALTER TABLE ONLY private.quota_ledger
     ADD CONSTRAINT quota_ledger_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY private.rereads
+    ADD CONSTRAINT rereads_pkey PRIMARY KEY (version_id);
 
 ALTER TABLE ONLY private.role_permissions
     ADD CONSTRAINT role_permissions_pkey PRIMARY KEY (role, permission);
@@ -19590,6 +20243,12 @@ CREATE INDEX chunk_terms_file_id_idx ON private.chunk_terms USING btree (file_id
 CREATE INDEX chunk_vectors_file_id_idx ON ONLY private.chunk_vectors USING btree (file_id);
 
 CREATE INDEX chunk_vectors_1_file_id_idx ON private.chunk_vectors_1 USING btree (file_id);
+
+CREATE INDEX draft_chunks_file_id_idx ON private.draft_chunks USING btree (file_id);
+
+CREATE INDEX draft_chunks_text_hash_idx ON private.draft_chunks USING btree (text_hash);
+
+CREATE INDEX draft_pages_file_id_idx ON private.draft_pages USING btree (file_id);
 
 CREATE INDEX indexed_files_owner_id_idx ON private.indexed_files USING btree (owner_id) INCLUDE (file_id, languages, last_page);
 
@@ -20060,6 +20719,21 @@ ALTER TABLE private.chunk_vectors
 ALTER TABLE private.chunk_vectors
     ADD CONSTRAINT chunk_vectors_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.draft_chunks
+    ADD CONSTRAINT draft_chunks_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.draft_chunks
+    ADD CONSTRAINT draft_chunks_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.draft_pages
+    ADD CONSTRAINT draft_pages_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.draft_pages
+    ADD CONSTRAINT draft_pages_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.file_passwords
+    ADD CONSTRAINT file_passwords_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.forgotten_words
     ADD CONSTRAINT forgotten_words_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
@@ -20131,6 +20805,9 @@ ALTER TABLE private.picture_vectors
 
 ALTER TABLE ONLY private.purge_queue
     ADD CONSTRAINT purge_queue_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.rereads
+    ADD CONSTRAINT rereads_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.space_evaluations
     ADD CONSTRAINT space_evaluations_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
@@ -20320,7 +20997,13 @@ ALTER TABLE private.chunk_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.chunk_vectors_1 ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.draft_chunks ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.draft_pages ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.epochs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.file_passwords ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.forgotten_words ENABLE ROW LEVEL SECURITY;
 
@@ -20341,6 +21024,8 @@ ALTER TABLE private.name_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.name_words ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.object_deletions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.ocr_languages ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.owner_statistics ENABLE ROW LEVEL SECURITY;
 
@@ -20367,6 +21052,8 @@ ALTER TABLE private.picture_vectors ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.purge_queue ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.quota_ledger ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.rereads ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
 
@@ -20557,7 +21244,7 @@ REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page in
 
 REVOKE ALL ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.add_version(file_id uuid, version_id uuid, blob private.blobs, mime text, created_by uuid, reading jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.add_workspace_member(workspace_id uuid, member jsonb, level text) TO anon;
@@ -20600,9 +21287,11 @@ REVOKE ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) FRO
 GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
-GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
+REVOKE ALL ON FUNCTION private.begin_reread(version_id uuid, stage text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) TO anon;
+GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.best_mark(content text, marks int4range[], width integer) FROM PUBLIC;
 
@@ -20643,6 +21332,8 @@ REVOKE ALL ON FUNCTION private.check_base_version(node public.nodes, base_versio
 
 REVOKE ALL ON FUNCTION private.check_body(body text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_chunk_sizes(options jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.check_conflict_policy(on_conflict text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_depth(depth integer) FROM PUBLIC;
@@ -20667,6 +21358,9 @@ REVOKE ALL ON FUNCTION private.check_metadata(metadata jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_name(name text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.check_ocr_languages(field text, languages jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.check_ocr_languages(field text, languages jsonb) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.check_page_options(options jsonb, known text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_page_size(page_size integer) FROM PUBLIC;
@@ -20676,6 +21370,8 @@ REVOKE ALL ON FUNCTION private.check_plan(owner_id uuid, name text, size bigint)
 REVOKE ALL ON FUNCTION private.check_plan_for_tree(owner_id uuid, node_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_query_options(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.check_reading_options(options jsonb, before jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_search_rate() FROM PUBLIC;
 
@@ -20702,6 +21398,8 @@ REVOKE ALL ON FUNCTION private.chunk_context(chunk public.chunks, kind text) FRO
 REVOKE ALL ON FUNCTION private.language_code(language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.chunk_mark(page integer, language text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.chunks_in_work(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[], stages text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[], stages text[]) TO narwhal_worker;
@@ -20828,6 +21526,8 @@ GRANT ALL ON FUNCTION private.delete_workspace(id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.describe_index(space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.describe_reading(version_id uuid, language text, is_paged boolean, page_count integer, truncated_by text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.describe_space(space public.embedding_spaces) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
@@ -20835,6 +21535,8 @@ REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing_keys(before jsonb, after jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.drop_reread(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.due_codebooks() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.due_codebooks() TO narwhal_worker;
@@ -20961,8 +21663,8 @@ GRANT ALL ON FUNCTION private.finish_embed_pages(job_id uuid, lease_token uuid) 
 REVOKE ALL ON FUNCTION private.finish_embed_text(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_embed_text(job_id uuid, lease_token uuid) TO narwhal_worker;
 
-REVOKE ALL ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb) TO narwhal_worker;
+REVOKE ALL ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.finish_job(job_id uuid) FROM PUBLIC;
 
@@ -20971,11 +21673,13 @@ REVOKE ALL ON FUNCTION private.finish_key_rotation(bucket text, key text) FROM P
 REVOKE ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_object_deletions(ids bigint[]) TO narwhal_worker;
 
-REVOKE ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text) TO narwhal_worker;
+REVOKE ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text, truncated_by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_ocr(job_id uuid, lease_token uuid, language text, truncated_by text) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.finish_reread(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.flip_space(from_id smallint, to_id smallint) FROM PUBLIC;
 
@@ -21103,6 +21807,8 @@ GRANT ALL ON FUNCTION private.is_readable(owner_id uuid, path uuid[], trashed_at
 
 REVOKE ALL ON FUNCTION private.is_required(stage text, space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.is_reread(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.is_same_passage(content text, other text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.unspaced_class(script text) FROM PUBLIC;
@@ -21115,8 +21821,11 @@ GRANT ALL ON FUNCTION private.is_trashed(node_id uuid) TO authenticated;
 REVOKE ALL ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) TO narwhal_worker;
 
-REVOKE ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid) TO narwhal_worker;
+REVOKE ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid, after_page integer, max_characters integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.job_pages(job_id uuid, lease_token uuid, after_page integer, max_characters integer) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.job_passwords(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.job_passwords(job_id uuid, lease_token uuid) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) TO narwhal_worker;
@@ -21130,6 +21839,8 @@ GRANT ALL ON FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts
 REVOKE ALL ON FUNCTION private.json_texts(value jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.keep_hits(request private.search_request, scope private.search_scope, hits jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.keep_password(file_id uuid, password text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.kept_answer(request private.search_request, scope private.search_scope) FROM PUBLIC;
 
@@ -21336,6 +22047,8 @@ REVOKE ALL ON FUNCTION private.nearest_chunks(space_id smallint, owner_id uuid, 
 
 REVOKE ALL ON FUNCTION private.nearest_statement(block_size integer, source text, scope private.search_scope) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.new_chunks(version_id uuid, chunks jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nodes_then(ids uuid[], moment timestamp with time zone) FROM PUBLIC;
@@ -21384,6 +22097,12 @@ REVOKE ALL ON FUNCTION private.page_query(tokens extensions.halfvec[], codebook_
 REVOKE ALL ON FUNCTION private.page_signature(centroids smallint[], counts smallint[], codebook_id integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.page_tokens(vectors jsonb, space public.embedding_spaces) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.pages TO anon;
+GRANT SELECT ON TABLE public.pages TO authenticated;
+GRANT SELECT ON TABLE public.pages TO service_role;
+
+REVOKE ALL ON FUNCTION private.pages_in_work(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.pages_to_draw(version_id uuid) FROM PUBLIC;
 
@@ -21465,6 +22184,8 @@ REVOKE ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) FROM
 GRANT ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.purge_version(file_id uuid, version_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.put_pages(version_id uuid, pages jsonb, is_first boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.query_statistics("from" timestamp with time zone, "to" timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.query_terms(q private.search_query, languages text[]) FROM PUBLIC;
@@ -21509,6 +22230,8 @@ REVOKE ALL ON FUNCTION private.readable_path(node public.nodes, owner_ids uuid[]
 REVOKE ALL ON FUNCTION private.readable_state(owner_ids uuid[], roots uuid[], scope_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.readers_among(user_ids uuid[], node public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.reading_options(reading jsonb, owner_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.reads_object(bucket text, key text, owner_ids uuid[], roots uuid[]) FROM PUBLIC;
 
@@ -21602,6 +22325,13 @@ GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION private.rename_node(id uuid, name text) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.repack_vectors(space_id smallint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.report_ocr_languages(codes text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.report_ocr_languages(codes text[]) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.reprocess_file(file_id uuid, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.reprocess_file(file_id uuid, options jsonb) TO anon;
+GRANT ALL ON FUNCTION private.reprocess_file(file_id uuid, options jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.request_header(name text, max_length integer) FROM PUBLIC;
 
@@ -21836,11 +22566,17 @@ REVOKE ALL ON FUNCTION private.storage_usage(owner uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO anon;
 GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.store_chunks(job_id uuid, lease_token uuid, chunks jsonb, is_first boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_chunks(job_id uuid, lease_token uuid, chunks jsonb, is_first boolean) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, pictures jsonb) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages jsonb, is_first boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages jsonb, is_first boolean) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) TO narwhal_worker;
@@ -21869,6 +22605,8 @@ REVOKE ALL ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) FROM PUBLI
 REVOKE ALL ON FUNCTION private.team_ids_then(user_id uuid, moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.text_config(language text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.text_hashes(version_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg__advance_all() FROM PUBLIC;
 
@@ -22099,9 +22837,9 @@ REVOKE ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) FROM
 GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.begin_download(file_id uuid, version_id uuid) TO authenticated;
 
-REVOKE ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO anon;
-GRANT ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid) TO authenticated;
+REVOKE ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) TO anon;
+GRANT ALL ON FUNCTION public.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.cancel_ingest(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cancel_ingest(file_id uuid) TO anon;
@@ -22271,6 +23009,10 @@ REVOKE ALL ON FUNCTION public.rename_node(id uuid, name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO anon;
 GRANT ALL ON FUNCTION public.rename_node(id uuid, name text) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.reprocess_file(file_id uuid, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.reprocess_file(file_id uuid, options jsonb) TO anon;
+GRANT ALL ON FUNCTION public.reprocess_file(file_id uuid, options jsonb) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) TO anon;
 GRANT ALL ON FUNCTION public.resolve_comment(id uuid, is_resolved boolean) TO authenticated;
@@ -22377,10 +23119,6 @@ GRANT SELECT ON TABLE public.notifications TO service_role;
 
 GRANT SELECT ON TABLE public.owners TO authenticated;
 GRANT SELECT ON TABLE public.owners TO service_role;
-
-GRANT SELECT ON TABLE public.pages TO anon;
-GRANT SELECT ON TABLE public.pages TO authenticated;
-GRANT SELECT ON TABLE public.pages TO service_role;
 
 GRANT SELECT ON TABLE public.usage_daily TO authenticated;
 GRANT SELECT ON TABLE public.usage_daily TO service_role;
