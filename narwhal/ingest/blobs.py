@@ -12,6 +12,8 @@ from urllib.parse import quote
 import httpx
 from storage3 import SyncStorageClient
 
+from narwhal.ingest.services import using
+
 CACHE_BYTES = 1024**3
 
 
@@ -43,7 +45,9 @@ class BlobStore:
         self.lock = threading.Lock()
 
     def fetch(self, bucket: str, key: str) -> Blob:
-        """Download an object in pieces, never whole in memory. Raises httpx.HTTPError.
+        """Download an object in pieces, never whole in memory.
+
+        Raises ServiceError when Storage is not there, httpx.HTTPError for what it refuses.
 
         The caller calls `release(key)` when it has read the file.
         """
@@ -54,7 +58,8 @@ class BlobStore:
                 self.cached.move_to_end(key)
                 return blob
         try:
-            blob = self._download(bucket, key)
+            with using("storage"):
+                blob = self._download(bucket, key)
         except BaseException:
             self.release(key)
             raise

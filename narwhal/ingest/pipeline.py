@@ -38,6 +38,7 @@ from narwhal.ingest.limits import (
     reading_in_sandbox,
 )
 from narwhal.ingest.queue import Job, LeaseLostError, Queue
+from narwhal.ingest.services import ServiceError, using
 
 EMBED_BATCH = 32
 _BATCH = 1_000_000  # characters of a file that are held at a time
@@ -87,6 +88,10 @@ def run_job(stage: Stage) -> None:
         stage.queue.fail(stage.job, "quota_exceeded", message, terminal=True)
     except psycopg.OperationalError:
         raise
+    except ServiceError as error:
+        stage.queue.fail(
+            stage.job, "service_unavailable", error.message, terminal=False, service=error.service
+        )
     except NarwhalError as error:
         stage.queue.fail(stage.job, error.error.lower(), error.message, terminal=False)
     except Exception as error:  # one bad file must not end the worker
@@ -296,7 +301,8 @@ def run_embed_text(stage: Stage) -> None:
         batch = stage.queue.texts(stage.job, EMBED_BATCH)
         if not batch["texts"]:
             break
-        embeddings = encoder.encode([text["content"] for text in batch["texts"]])
+        with using(f"encoder {space['id']}"):
+            embeddings = encoder.encode([text["content"] for text in batch["texts"]])
         stage.queue.store_vectors(
             stage.job,
             [

@@ -93,10 +93,22 @@ class Queue:
         """Hand a job back untouched."""
         self._call("select private.release_job(%s, %s)", job)
 
-    def fail(self, job: Job, code: str, message: str, *, terminal: bool) -> str:
-        """Record an error; terminal when the file itself is at fault. Returns the job's state."""
+    def fail(
+        self, job: Job, code: str, message: str, *, terminal: bool, service: str | None = None
+    ) -> str:
+        """Record an error; terminal when the file itself is at fault. Returns the job's state.
+
+        `service` is the outside service that failed, if one did.
+        """
         return str(
-            self._call("select private.fail_job(%s, %s, %s, %s, %s)", job, code, message, terminal)
+            self._call(
+                "select private.fail_job(%s, %s, %s, %s, %s, %s)",
+                job,
+                code,
+                message,
+                terminal,
+                service,
+            )
         )
 
     def finish_detect(

@@ -619,8 +619,8 @@ with ids as (
     select version_id, nodes.id, 1, 0, 'ready' from ids, nodes
     returning id, file_id
 ), jobs as (
-    insert into public.ingest_jobs (file_id, version_id, stage, space_id, state)
-    select v.file_id, v.id, 'embed_text', ids.space_id, 'done' from ids, versions as v
+    insert into public.ingest_jobs (file_id, version_id, owner_id, stage, space_id, state)
+    select v.file_id, v.id, ids.owner_id, 'embed_text', ids.space_id, 'done' from ids, versions as v
 ), chunks as (
     insert into public.chunks
     (file_id, version_id, idx, content, char_start, char_end, language, text_hash)

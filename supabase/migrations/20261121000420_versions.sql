@@ -126,7 +126,7 @@ begin
         file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
     )
     select
-        t.file_id, t.id, 'embed_text', s.id, case when private.is_required('embed_text', s.id) then 0 else 1 end,
+        t.file_id, t.id, 'embed_text', s.id, case when private.is_required('embed_text', s.id) then 0 else 2 end,
         case when s.is_complete then 'done' else 'queued' end, s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
     from public.file_versions as t
     cross join (

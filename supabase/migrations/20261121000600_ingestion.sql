@@ -115,6 +115,7 @@ create table public.ingest_jobs (
     version_id uuid not null references public.file_versions on delete cascade,
     stage text not null check (stage = any(private.stages())),
     space_id smallint references public.embedding_spaces on delete cascade,
+    owner_id uuid not null,
     state text not null default 'queued' check (
         state in ('queued', 'running', 'done', 'failed', 'dead', 'cancelled')
     ),
@@ -137,8 +138,10 @@ create table public.ingest_jobs (
 );
 comment on table public.ingest_jobs is 'One row per version, stage and space; written only by the queue''s functions.';
 comment on column public.ingest_jobs.priority is
-'Lower first: 0 what a file needs to be ready, 1 what it does not (pictures to look at, insights, spaces that are not
-active), 2 back-fills.';
+'Lower first: 0 what a file needs to be ready, 1 the same of an owner who sends many files, 2 what it does not need
+(pictures to look at, insights, spaces that are not active), 3 back-fills.';
+comment on column public.ingest_jobs.owner_id is
+'Whose turn it takes: the owner of the file when it was queued. No reference: a file may change hands.';
 comment on column public.ingest_jobs.progress is '0 to 1 of this stage.';
 comment on column public.ingest_jobs.attempts is 'Errors that the work itself raised; three make the job dead.';
 comment on column public.ingest_jobs.lease_losses is
@@ -147,7 +150,10 @@ comment on column public.ingest_jobs.state is
 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
 create index ingest_jobs_file_id_idx on public.ingest_jobs (file_id);
 create index ingest_jobs_space_id_idx on public.ingest_jobs (space_id);
-create index ingest_jobs_queued_idx on public.ingest_jobs (priority, run_after, created_at) where state = 'queued';
+-- next_turn and take_job: owners in turn, and each one's jobs
+create index ingest_jobs_queued_idx on public.ingest_jobs (
+    priority, stage, coalesce(space_id, 0), owner_id, run_after, created_at
+) where state = 'queued';
 create index ingest_jobs_running_idx on public.ingest_jobs (lease_expires_at) where state = 'running';
 create index ingest_jobs_ended_idx on public.ingest_jobs (state) where state in ('failed', 'dead');
 
@@ -228,12 +234,12 @@ begin
     insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
     select
         v.file_id, v.id, enqueue.stage, enqueue.space_id,
-        case when private.is_required(enqueue.stage, enqueue.space_id) then 0 else 1 end
+        private.job_priority(v.id, enqueue.stage, enqueue.space_id)
     from public.file_versions as v
     where v.id = enqueue.version_id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
     set
-        state = 'queued', priority = excluded.priority, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        state = 'queued', owner_id = excluded.owner_id, priority = excluded.priority, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
         error_code = null, error_message = null, run_after = now(),
         started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
     perform pg_notify('narwhal_jobs', ''); -- a doorbell; workers also poll
@@ -324,70 +330,6 @@ as $$ select to_jsonb(s) from public.embedding_spaces as s where s.state <> 'ret
 comment on function private.worker_spaces() is
 'The spaces that files are embedded in: a worker finds out which of their models it has, and claims no other jobs.';
 
-create function private.claim_jobs(
-    worker text, max_jobs integer, space_ids smallint[] default null, stages text[] default null
-) returns setof jsonb
-language plpgsql volatile
-security definer -- workers have no rights on tables
-set search_path = ''
-as $$
-declare
-    v_job public.ingest_jobs;
-    -- chunks are cut to fit the active text space, which takes its model
-    v_may_chunk boolean := space_ids is null or not exists (
-        select 1 from public.embedding_spaces as s
-        where s.kind = 'text' and s.state = 'active' and s.id <> all(space_ids)
-    );
-begin
-    perform private.reclaim_jobs();
-    for v_job in
-        update public.ingest_jobs as j
-        set
-            state = 'running', worker = claim_jobs.worker, lease_token = gen_random_uuid(),
-            lease_expires_at = now() + make_interval(secs => (private.setting('jobs.lease_s'))::double precision),
-            started_at = coalesce(j.started_at, now())
-        where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
-            select q.id from public.ingest_jobs as q
-            where q.state = 'queued'
-                and q.run_after <= now()
-                and (stages is null or q.stage = any(stages))
-                and (space_ids is null or q.space_id is null or q.space_id = any(space_ids))
-                and (v_may_chunk or q.stage <> 'chunk')
-            order by q.priority, q.run_after, q.created_at
-            limit max_jobs
-            for update skip locked
-        ))
-        returning j.*
-    loop
-        if v_job.stage = 'detect' then
-            -- here the job is locked before its node: never wait for the node, or a trash could deadlock with it
-            perform from public.nodes as n where n.id = v_job.file_id for no key update skip locked;
-            if found then
-                perform private.set_version_status(v_job.version_id, 'processing');
-            end if;
-        end if;
-        return query
-        select jsonb_build_object(
-            'id', v_job.id, 'lease_token', v_job.lease_token, 'stage', v_job.stage,
-            'file_id', v_job.file_id, 'version_id', v_job.version_id, 'attempts', v_job.attempts,
-            'name', n.name, 'mime', v.mime, 'format', v.format, 'size', v.size,
-            'bucket', b.bucket, 'key', b.key,
-            'options', private.reading_options(v.reading, n.owner_id),
-            'space', to_jsonb(s),
-            'settings', (select jsonb_object_agg(t.key, t.value) from private.settings as t)
-        )
-        from public.file_versions as v
-        inner join public.nodes as n on n.id = v.file_id
-        left join private.blobs as b on b.id = v.blob_id
-        left join public.embedding_spaces as s on s.id = v_job.space_id
-        where v.id = v_job.version_id;
-    end loop;
-end;
-$$;
-comment on function private.claim_jobs(text, integer, smallint[], text[]) is
-'Gives a worker up to max_jobs jobs, each with its lease token, its file''s place and the settings; reclaims lost ones.
-space_ids: whose models the worker has; null: all. stages: those that it can run; null: all.';
-
 create function private.own_job(job_id uuid, lease_token uuid) returns public.ingest_jobs
 language plpgsql volatile
 security invoker
@@ -468,11 +410,14 @@ as $$
         state = 'done', progress = 1, pages_done = coalesce(j.pages_total, j.pages_done), finished_at = now(),
         lease_token = null, lease_expires_at = null, error_code = null, error_message = null
     where j.id = job_id;
+    select private.note_success(private.services_of(j.stage, j.space_id))
+    from public.ingest_jobs as j
+    where j.id = job_id;
 $$;
 comment on function private.finish_job(uuid) is 'Marks a job done, in the transaction that stores its output.';
 
 create function private.fail_job(
-    job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean
+    job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean, service text default null
 ) returns text
 language plpgsql volatile
 security definer -- workers have no rights on tables
@@ -505,12 +450,16 @@ begin
             perform private.set_version_status(v_job.version_id, 'failed', error_code, error_message);
         end if;
     end if;
+    if service is not null then
+        perform private.note_failure(service, error_message);
+    end if;
     return v_state;
 end;
 $$;
-comment on function private.fail_job(uuid, uuid, text, text, boolean) is
+comment on function private.fail_job(uuid, uuid, text, text, boolean, text) is
 'Records an error. Terminal (the file''s own fault): failed at once, no attempt counted. Otherwise queued again after
-base * 2^attempts seconds, dead after the last attempt. Returns the new state.';
+base * 2^attempts seconds, dead after the last attempt. service: which outside service did not answer, see
+service_breakers. Returns the new state.';
 
 create function private.reject_version(version_id uuid, error_code text, error_message text) returns void
 language plpgsql volatile
@@ -711,9 +660,8 @@ keyword search.';
 
 grant execute on function
 private.worker_spaces(),
-private.claim_jobs(text, integer, smallint[], text[]),
 private.heartbeat_job(uuid, uuid, real, integer, integer),
-private.fail_job(uuid, uuid, text, text, boolean),
+private.fail_job(uuid, uuid, text, text, boolean, text),
 private.finish_detect(uuid, uuid, text, text, text, text),
 private.finish_extract(uuid, uuid, text, boolean, jsonb, text),
 private.job_pages(uuid, uuid, integer, integer),

@@ -431,10 +431,10 @@ declare
     v_count integer := 0;
 begin
     update public.ingest_jobs as j
-    set priority = 0
+    set priority = 1
     where j.id = any(array(
         select q.id from public.ingest_jobs as q
-        where q.space_id = settle_space.space_id and q.state = 'queued' and q.priority > 0
+        where q.space_id = settle_space.space_id and q.state = 'queued' and q.priority > 1
         limit max_files
         for update skip locked
     ));

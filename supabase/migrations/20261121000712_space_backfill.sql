@@ -35,7 +35,7 @@ begin
     end if;
     select s.name, count(*) as jobs into v_other
     from public.ingest_jobs as j inner join public.embedding_spaces as s on s.id = j.space_id
-    where j.priority = 2 and j.state in ('queued', 'running') and s.id <> v_space.id and s.state <> 'retiring'
+    where j.priority = 3 and j.state in ('queued', 'running') and s.id <> v_space.id and s.state <> 'retiring'
     group by s.name
     limit 1;
     if v_other.name is not null then
@@ -116,13 +116,13 @@ begin
         for key share of v, n skip locked
     );
     insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
-    select v.file_id, v.id, private.space_stage(v_space.kind), v_space.id, 2
+    select v.file_id, v.id, private.space_stage(v_space.kind), v_space.id, 3
     from public.file_versions as v
     where v.id = any(v_ids)
     order by v.id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
     set
-        state = 'queued', priority = 2, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        state = 'queued', priority = 3, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
         error_code = null, error_message = null, run_after = now(),
         started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
     get diagnostics v_count = row_count;
@@ -327,7 +327,7 @@ begin
     insert into public.ingest_jobs (
         file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
     )
-    select v.file_id, v.id, 'embed_text', serve_imported.space_id, 2, 'done', 1, now(), now()
+    select v.file_id, v.id, 'embed_text', serve_imported.space_id, 3, 'done', 1, now(), now()
     from public.file_versions as v
     where v.id = any(v_ids)
     on conflict do nothing;

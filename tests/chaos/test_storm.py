@@ -37,6 +37,7 @@ SETTINGS = {
     "jobs.max_lease_losses": "1000",
     "jobs.backoff_s": "0.2",
     "render.pages": "3",
+    "breakers.open_s": "1",
 }
 
 

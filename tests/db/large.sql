@@ -35,8 +35,8 @@ select
 from files;
 insert into storage.objects (bucket_id, name, metadata)
 select 'files', 'key/' || version_id, '{}' from files;
-insert into public.ingest_jobs (file_id, version_id, stage, state)
-select f.file_id, f.version_id, s, 'done'
+insert into public.ingest_jobs (file_id, version_id, owner_id, stage, state)
+select f.file_id, f.version_id, f.owner_id, s, 'done'
 from files as f
 cross join unnest(array['detect', 'extract', 'chunk', 'embed_text']) as s;
 
