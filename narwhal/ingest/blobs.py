@@ -105,10 +105,11 @@ class BlobStore:
         return Blob(path, size, digest.hexdigest())
 
     def store(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
-        """Write an object under a key that was never used before."""
-        SyncStorageClient(self.url, self.headers).from_(bucket).upload(
-            key, data, {"content-type": content_type, "cache-control": "31536000"}
-        )
+        """Write an object under a key that was never used before; raises ServiceError."""
+        with using("storage"):
+            SyncStorageClient(self.url, self.headers).from_(bucket).upload(
+                key, data, {"content-type": content_type, "cache-control": "31536000"}
+            )
 
     def remove(self, bucket: str, keys: list[str]) -> None:
         """Delete objects; those that are gone already do not matter."""

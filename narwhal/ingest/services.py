@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+from storage3.exceptions import StorageApiError
 
 from narwhal.errors import NarwhalError
 
@@ -34,6 +35,10 @@ def using(service: str) -> Iterator[None]:
         if status < 500 and status not in _BUSY:
             raise  # it is there, and does not like what it was asked
         raise ServiceError(service, f"It answered {status}.") from error
+    except StorageApiError as error:
+        if not str(error.status).startswith("5"):
+            raise
+        raise ServiceError(service, f"It answered {error.status}.") from error
     except (httpx.TransportError, ConnectionError, TimeoutError) as error:
         raise ServiceError(service, f"{type(error).__name__}: {error}") from error
     except NarwhalError as error:
