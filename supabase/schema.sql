@@ -2389,6 +2389,45 @@ $_$;
 
 COMMENT ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) IS 'Raises what is wrong with an upload whoever asks, and wherever: INVALID_ARGUMENT, TYPE_NOT_ALLOWED.';
 
+CREATE FUNCTION private.choose_job(kinds jsonb) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_zero uuid := '00000000-0000-0000-0000-000000000000';
+    -- whose turn it was last: each worker goes around on its own, and starts anywhere
+    v_last uuid := coalesce(nullif(current_setting('narwhal.turn', true), '')::uuid, gen_random_uuid());
+    v_owner_id uuid;
+    v_id uuid;
+begin
+    for v_priority in 0..3 loop
+        v_owner_id := v_last;
+        loop
+            v_owner_id := private.next_turn(kinds, v_priority, v_owner_id);
+            exit when v_owner_id is null;
+            v_id := private.take_job(kinds, v_priority, v_owner_id);
+            exit when v_id is not null;
+        end loop;
+        if v_id is null then
+            v_owner_id := v_zero;
+            loop
+                v_owner_id := private.next_turn(kinds, v_priority, v_owner_id);
+                exit when v_owner_id is null or v_owner_id > v_last;
+                v_id := private.take_job(kinds, v_priority, v_owner_id);
+                exit when v_id is not null;
+            end loop;
+        end if;
+        if v_id is not null then
+            perform set_config('narwhal.turn', v_owner_id::text, false);
+            return v_id;
+        end if;
+    end loop;
+    return null;
+end;
+$$;
+
+COMMENT ON FUNCTION private.choose_job(kinds jsonb) IS 'Locks the job that is next: of the first priority that has any, of the owner whose turn it is.';
+
 CREATE FUNCTION private.chunk_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
@@ -2520,34 +2559,25 @@ CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smal
     SET search_path TO ''
     AS $$
 declare
+    v_kinds jsonb;
+    v_id uuid;
     v_job public.ingest_jobs;
-    -- chunks are cut to fit the active text space, which takes its model
-    v_may_chunk boolean := space_ids is null or not exists (
-        select 1 from public.embedding_spaces as s
-        where s.kind = 'text' and s.state = 'active' and s.id <> all(space_ids)
-    );
 begin
     perform private.reclaim_jobs();
-    for v_job in
+    for v_number in 1..max_jobs loop
+        select jsonb_agg(jsonb_build_object('stage', k.stage, 'space_id', coalesce(k.space_id, 0), 'place', k.place))
+        into v_kinds
+        from private.claimable_kinds(space_ids, stages) as k;
+        v_id := private.choose_job(v_kinds);
+        exit when v_id is null;
         update public.ingest_jobs as j
         set
             state = 'running', worker = claim_jobs.worker, lease_token = gen_random_uuid(),
             lease_expires_at = now() + make_interval(secs => (private.setting('jobs.lease_s'))::double precision),
             started_at = coalesce(j.started_at, now())
-        where j.id = any(array( -- an array is made once; the planner may run a subquery again, and claim more
-            select q.id from public.ingest_jobs as q
-            where q.state = 'queued'
-                and q.run_after <= now()
-                and (stages is null or q.stage = any(stages))
-                and (space_ids is null or q.space_id is null or q.space_id = any(space_ids))
-                and (v_may_chunk or q.stage <> 'chunk')
-            order by q.priority, q.run_after, q.created_at
-            limit max_jobs
-            for update skip locked
-        ))
-        returning j.*
-    loop
-        if v_job.stage = 'detect' then
+        where j.id = v_id
+        returning j.* into v_job;
+        if v_job.stage in ('scan', 'detect') then
             -- here the job is locked before its node: never wait for the node, or a trash could deadlock with it
             perform from public.nodes as n where n.id = v_job.file_id for no key update skip locked;
             if found then
@@ -2666,6 +2696,31 @@ $$;
 
 COMMENT ON FUNCTION private.claim_spaces() IS 'The other side of hold_spaces: until the transaction ends no file is finished, so that a change of spaces sees all
 files or none of them. Whoever holds it waits for nothing. Raises LOCKED after five seconds.';
+
+CREATE FUNCTION private.claimable_kinds(space_ids smallint[], stages text[]) RETURNS TABLE(stage text, space_id smallint, place bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+    return query
+    select k.stage, k.space_id, k.place
+    from (
+        select s.stage, e.id as space_id, s.place
+        from unnest(private.stages()) with ordinality as s (stage, place)
+        left join public.embedding_spaces as e on private.space_stage(e.kind) = s.stage
+        where claimable_kinds.stages is null or s.stage = any(claimable_kinds.stages)
+    ) as k
+    where (claimable_kinds.space_ids is null or k.space_id is null or k.space_id = any(claimable_kinds.space_ids))
+        -- chunks are cut to fit the active text space, which takes its model
+        and (k.stage <> 'chunk' or claimable_kinds.space_ids is null or not exists (
+            select 1 from public.embedding_spaces as e
+            where e.kind = 'text' and e.state = 'active' and e.id <> all(claimable_kinds.space_ids)
+        ))
+        and not private.services_of(k.stage, k.space_id) && (select private.closed_services());
+end;
+$$;
+
+COMMENT ON FUNCTION private.claimable_kinds(space_ids smallint[], stages text[]) IS 'The stages, with their spaces, that a worker with these models may be given now; place: which comes first in a file.';
 
 CREATE FUNCTION private.clean_tags(field text, tags text[]) RETURNS text[]
     LANGUAGE plpgsql STABLE
@@ -2807,6 +2862,18 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.close_upload(upload public.uploads, state text) IS 'Ends an open ticket and returns its reservation. The caller holds the lock on the owner.';
+
+CREATE FUNCTION private.closed_services() RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(b.service), '{}')
+    from private.service_breakers as b
+    where b.trying_until > now()
+        or b.opened_at > now() - make_interval(secs => (private.setting('breakers.open_s'))::double precision);
+$$;
+
+COMMENT ON FUNCTION private.closed_services() IS 'Services that no job may be sent to now: they failed too often a short while ago, or another job is trying.';
 
 CREATE FUNCTION private.codebook_centroids(codebook_id integer, OUT centers extensions.halfvec[], OUT centroids extensions.halfvec[], OUT regions smallint[]) RETURNS record
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -3076,7 +3143,7 @@ begin
         file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
     )
     select
-        t.file_id, t.id, 'embed_text', s.id, case when private.is_required('embed_text', s.id) then 0 else 1 end,
+        t.file_id, t.id, 'embed_text', s.id, case when private.is_required('embed_text', s.id) then 0 else 2 end,
         case when s.is_complete then 'done' else 'queued' end, s.is_complete::integer, case when s.is_complete then now() end, case when s.is_complete then now() end
     from public.file_versions as t
     cross join (
@@ -4306,12 +4373,12 @@ begin
     insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
     select
         v.file_id, v.id, enqueue.stage, enqueue.space_id,
-        case when private.is_required(enqueue.stage, enqueue.space_id) then 0 else 1 end
+        private.job_priority(v.id, enqueue.stage, enqueue.space_id)
     from public.file_versions as v
     where v.id = enqueue.version_id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
     set
-        state = 'queued', priority = excluded.priority, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        state = 'queued', owner_id = excluded.owner_id, priority = excluded.priority, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
         error_code = null, error_message = null, run_after = now(),
         started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
     perform pg_notify('narwhal_jobs', ''); -- a doorbell; workers also poll
@@ -4638,7 +4705,7 @@ CREATE FUNCTION private.extension_of(name text) RETURNS text
 
 COMMENT ON FUNCTION private.extension_of(name text) IS 'What follows the last dot of a name, in lower case; null without.';
 
-CREATE FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) RETURNS text
+CREATE FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean, service text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -4669,12 +4736,16 @@ begin
             perform private.set_version_status(v_job.version_id, 'failed', error_code, error_message);
         end if;
     end if;
+    if service is not null then
+        perform private.note_failure(service, error_message);
+    end if;
     return v_state;
 end;
 $$;
 
-COMMENT ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) IS 'Records an error. Terminal (the file''s own fault): failed at once, no attempt counted. Otherwise queued again after
-base * 2^attempts seconds, dead after the last attempt. Returns the new state.';
+COMMENT ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean, service text) IS 'Records an error. Terminal (the file''s own fault): failed at once, no attempt counted. Otherwise queued again after
+base * 2^attempts seconds, dead after the last attempt. service: which outside service did not answer, see
+service_breakers. Returns the new state.';
 
 CREATE FUNCTION private.file_clause(scope private.search_scope) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -5544,6 +5615,9 @@ CREATE FUNCTION private.finish_job(job_id uuid) RETURNS void
     set
         state = 'done', progress = 1, pages_done = coalesce(j.pages_total, j.pages_done), finished_at = now(),
         lease_token = null, lease_expires_at = null, error_code = null, error_message = null
+    where j.id = job_id;
+    select private.note_success(private.services_of(j.stage, j.space_id))
+    from public.ingest_jobs as j
     where j.id = job_id;
 $$;
 
@@ -6860,6 +6934,43 @@ $$;
 
 COMMENT ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) IS 'What the ocr stage has to do: {left: numbers of pages, total: of how many}.';
 
+CREATE FUNCTION private.job_priority(version_id uuid, stage text, space_id smallint) RETURNS smallint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+    v_file record;
+begin
+    if not private.is_required(stage, space_id) then
+        return 2;
+    end if;
+    select j.priority, j.owner_id into v_file
+    from public.ingest_jobs as j
+    where j.version_id = job_priority.version_id and j.stage in ('scan', 'detect') and j.stage <> job_priority.stage
+    order by j.created_at
+    limit 1;
+    if v_file.owner_id is not null then
+        return least(v_file.priority, 1);
+    end if;
+    select n.owner_id into v_file.owner_id
+    from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+    where v.id = job_priority.version_id;
+    return case when exists (
+        select 1
+        from public.ingest_jobs as j
+        where j.state = 'queued'
+            and j.priority = 0
+            and j.stage = job_priority.stage
+            and coalesce(j.space_id, 0) = 0
+            and j.owner_id = v_file.owner_id
+        offset (private.setting('jobs.interactive_files'))::integer - 1
+    ) then 1 else 0 end;
+end;
+$$;
+
+COMMENT ON FUNCTION private.job_priority(version_id uuid, stage text, space_id smallint) IS 'What a job is given, see ingest_jobs.priority: later stages of a file that of the first, which depends on how many
+files of its owner wait already.';
+
 CREATE FUNCTION private.job_renditions(job_id uuid, lease_token uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -7779,7 +7890,7 @@ begin
     end if;
     select s.name, count(*) as jobs into v_other
     from public.ingest_jobs as j inner join public.embedding_spaces as s on s.id = j.space_id
-    where j.priority = 2 and j.state in ('queued', 'running') and s.id <> v_space.id and s.state <> 'retiring'
+    where j.priority = 3 and j.state in ('queued', 'running') and s.id <> v_space.id and s.state <> 'retiring'
     group by s.name
     limit 1;
     if v_other.name is not null then
@@ -8280,6 +8391,7 @@ CREATE TABLE public.ingest_jobs (
     version_id uuid NOT NULL,
     stage text NOT NULL,
     space_id smallint,
+    owner_id uuid NOT NULL,
     state text DEFAULT 'queued'::text NOT NULL,
     priority smallint DEFAULT 0 NOT NULL,
     progress real DEFAULT 0 NOT NULL,
@@ -8303,10 +8415,12 @@ CREATE TABLE public.ingest_jobs (
 
 COMMENT ON TABLE public.ingest_jobs IS 'One row per version, stage and space; written only by the queue''s functions.';
 
+COMMENT ON COLUMN public.ingest_jobs.owner_id IS 'Whose turn it takes: the owner of the file when it was queued. No reference: a file may change hands.';
+
 COMMENT ON COLUMN public.ingest_jobs.state IS 'failed: the file''s own fault, retrying cannot help; dead: gave up after errors; both can be retried by hand.';
 
-COMMENT ON COLUMN public.ingest_jobs.priority IS 'Lower first: 0 what a file needs to be ready, 1 what it does not (pictures to look at, insights, spaces that are not
-active), 2 back-fills.';
+COMMENT ON COLUMN public.ingest_jobs.priority IS 'Lower first: 0 what a file needs to be ready, 1 the same of an owner who sends many files, 2 what it does not need
+(pictures to look at, insights, spaces that are not active), 3 back-fills.';
 
 COMMENT ON COLUMN public.ingest_jobs.progress IS '0 to 1 of this stage.';
 
@@ -8678,6 +8792,30 @@ $$;
 
 COMMENT ON FUNCTION private.new_chunks(version_id uuid, chunks jsonb) IS 'Rows for chunks [{idx, page, content, char_start, char_end, bboxes, heading, context, language, time_range_ms}].';
 
+CREATE FUNCTION private.next_turn(kinds jsonb, priority integer, after_owner uuid) RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    -- one step into the index for each kind, however many jobs wait
+    select q.owner_id
+    from jsonb_to_recordset(kinds) as k (stage text, space_id integer)
+    cross join lateral (
+        select j.owner_id
+        from public.ingest_jobs as j
+        where j.state = 'queued'
+            and j.priority = next_turn.priority
+            and j.stage = k.stage
+            and coalesce(j.space_id, 0) = k.space_id
+            and j.owner_id > after_owner
+        order by j.owner_id
+        limit 1
+    ) as q
+    order by q.owner_id
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.next_turn(kinds jsonb, priority integer, after_owner uuid) IS 'The next owner after another one, by id, for whom jobs of these kinds wait, due or not; null after the last.';
+
 CREATE FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) RETURNS uuid[]
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -8719,6 +8857,38 @@ CREATE FUNCTION private.nodes_then(ids uuid[], moment timestamp with time zone) 
 $$;
 
 COMMENT ON FUNCTION private.nodes_then(ids uuid[], moment timestamp with time zone) IS 'These nodes as they were, without those that were not there yet or are deleted; until: infinity when they still are.';
+
+CREATE FUNCTION private.note_failure(service text, error_message text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    insert into private.service_breakers as b (service, failures, last_error)
+    values (note_failure.service, 1, left(error_message, 1000))
+    on conflict on constraint service_breakers_pkey do update
+    set failures = b.failures + 1, last_error = excluded.last_error, trying_until = null;
+    update private.service_breakers as b
+    set opened_at = now()
+    where b.service = note_failure.service
+        and b.failures >= (private.setting('breakers.failures'))::integer;
+end;
+$$;
+
+COMMENT ON FUNCTION private.note_failure(service text, error_message text) IS 'A service has failed: the last lock that a transaction takes.';
+
+CREATE FUNCTION private.note_success(services text[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    delete from private.service_breakers as b
+    where b.service in (
+        select f.service from private.service_breakers as f
+        where f.service = any(services)
+        for update skip locked -- waiting here could deadlock; the next job says it again
+    );
+$$;
+
+COMMENT ON FUNCTION private.note_success(services text[]) IS 'These services have answered.';
 
 CREATE FUNCTION private.notification_kinds() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -10575,13 +10745,13 @@ begin
         for key share of v, n skip locked
     );
     insert into public.ingest_jobs (file_id, version_id, stage, space_id, priority)
-    select v.file_id, v.id, private.space_stage(v_space.kind), v_space.id, 2
+    select v.file_id, v.id, private.space_stage(v_space.kind), v_space.id, 3
     from public.file_versions as v
     where v.id = any(v_ids)
     order by v.id
     on conflict on constraint ingest_jobs_version_id_stage_space_id_key do update
     set
-        state = 'queued', priority = 2, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
+        state = 'queued', priority = 3, progress = 0, pages_done = 0, attempts = 0, lease_losses = 0,
         error_code = null, error_message = null, run_after = now(),
         started_at = null, finished_at = null, worker = null, lease_token = null, lease_expires_at = null;
     get diagnostics v_count = row_count;
@@ -14389,7 +14559,7 @@ begin
     insert into public.ingest_jobs (
         file_id, version_id, stage, space_id, priority, state, progress, started_at, finished_at
     )
-    select v.file_id, v.id, 'embed_text', serve_imported.space_id, 2, 'done', 1, now(), now()
+    select v.file_id, v.id, 'embed_text', serve_imported.space_id, 3, 'done', 1, now(), now()
     from public.file_versions as v
     where v.id = any(v_ids)
     on conflict do nothing;
@@ -14500,6 +14670,12 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.serve_version(version_id uuid) IS 'Puts a version''s chunks into the keyword index, and its vectors of every finished space into the serving table.';
+
+CREATE FUNCTION private.services_of(stage text, space_id smallint) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (stage = 'scan'::text) THEN ARRAY['storage'::text, 'scanner'::text] WHEN (stage = ANY (ARRAY['detect'::text, 'extract'::text, 'ocr'::text, 'transcribe'::text, 'render'::text])) THEN ARRAY['storage'::text] WHEN (space_id IS NOT NULL) THEN ARRAY[('encoder '::text || space_id)] ELSE '{}'::text[] END;
+
+COMMENT ON FUNCTION private.services_of(stage text, space_id smallint) IS 'The outside services that a job of this stage needs.';
 
 CREATE FUNCTION private.set_favourite(node uuid, is_favourite boolean) RETURNS public.node_user_state
     LANGUAGE plpgsql SECURITY DEFINER
@@ -14742,10 +14918,10 @@ declare
     v_count integer := 0;
 begin
     update public.ingest_jobs as j
-    set priority = 0
+    set priority = 1
     where j.id = any(array(
         select q.id from public.ingest_jobs as q
-        where q.space_id = settle_space.space_id and q.state = 'queued' and q.priority > 0
+        where q.space_id = settle_space.space_id and q.state = 'queued' and q.priority > 1
         limit max_files
         for update skip locked
     ));
@@ -15749,6 +15925,40 @@ $$;
 COMMENT ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) IS 'The blob itself for its own owner; for another one a row of theirs over the same object, charged to them. The caller
 holds the lock on that owner. Raises CONFLICT_STATE when the bytes are gone, QUOTA_EXCEEDED.';
 
+CREATE FUNCTION private.take_job(kinds jsonb, priority integer, owner_id uuid) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_kind record;
+    v_id uuid;
+begin
+    for v_kind in
+        select k.stage, k.space_id
+        from jsonb_to_recordset(kinds) as k (stage text, space_id integer, place integer)
+        order by k.place desc -- what is begun is finished first: its bytes are at hand
+    loop
+        select j.id into v_id
+        from public.ingest_jobs as j
+        where j.state = 'queued'
+            and j.priority = take_job.priority
+            and j.stage = v_kind.stage
+            and coalesce(j.space_id, 0) = v_kind.space_id
+            and j.owner_id = take_job.owner_id
+            and j.run_after <= now()
+        order by j.run_after, j.created_at
+        limit 1
+        for update skip locked;
+        if found and private.try_services(private.services_of(v_kind.stage, nullif(v_kind.space_id, 0)::smallint)) then
+            return v_id;
+        end if;
+    end loop;
+    return null;
+end;
+$$;
+
+COMMENT ON FUNCTION private.take_job(kinds jsonb, priority integer, owner_id uuid) IS 'Locks an owner''s next job that is due, of the latest stage, whose services may be used; null when there is none.';
+
 CREATE FUNCTION private.team_ids_then(user_id uuid, moment timestamp with time zone) RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -16347,6 +16557,18 @@ end;
 $_$;
 
 COMMENT ON FUNCTION private.tg_ingest_jobs__broadcast() IS 'Tells who listens to a file where its ingestion is: at each change of state, and of progress at each heartbeat.';
+
+CREATE FUNCTION private.tg_ingest_jobs__set_owner() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    select n.owner_id into new.owner_id from public.nodes as n where n.id = new.file_id;
+    return new;
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_ingest_jobs__set_owner() IS 'Notes whose turn a job takes.';
 
 CREATE FUNCTION private.tg_nodes__audit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -17686,6 +17908,38 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.trash_trees(ids uuid[]) IS 'Puts these nodes and all below them into the trash, whoever asks; how many nodes. The caller has locked them.';
+
+CREATE FUNCTION private.try_services(services text[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_failed text[] := array(
+        select b.service from private.service_breakers as b
+        where b.service = any(services) and b.opened_at is not null
+        order by b.service
+    );
+    v_count integer;
+begin
+    if v_failed = '{}' then
+        return true;
+    end if;
+    with free as (
+        select b.service from private.service_breakers as b
+        where b.service = any(v_failed) and (b.trying_until is null or b.trying_until <= now())
+        order by b.service
+        for update skip locked
+    )
+    update private.service_breakers as b
+    set trying_until = now() + make_interval(secs => (private.setting('jobs.lease_s'))::double precision)
+    from free as f
+    where b.service = f.service;
+    get diagnostics v_count = row_count;
+    return v_count = cardinality(v_failed);
+end;
+$$;
+
+COMMENT ON FUNCTION private.try_services(services text[]) IS 'Whether a job may use these services: of those whose break is over one job at a time.';
 
 CREATE FUNCTION private.typo_keys(word text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -19712,6 +19966,22 @@ nobody waits for it.';
 
 COMMENT ON COLUMN private.search_rates.slot IS 'Seconds since 1970 / 5.';
 
+CREATE TABLE private.service_breakers (
+    service text NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    last_error text,
+    opened_at timestamp with time zone,
+    trying_until timestamp with time zone
+);
+
+COMMENT ON TABLE private.service_breakers IS 'Services outside of the database that jobs need and that have failed lately. A row goes when one has answered again.';
+
+COMMENT ON COLUMN private.service_breakers.failures IS 'In a row.';
+
+COMMENT ON COLUMN private.service_breakers.opened_at IS 'Since when no job that needs it is given out; null while it has not failed often enough.';
+
+COMMENT ON COLUMN private.service_breakers.trying_until IS 'Until when one job has to try it, half-open; null when none does.';
+
 CREATE TABLE private.space_evaluations (
     id bigint NOT NULL,
     space_id smallint NOT NULL,
@@ -20105,6 +20375,9 @@ ALTER TABLE ONLY private.role_permissions
 ALTER TABLE ONLY private.search_rates
     ADD CONSTRAINT search_rates_pkey PRIMARY KEY (caller_id, slot, pid);
 
+ALTER TABLE ONLY private.service_breakers
+    ADD CONSTRAINT service_breakers_pkey PRIMARY KEY (service);
+
 ALTER TABLE ONLY private.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (key);
 
@@ -20348,7 +20621,7 @@ CREATE INDEX ingest_jobs_ended_idx ON public.ingest_jobs USING btree (state) WHE
 
 CREATE INDEX ingest_jobs_file_id_idx ON public.ingest_jobs USING btree (file_id);
 
-CREATE INDEX ingest_jobs_queued_idx ON public.ingest_jobs USING btree (priority, run_after, created_at) WHERE (state = 'queued'::text);
+CREATE INDEX ingest_jobs_queued_idx ON public.ingest_jobs USING btree (priority, stage, COALESCE((space_id)::integer, 0), owner_id, run_after, created_at) WHERE (state = 'queued'::text);
 
 CREATE INDEX ingest_jobs_running_idx ON public.ingest_jobs USING btree (lease_expires_at) WHERE (state = 'running'::text);
 
@@ -20523,6 +20796,8 @@ ALTER TABLE public.audit_logs ENABLE ALWAYS TRIGGER _100_refuse_truncate;
 CREATE TRIGGER _100_refuse_update BEFORE UPDATE ON public.audit_logs FOR EACH STATEMENT EXECUTE FUNCTION private.tg_audit_logs__refuse();
 
 ALTER TABLE public.audit_logs ENABLE ALWAYS TRIGGER _100_refuse_update;
+
+CREATE TRIGGER _100_set_owner BEFORE INSERT ON public.ingest_jobs FOR EACH ROW WHEN ((new.owner_id IS NULL)) EXECUTE FUNCTION private.tg_ingest_jobs__set_owner();
 
 CREATE TRIGGER _110_keep_admin BEFORE DELETE ON public.user_profiles FOR EACH ROW WHEN (((old.role = 'admin'::text) AND old.is_active)) EXECUTE FUNCTION private.tg_user_profiles__keep_admin();
 
@@ -21059,6 +21334,8 @@ ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.search_rates ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.service_breakers ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.settings ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.space_evaluations ENABLE ROW LEVEL SECURITY;
@@ -21387,6 +21664,8 @@ REVOKE ALL ON FUNCTION private.check_type(name text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.check_upload(name text, size bigint, mime text, sha256 text, on_conflict text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.choose_job(kinds jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.chunk_clause(scope private.search_scope) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.chunks TO anon;
@@ -21412,6 +21691,8 @@ GRANT ALL ON FUNCTION private.claim_object_deletions(max_objects integer) TO nar
 
 REVOKE ALL ON FUNCTION private.claim_spaces() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.claimable_kinds(space_ids smallint[], stages text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.clean_tags(field text, tags text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.clear_query_history() FROM PUBLIC;
@@ -21426,6 +21707,8 @@ GRANT SELECT ON TABLE public.uploads TO authenticated;
 GRANT SELECT ON TABLE public.uploads TO service_role;
 
 REVOKE ALL ON FUNCTION private.close_upload(upload public.uploads, state text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.closed_services() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.codebook_centroids(codebook_id integer, OUT centers extensions.halfvec[], OUT centroids extensions.halfvec[], OUT regions smallint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.codebook_centroids(codebook_id integer, OUT centers extensions.halfvec[], OUT centroids extensions.halfvec[], OUT regions smallint[]) TO narwhal_worker;
@@ -21598,8 +21881,8 @@ REVOKE ALL ON FUNCTION private.explain_keyword(query text, scope private.search_
 
 REVOKE ALL ON FUNCTION private.extension_of(name text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean) TO narwhal_worker;
+REVOKE ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean, service text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.fail_job(job_id uuid, lease_token uuid, error_code text, error_message text, is_terminal boolean, service text) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.file_clause(scope private.search_scope) FROM PUBLIC;
 
@@ -21830,6 +22113,8 @@ GRANT ALL ON FUNCTION private.job_passwords(job_id uuid, lease_token uuid) TO na
 REVOKE ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_pictures(job_id uuid, lease_token uuid) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.job_priority(version_id uuid, stage text, space_id smallint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.job_renditions(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_renditions(job_id uuid, lease_token uuid) TO narwhal_worker;
 
@@ -22049,9 +22334,15 @@ REVOKE ALL ON FUNCTION private.nearest_statement(block_size integer, source text
 
 REVOKE ALL ON FUNCTION private.new_chunks(version_id uuid, chunks jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.next_turn(kinds jsonb, priority integer, after_owner uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.nodes_in_the_way(ids uuid[], target_id uuid, target_owner_id uuid, on_conflict text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.nodes_then(ids uuid[], moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.note_failure(service text, error_message text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.note_success(services text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.notification_kinds() FROM PUBLIC;
 GRANT ALL ON FUNCTION private.notification_kinds() TO authenticated;
@@ -22478,6 +22769,8 @@ REVOKE ALL ON FUNCTION private.serve_unread(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.serve_version(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.services_of(stage text, space_id smallint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) TO anon;
 GRANT ALL ON FUNCTION private.set_favourite(node uuid, is_favourite boolean) TO authenticated;
@@ -22602,6 +22895,8 @@ REVOKE ALL ON FUNCTION private.tagged_ids(tags text[], owner_ids uuid[], shared_
 
 REVOKE ALL ON FUNCTION private.take_blob(blob_id uuid, owner_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.take_job(kinds jsonb, priority integer, owner_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.team_ids_then(user_id uuid, moment timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.text_config(language text) FROM PUBLIC;
@@ -22647,6 +22942,8 @@ REVOKE ALL ON FUNCTION private.tg_group_members__notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_indexed_files__count() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_ingest_jobs__broadcast() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_ingest_jobs__set_owner() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_nodes__audit() FROM PUBLIC;
 
@@ -22745,6 +23042,8 @@ REVOKE ALL ON FUNCTION private.trash_place(node public.nodes) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.trash_roots(page_size integer, before_at timestamp with time zone, before_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.trash_trees(ids uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.try_services(services text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.typo_keys(word text) FROM PUBLIC;
 
