@@ -298,7 +298,7 @@ def _text_or_unknown(head: bytes, promised: str | None, extension: str) -> Detec
     charset = find_charset(_whole_characters(head))
     text = head[:8192].decode(charset, errors="replace").lstrip("\ufeff")
     if extension == "svg" or (promised not in TEXTS and _SVG.match(text)):
-        return Detected("image/svg+xml", None)
+        return Detected("image/svg+xml", "svg", charset)
     flat = _FLAT.search(text)
     kind = _open_document(flat[1]) if flat and promised in (None, "xml", *OFFICE) else None
     if kind:

@@ -6,7 +6,7 @@ Offsets count Python characters (code points) of `Page.text`, from 0. Boxes are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Box = tuple[float, float, float, float]
 
@@ -46,6 +46,21 @@ class Page:
     lines: tuple[Line, ...] = ()
     headings: tuple[Heading, ...] = ()
     needs_ocr: bool = False
+
+
+def joined(page: Page, found: Page) -> Page:
+    """A page with what was found on pictures beside its text, as a paragraph of its own."""
+    if not found.text:
+        return page
+    place = len(page.text) + 2 if page.text else 0
+    moved = (replace(line, start=line.start + place, end=line.end + place) for line in found.lines)
+    return replace(
+        page,
+        text=f"{page.text}\n\n{found.text}" if page.text else found.text,
+        source="mixed",
+        needs_ocr=False,
+        lines=(*page.lines, *moved),
+    )
 
 
 @dataclass(frozen=True)

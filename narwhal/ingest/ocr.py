@@ -5,9 +5,10 @@ RapidOCR with its packaged models (PP-OCR), which read Latin, Chinese and Japane
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
 from statistics import median
@@ -15,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from narwhal.ingest.document import Box, Page
+from narwhal.ingest.document import Box, Page, joined
 from narwhal.ingest.extractors import Source
 from narwhal.ingest.extractors.lines import PageText, is_apart
 from narwhal.ingest.pictures import frame, pdf_page
@@ -28,6 +29,7 @@ _SAME_ROW = 0.5  # of the lower line's height, that two lines share
 _GUTTER = 0.01  # of the page's width, between two columns
 _GAP = 0.7  # line heights, between what stands above columns and these
 _LEAST_COLUMN = 3  # lines
+_LEAST_LETTERS = 6  # of a picture beside text: fewer are patterns
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,50 @@ def load_reader() -> Any:
 def read_pages(source: Source, numbers: Sequence[int]) -> Iterator[Page]:
     """Read pages of a picture or of a PDF by OCR, in this order."""
     if source.detected.format == "pdf":
-        from narwhal.ingest.extractors.pdf import open_document
+        from narwhal.ingest.extractors.pdf import open_document, pictures_of_text
 
         document = open_document(source.file, source.passwords)
         for number in numbers:
             width, height = document.get_page_size(number - 1)
-            yield read_picture(pdf_page(document, number), number, width, height)
+            places = pictures_of_text(document, number)
+            image = pdf_page(document, number)
+            if places is None:
+                yield read_picture(image, number, width, height)
+            else:
+                yield _read_places(image, places, Page(number, "", width, height, "mixed"))
     else:
         for number in numbers:
             image = frame(source.file, number)
             yield read_picture(image, number, float(image.width), float(image.height))
+
+
+def _read_places(image: Image.Image, places: Sequence[Box], page: Page) -> Page:
+    """Read parts of a page; what they say is to be added to the text that the page has."""
+    found = page
+    for place in places:
+        left, top, right, bottom = place
+        corners = (
+            int(left * image.width),
+            int(top * image.height),
+            math.ceil(right * image.width),
+            math.ceil(bottom * image.height),
+        )
+        seen = read_picture(image.crop(corners), page.number, None, None)
+        if sum(map(str.isalnum, seen.text)) >= _LEAST_LETTERS:
+            lines = tuple(replace(line, box=_within(place, line.box)) for line in seen.lines)
+            found = joined(found, replace(seen, lines=lines))
+    return found
+
+
+def _within(place: Box, box: Box) -> Box:
+    """A box of a part of a page, on that page."""
+    width, height = place[2] - place[0], place[3] - place[1]
+    return (
+        place[0] + box[0] * width,
+        place[1] + box[1] * height,
+        place[0] + box[2] * width,
+        place[1] + box[3] * height,
+    )
 
 
 def read_picture(

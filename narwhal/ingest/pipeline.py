@@ -19,7 +19,6 @@ from narwhal.errors import NarwhalError
 from narwhal.ingest.blobs import Blob, BlobStore
 from narwhal.ingest.chunking import chunk_pages
 from narwhal.ingest.document import (
-    LIMITS,
     Chunk,
     Document,
     Heading,
@@ -27,6 +26,7 @@ from narwhal.ingest.document import (
     Page,
     Picture,
     ReadError,
+    joined,
 )
 from narwhal.ingest.language import detect_language
 from narwhal.ingest.limits import (
@@ -165,9 +165,7 @@ def run_ocr(stage: Stage) -> None:
             for number in _read_pictures(stage, left):
                 left.remove(number)
         except ReadError as error:
-            if error.code not in LIMITS:
-                raise
-            # one page that is too much does not spoil those after it
+            # one page that is too much, or crashes the reader, does not spoil the others
             problem = error
             failures += 1
             del left[0]
@@ -196,6 +194,9 @@ def _read_pictures(stage: Stage, numbers: Sequence[int]) -> Iterator[int]:
             stage.queue.passwords(stage.job),
         ):
             stage.check()
+            if page.source == "mixed":
+                (row,) = stage.queue.pages(stage.job, page.number - 1, 1)["pages"]
+                page = joined(_page(row), page)
             stage.queue.store_page(stage.job, page_row(page))
             yield page.number
 

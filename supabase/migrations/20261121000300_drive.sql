@@ -191,7 +191,8 @@ comment on column public.file_versions.reading is
 comment on column public.file_versions.truncated is
 'Whether a limit ended reading: what was read until then is there, the rest is not.';
 comment on column public.file_versions.truncated_by is
-'Which limit: limit_time, limit_memory, limit_output; null for a version that was read to its end.';
+'Which limit: limit_time, limit_memory, limit_output; corrupt for pages that crashed OCR; null for a version that was
+read to its end.';
 comment on column public.file_versions.language is 'Main language of the text, ISO 639-1; null when unclear.';
 create index file_versions_blob_id_idx on public.file_versions (blob_id);
 create index file_versions_created_by_idx on public.file_versions (created_by);

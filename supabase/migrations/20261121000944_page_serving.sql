@@ -4,10 +4,11 @@
 
 create function private.is_pictured(kind text, mime text) returns boolean
 language sql immutable parallel safe
-return case kind when 'page' then mime = 'application/pdf' or mime like 'image/%' when 'image' then mime like 'image/%'
+return mime <> 'image/svg+xml' and case kind
+    when 'page' then mime = 'application/pdf' or mime like 'image/%' when 'image' then mime like 'image/%'
 end;
 comment on function private.is_pictured(text, text) is
-'Whether files of a type have pictures for the spaces of a kind: pages of PDF, and images.';
+'Whether files of a type have pictures for the spaces of a kind: pages of PDF, and images but drawings.';
 
 create function private.enqueue_pictures(version_id uuid) returns void
 language sql volatile

@@ -6,11 +6,12 @@ import io
 import random
 from pathlib import Path
 
+import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from narwhal.ingest.detect import detect
-from narwhal.ingest.document import Box, Page, ReadError
+from narwhal.ingest.document import Box, Page, ReadError, joined
 from narwhal.ingest.extractors import Source, extract
 from narwhal.ingest.limits import MIB, Limits, read_in_sandbox, read_pictures_in_sandbox
 from narwhal.ingest.ocr import Seen, in_reading_order, read_pages
@@ -143,6 +144,53 @@ def test_a_page_that_is_a_picture_is_read_and_one_of_text_is_not(
     assert not typed.needs_ocr
     (blank,) = read(pdf(""), "a.pdf").pages
     assert not blank.needs_ocr
+
+
+def illustrated(image: Image.Image, *texts: str) -> bytes:
+    """A page of typed lines with a picture in its lower half."""
+    lines = "".join(text_at(60, 720 - 30 * n, text) for n, text in enumerate(texts))
+    document = pdfium.PdfDocument(pdf(lines))
+    page = document[0]
+    picture = pdfium.PdfImage.new(document)
+    picture.set_bitmap(pdfium.PdfBitmap.from_pil(image))
+    picture.set_matrix(pdfium.PdfMatrix().scale(480, 240).translate(60, 100))
+    page.insert_obj(picture)
+    page.gen_content()
+    file = io.BytesIO()
+    document.save(file)
+    return file.getvalue()
+
+
+def test_a_picture_of_text_beside_text_is_read_too(read: Read, tmp_path: Path) -> None:
+    typed = "A line that is long enough to be a text"
+    data = illustrated(drawn(LINES), typed)
+    (page,) = read(data, "a.pdf").pages
+    assert (page.text, page.needs_ocr, page.source) == (typed, True, "text")
+    path = tmp_path / "a.pdf"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        (found,) = read_pages(Source(file, detect(path, path.name)), [1])
+    whole = joined(page, found)
+    assert (whole.source, whole.needs_ocr) == ("mixed", False)
+    assert whole.text.startswith(f"{typed}\n\n")
+    assert words(whole.text.removeprefix(typed)) == words(" ".join(LINES))
+    last = whole.lines[-1]
+    assert words(whole.text[last.start : last.end]) == words(LINES[-1])
+    left, top, right, bottom = last.box
+    assert 0.1 < left < right < 0.9
+    assert 0.7 < top < bottom < 0.875  # in the picture, below the middle of the page
+
+
+def test_a_photograph_beside_text_is_left_alone(read: Read) -> None:
+    noise = Image.frombytes("RGB", (300, 150), random.Random(1).randbytes(300 * 150 * 3))
+    shade = Image.linear_gradient("L").resize((300, 150)).convert("RGB")
+    for image in (noise, shade, Image.new("RGB", (300, 150), "teal")):
+        (page,) = read(illustrated(image, "A line that is long enough to be a text"), "a.pdf").pages
+        assert not page.needs_ocr
+    # what has lines of its own over it, as a scan with a text layer has, is read already
+    over = ["", "", "", "", "", "", "", "", "", "", "", "", *LINES, *LINES]
+    (page,) = read(illustrated(drawn(LINES), *over), "a.pdf").pages
+    assert not page.needs_ocr
 
 
 def test_pictures_are_read_in_a_process_of_their_own(tmp_path: Path) -> None:

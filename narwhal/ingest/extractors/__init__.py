@@ -46,6 +46,7 @@ FORMATS = {
     "eml": "mail",
     "json": "json_text",
     "xml": "xml_text",
+    "svg": "svg",
     "srt": "subtitles",
     "vtt": "subtitles",
     "ics": "cards",

@@ -1,7 +1,7 @@
 """PDF with a text layer: text in reading order, and the box of every line.
 
-A page without text that can be read is left to OCR. Form values and notes, which are not part
-of a page's content, follow its text.
+A page without text that can be read is left to OCR, and so are pictures of text beside text. Form
+values and notes, which are not part of a page's content, follow its text.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from narwhal.ingest.extractors import Source
 from narwhal.ingest.extractors.lines import PageText, is_apart
 from narwhal.ingest.extractors.pdf_annotations import annotation_texts
 from narwhal.ingest.extractors.pdf_bombs import refuse_bombs
+from narwhal.ingest.extractors.pdf_pictures import unread_pictures
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.locks import locked
 from narwhal.ingest.text import clean, is_illegible
@@ -89,13 +90,13 @@ def open_document(file: BinaryIO, passwords: Sequence[str] = ()) -> pdfium.PdfDo
 
 def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> Page:
     width, height = raw.FPDF_GetPageWidthF(page), raw.FPDF_GetPageHeightF(page)
-    text = PageText()
-    textpage = raw.FPDFText_LoadPage(page)
-    if textpage:
-        try:
-            _read_lines(page, textpage, text)
-        finally:
-            raw.FPDFText_ClosePage(textpage)
+    text = _layer(page)
+    layer = text.joined()
+    needs_ocr = (
+        _shows_something(page)
+        if is_illegible(layer)
+        else bool(unread_pictures(page, text.lines, _box))
+    )
     for note, corners in annotation_texts(page, form):
         note = clean(note).strip()
         if note:
@@ -108,8 +109,34 @@ def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> 
         height=float(height),
         lines=tuple(text.lines),
         headings=_headings(joined, outline),
-        needs_ocr=is_illegible(joined) and _shows_something(page),
+        needs_ocr=needs_ocr,
     )
+
+
+def _layer(page: Any) -> PageText:
+    """The text layer of a page."""
+    text = PageText()
+    textpage = raw.FPDFText_LoadPage(page)
+    if textpage:
+        try:
+            _read_lines(page, textpage, text)
+        finally:
+            raw.FPDFText_ClosePage(textpage)
+    return text
+
+
+def pictures_of_text(document: pdfium.PdfDocument, number: int) -> list[Box] | None:
+    """Where a page shows pictures of text beside its text layer; None where it has no layer."""
+    page = raw.FPDF_LoadPage(document.raw, number - 1)
+    if not page:
+        return None
+    try:
+        text = _layer(page)
+        if is_illegible(text.joined()):
+            return None
+        return unread_pictures(page, text.lines, _box)
+    finally:
+        raw.FPDF_ClosePage(page)
 
 
 def _shows_something(page: Any) -> bool:
