@@ -3977,7 +3977,8 @@ COMMENT ON COLUMN public.file_versions.is_paged IS 'Whether page numbers are rea
 
 COMMENT ON COLUMN public.file_versions.reading IS 'Options that it is read with, beside what is set for all: ocr_languages, chunk_size, chunk_overlap.';
 
-COMMENT ON COLUMN public.file_versions.truncated_by IS 'Which limit: limit_time, limit_memory, limit_output; null for a version that was read to its end.';
+COMMENT ON COLUMN public.file_versions.truncated_by IS 'Which limit: limit_time, limit_memory, limit_output; corrupt for pages that crashed OCR; null for a version that was
+read to its end.';
 
 COMMENT ON COLUMN public.file_versions.truncated IS 'Whether a limit ended reading: what was read until then is there, the rest is not.';
 
@@ -6742,9 +6743,9 @@ COMMENT ON FUNCTION private.is_person(person_id uuid, person_email text, user_id
 
 CREATE FUNCTION private.is_pictured(kind text, mime text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE kind WHEN 'page'::text THEN ((mime = 'application/pdf'::text) OR (mime ~~ 'image/%'::text)) WHEN 'image'::text THEN (mime ~~ 'image/%'::text) ELSE NULL::boolean END;
+    RETURN ((mime <> 'image/svg+xml'::text) AND CASE kind WHEN 'page'::text THEN ((mime = 'application/pdf'::text) OR (mime ~~ 'image/%'::text)) WHEN 'image'::text THEN (mime ~~ 'image/%'::text) ELSE NULL::boolean END);
 
-COMMENT ON FUNCTION private.is_pictured(kind text, mime text) IS 'Whether files of a type have pictures for the spaces of a kind: pages of PDF, and images.';
+COMMENT ON FUNCTION private.is_pictured(kind text, mime text) IS 'Whether files of a type have pictures for the spaces of a kind: pages of PDF, and images but drawings.';
 
 CREATE FUNCTION private.is_read_only() RETURNS boolean
     LANGUAGE sql STABLE
