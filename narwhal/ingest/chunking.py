@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from narwhal.errors import NarwhalError
-from narwhal.ingest.document import Box, Chunk, Document, Heading, Line, Page
+from narwhal.ingest.document import Box, Chunk, Document, Heading, Line, Page, Spoken
 from narwhal.ingest.language import Languages
 
 # From the strongest; a sentence may end in any script.
@@ -118,6 +118,7 @@ def chunk_pages(
                 heading=outline.path,
                 context=outline.context,
                 language=languages.of(content),
+                time_range_ms=_time_range(page.times, start, end),
             )
             count += 1
         outline.reach(len(page.text))
@@ -321,6 +322,15 @@ def _is_boundary(text: str, at: int) -> bool:
 
 def _is_flag(character: str) -> bool:
     return "\U0001f1e6" <= character <= "\U0001f1ff"
+
+
+def _time_range(times: Sequence[Spoken], start: int, end: int) -> tuple[int, int] | None:
+    """From when to when what stands at `start..end` was said."""
+    first = bisect_right(times, start, key=lambda spoken: spoken.end)
+    last = bisect_left(times, end, key=lambda spoken: spoken.start)
+    if first >= last:
+        return None
+    return times[first].start_ms, max(spoken.end_ms for spoken in times[first:last])
 
 
 class _LineIndex:

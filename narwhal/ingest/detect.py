@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.media_types import (
+    DEMUXERS,
     EXTENSIONS,
     MAGIC,
     MEDIA,
@@ -58,6 +59,7 @@ _BRANDS = {
     b"mif1": "image/heif",
     b"avif": "image/avif",
     b"M4A ": "audio/mp4",
+    b"M4B ": "audio/mp4",
     b"qt  ": "video/quicktime",
 }
 _RIFF = {b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo", b"WEBP": "image/webp"}
@@ -124,13 +126,13 @@ def detect_file(file: BinaryIO, name: str, declared_mime: str | None = None) -> 
         return _ole(file, head, promised, extension)
     for magic, mime in MAGIC:
         if head.startswith(magic) and not (promised in TEXTS and _is_text(head)):
-            return _medium(file, mime)
+            return _medium(file, _kind(head, mime))
     if promised == "xls" and _OLD_SHEET.match(head):
         return Detected(MIMES["xls"], "xls")
-    container = _container(head)
+    container = _container(head, extension)
     if container:
         return _medium(file, container)
-    return _text_or_unknown(head, promised, extension)
+    return _text_or_unknown(file, head, promised, extension)
 
 
 def _by_mime(mime: str | None, extension: str) -> str | None:
@@ -262,16 +264,24 @@ def _is_packed_tar(file: BinaryIO, mime: str) -> bool:
 
 
 def _medium(file: BinaryIO, mime: str) -> Detected:
-    """What is recognised by its mark alone: a picture, an archive, or nothing that is read."""
+    """What is recognised by its mark: a picture, sound, an archive, or nothing that is read."""
     if mime in PICTURES:
         return Detected(mime, "image")
+    if mime in DEMUXERS:
+        return Detected(mime, mime.partition("/")[0])
     return Detected(mime, "tar" if mime == MIMES["tar"] or _is_packed_tar(file, mime) else None)
 
 
-def _container(head: bytes) -> str | None:
+def _kind(head: bytes, mime: str) -> str:
+    """Tell the web's kind of Matroska from the others: it says so among its first values."""
+    return "video/webm" if mime == MEDIA["mkv"] and b"webm" in head[:64] else mime
+
+
+def _container(head: bytes, extension: str) -> str | None:
     """Media whose mark does not stand at the very start."""
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "video/mp4")
+        plain = MEDIA["m4a"] if MEDIA.get(extension) == MEDIA["m4a"] else MEDIA["mp4"]
+        return _BRANDS.get(head[8:12], plain)
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "application/octet-stream")
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -285,7 +295,7 @@ def _container(head: bytes) -> str | None:
     return None
 
 
-def _text_or_unknown(head: bytes, promised: str | None, extension: str) -> Detected:
+def _text_or_unknown(file: BinaryIO, head: bytes, promised: str | None, extension: str) -> Detected:
     """Decide what no mark decides: text of some kind, or something unknown."""
     if promised == "pdf" and _PDF_PARTS.search(head):
         return Detected(MIMES["pdf"], "pdf")
@@ -294,7 +304,8 @@ def _text_or_unknown(head: bytes, promised: str | None, extension: str) -> Detec
             raise ReadError(
                 "corrupt", f"The file is named .{extension}, but holds no such document."
             )
-        return Detected(MEDIA.get(extension, "application/octet-stream"), None)
+        mime = MEDIA.get(extension, "application/octet-stream")
+        return _medium(file, mime) if mime in DEMUXERS else Detected(mime, None)
     charset = find_charset(_whole_characters(head))
     text = head[:8192].decode(charset, errors="replace").lstrip("\ufeff")
     if extension == "svg" or (promised not in TEXTS and _SVG.match(text)):

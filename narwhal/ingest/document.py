@@ -30,12 +30,22 @@ class Heading:
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """When the characters `start..end` of a page's text were said, in ms of the recording."""
+
+    start: int
+    end: int
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True)
 class Page:
     """One page, slide or sheet, or the whole text of a file that has no pages.
 
     `number` counts from 1, `width` and `height` are points (1/72 inch) where the format knows
-    them, `source` says how the text was won (`text`, `ocr`, `mixed`), `needs_ocr` that the page
-    shows something which its text does not tell.
+    them, `source` says how the text was won (`text`, `ocr`, `mixed`, `speech`), `needs_ocr` that
+    the page shows something which its text does not tell, `times` when it was said.
     """
 
     number: int
@@ -46,6 +56,7 @@ class Page:
     lines: tuple[Line, ...] = ()
     headings: tuple[Heading, ...] = ()
     needs_ocr: bool = False
+    times: tuple[Spoken, ...] = ()
 
 
 def joined(page: Page, found: Page) -> Page:
@@ -95,7 +106,8 @@ class Chunk:
 
     `page` is None where the document has no pages, `heading` the path of headings above it,
     outermost first, joined by " \u203a ", `context` the title and that path, which search reads
-    with the chunk, `language` an ISO 639-1 code or None when the text does not tell.
+    with the chunk, `language` an ISO 639-1 code or None when the text does not tell,
+    `time_range_ms` from when to when it was said, None for what is read.
     """
 
     idx: int
@@ -107,6 +119,7 @@ class Chunk:
     heading: str | None
     context: str | None
     language: str | None
+    time_range_ms: tuple[int, int] | None = None
 
 
 READ_ERRORS = frozenset(

@@ -169,6 +169,19 @@ def draw_in_sandbox(
             yield message
 
 
+def listen_in_sandbox(
+    path: Path, name: str, mime: str | None, wanted: dict[str, Any], limits: Limits
+) -> Iterator[dict[str, Any]]:
+    """Listen to a stretch of the recording at `path` in a process of its own; yield what it tells.
+
+    `wanted` is `{start_ms, end_ms, is_packaged}`; `narwhal.ingest.hearing` makes sense of the
+    answers. Raises ReadError as `read_in_sandbox` does.
+    """
+    with _reader(path, name, mime, limits, "listen", wanted=wanted) as answer:
+        while isinstance(message := answer.next(), dict):
+            yield message
+
+
 def detect_in_sandbox(
     path: Path,
     name: str,
@@ -268,7 +281,7 @@ class _Answer:
         """Allow so much time from here on."""
         self._left_s = seconds
 
-    def next(self) -> Page | Picture | Detected | bool:
+    def next(self) -> Page | Picture | Detected | dict[str, Any] | bool:
         """Return the next page or picture, or what ends the answer: `Detected`, `Document.paged`.
 
         Raises ReadError for anything else, and for an answer that ends too early.
@@ -283,6 +296,8 @@ class _Answer:
                     return self._counted(_page(message["page"]))
                 if "picture" in message:
                     return _picture(message["picture"])
+                if "heard" in message:
+                    return dict(message["heard"])
                 if "detected" in message:
                     return _detected(message["detected"])
                 if "paged" in message:

@@ -1,4 +1,4 @@
-"""The stages of ingestion: detect, extract, ocr, render, chunk, embed_text.
+"""The stages of ingestion: detect, extract, ocr, transcribe, render, chunk, embed_text.
 
 Each stage reads what its predecessor stored, and ends in one call that stores its output and the
 job's state together. Running a stage twice gives the same rows.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -26,8 +26,10 @@ from narwhal.ingest.document import (
     Page,
     Picture,
     ReadError,
+    Spoken,
     joined,
 )
+from narwhal.ingest.hearing import choose_recognizer, listen
 from narwhal.ingest.language import detect_language
 from narwhal.ingest.limits import (
     MIB,
@@ -244,6 +246,32 @@ def _keep_picture(stage: Stage, picture: Picture) -> None:
         raise
 
 
+def run_transcribe(stage: Stage) -> None:
+    """Listen to a recording, storing what was said in each stretch as soon as it was heard."""
+    settings = stage.job.settings
+    limits = replace(
+        _limits(stage.job),
+        seconds=float(settings["transcribe.time_limit_s"]),
+        memory_bytes=int(settings["transcribe.memory_limit_mb"]) * MIB,
+    )
+    recognizer = choose_recognizer()
+    reached_ms = stage.queue.begin_transcript(
+        stage.job, recognizer.name, recognizer.revision, recognizer.is_low_quality
+    )
+    with _blob(stage) as blob:
+        for heard in listen(
+            blob.path, stage.job.name, stage.job.mime, reached_ms, recognizer, limits
+        ):
+            stage.check()
+            stage.queue.store_segments(
+                stage.job,
+                [asdict(segment) for segment in heard.segments],
+                heard.reached_ms,
+                heard.duration_ms,
+            )
+    stage.queue.finish_transcribe(stage.job)
+
+
 def _language(pages: Sequence[Page]) -> str | None:
     """The language of a document, from the beginnings of its first pages with text."""
     texts = [page.text[:_TELLING] for page in pages if page.text]
@@ -320,6 +348,7 @@ STAGES: dict[str, Callable[[Stage], None]] = {
     "detect": run_detect,
     "extract": run_extract,
     "ocr": run_ocr,
+    "transcribe": run_transcribe,
     "render": run_render,
     "chunk": run_chunk,
     "embed_text": run_embed_text,
@@ -390,6 +419,7 @@ def _page(row: dict[str, Any]) -> Page:
             Line(start, end, (x0, y0, x1, y1)) for start, end, x0, y0, x1, y1 in layout["lines"]
         ),
         headings=tuple(Heading(start, level, text) for start, level, text in layout["headings"]),
+        times=tuple(Spoken(*values) for values in layout.get("times", ())),
     )
 
 
@@ -405,4 +435,5 @@ def chunk_row(piece: Chunk) -> dict[str, Any]:
         "heading": piece.heading,
         "context": piece.context,
         "language": piece.language,
+        "time_range_ms": "[{},{})".format(*piece.time_range_ms) if piece.time_range_ms else None,
     }

@@ -173,6 +173,38 @@ class Queue:
         """End the stage; every page is stored, unless a limit ended it."""
         self._call("select private.finish_ocr(%s, %s, %s, %s)", job, language, truncated_by)
 
+    def begin_transcript(self, job: Job, engine: str, revision: str, is_low_quality: bool) -> int:
+        """Begin to listen with an engine; returns from where on, in ms of the recording."""
+        return int(
+            self._call(
+                "select private.begin_transcript(%s, %s, %s, %s, %s)",
+                job,
+                engine,
+                revision,
+                is_low_quality,
+            )
+        )
+
+    def store_segments(
+        self,
+        job: Job,
+        segments: list[dict[str, Any]],
+        reached_ms: int,
+        duration_ms: int | None,
+    ) -> None:
+        """Keep what was said up to `reached_ms`."""
+        self._call(
+            "select private.store_segments(%s, %s, %s, %s, %s)",
+            job,
+            Jsonb(segments),
+            reached_ms,
+            duration_ms,
+        )
+
+    def finish_transcribe(self, job: Job) -> None:
+        """End the stage: what was said is the text of the file."""
+        self._call("select private.finish_transcribe(%s, %s)", job)
+
     def pages(self, job: Job, after: int = 0, characters: int | None = None) -> dict[str, Any]:
         """Read `{is_paged, language, last_page, pages, spaces}` of the job's version.
 

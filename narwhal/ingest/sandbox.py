@@ -33,6 +33,8 @@ def main() -> None:
         _load_ocr()
     elif job["task"] == "draw":
         _load_drawing()
+    elif job["task"] == "listen":
+        _load_ears(job["wanted"]["is_packaged"])
     limit_resources(limits.seconds, limits.memory_bytes)
     lock_down(path)
     if job["task"] == "read":
@@ -47,6 +49,8 @@ def main() -> None:
                 _read_pictures(source, job["pages"], sys.stdout)
             elif job["task"] == "draw":
                 _draw(source, job["wanted"], sys.stdout)
+            elif job["task"] == "listen":
+                _listen(source, job["wanted"], sys.stdout)
             else:
                 _read(source, limits, sys.stdout)
     except ReadError as error:
@@ -103,6 +107,44 @@ def _draw(source: Source, wanted: dict[str, Any], out: TextIO) -> None:
         _answer(out, {"picture": {**asdict(picture), "data": data}})
         out.flush()
     _answer(out, {"paged": True})
+
+
+def _load_ears(is_packaged: bool) -> None:
+    """Load decoders and, where it is used, the model while files may still be opened."""
+    from narwhal.encoders.sphinx import load_sphinx
+    from narwhal.ingest.sound import load_decoders
+
+    load_decoders()
+    if is_packaged:
+        load_sphinx()
+
+
+def _listen(source: Source, wanted: dict[str, Any], out: TextIO) -> None:
+    """Answer with words, or with the sound of utterances for a model that is elsewhere."""
+    from narwhal.encoders.sphinx import load_sphinx
+    from narwhal.ingest.sound import look, stretches
+
+    reached = int(wanted["start_ms"])
+    medium = look(source)
+    for stretch in stretches(source, reached, wanted["end_ms"]):
+        reached = stretch.reached_ms
+        utterance = stretch.utterance
+        if utterance is None:
+            continue
+        if wanted["is_packaged"]:
+            for segment in load_sphinx().recognize(utterance):
+                _answer(out, {"heard": asdict(segment)})
+        else:
+            sound = binascii.b2a_base64(utterance.samples.tobytes(), newline=False).decode()
+            _answer(out, {"heard": {"start_ms": utterance.start_ms, "sound": sound}})
+        out.flush()
+    ended = {
+        "reached_ms": reached,
+        "duration_ms": medium.duration_ms,
+        "is_end": reached < wanted["end_ms"],
+    }
+    _answer(out, {"heard": ended})
+    _answer(out, {"paged": False})
 
 
 def _values(page: Page) -> dict[str, Any]:

@@ -183,7 +183,7 @@ comment on column public.file_versions.blob_id is 'Its bytes; null once they are
 comment on column public.file_versions.format is 'What a worker recognised: pdf, docx, …; null when nothing reads it.';
 comment on column public.file_versions.error_code is
 'Why it is not searchable: encrypted_pdf, encrypted (an Office document), corrupt, unsupported_media, magic_mismatch,
-limit_…, no_text.';
+limit_…, no_text, no_speech.';
 comment on column public.file_versions.is_paged is
 'Whether page numbers are real pages, slides or sheets; null until it was read.';
 comment on column public.file_versions.reading is

@@ -145,6 +145,7 @@ begin
     where t.id = target_version_id
         and exists (select 1 from public.chunks as c where c.version_id = target_version_id);
     perform private.copy_pictures(source_version_id, target_version_id);
+    perform private.copy_transcript(source_version_id, target_version_id);
     perform pg_notify('narwhal_jobs', '');
 end;
 $$;

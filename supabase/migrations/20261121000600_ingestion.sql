@@ -9,7 +9,7 @@ create table public.pages (
     text text not null,
     width real,
     height real,
-    source text not null default 'text' check (source in ('text', 'ocr', 'mixed')),
+    source text not null default 'text' check (source in ('text', 'ocr', 'mixed', 'speech')),
     needs_ocr boolean not null default false,
     layout jsonb not null default '{}',
     unique (version_id, page)
@@ -20,7 +20,7 @@ comment on column public.pages.width is 'In points; null where the format has no
 comment on column public.pages.needs_ocr is 'Shows something that its text does not tell; false again after OCR.';
 comment on column public.pages.layout is
 '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
-0..1 from the top left.';
+0..1 from the top left. Of speech also times: [[start, end, start_ms, end_ms], …].';
 create index pages_file_id_idx on public.pages (file_id);
 
 create table public.chunks (
@@ -36,7 +36,7 @@ create table public.chunks (
     heading text,
     context text,
     language text,
-    time_range_ms int4range,
+    time_range_ms int4range check (not isempty(time_range_ms)),
     boost real not null default 1,
     text_hash bytea not null,
     unique (version_id, idx),
@@ -49,6 +49,7 @@ comment on column public.chunks.char_start is
 'Characters before it on its page: content = substr(pages.text, char_start + 1, char_end - char_start).';
 comment on column public.chunks.char_end is 'char_start + length of content.';
 comment on column public.chunks.bboxes is 'Where it stands: [[x0, y0, x1, y1], …], 0..1 of the page from the top left.';
+comment on column public.chunks.time_range_ms is 'When it was said, of recordings and films; null for what is read.';
 comment on column public.chunks.heading is 'Headings above it, outermost first, joined by " › ".';
 comment on column public.chunks.context is
 'What it is about: the title and the headings above it, joined by " › ". Search reads it with the content, and its words
@@ -559,6 +560,11 @@ begin
     perform private.finish_job(job_id);
     if v_needs_ocr then
         perform private.enqueue(v_job.version_id, 'ocr');
+    elsif exists (
+        select 1 from public.file_versions as v where v.id = v_job.version_id and v.format in ('audio', 'video')
+    ) then
+        delete from private.draft_transcripts as t where t.version_id = v_job.version_id; -- of an earlier run
+        perform private.enqueue(v_job.version_id, 'transcribe');
     else
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
         perform private.enqueue(v_job.version_id, 'chunk');
@@ -567,8 +573,8 @@ begin
 end;
 $$;
 comment on function private.finish_extract(uuid, uuid, text, boolean, jsonb, text) is
-'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues ocr
-where a page needs it, else chunk; and render beside it where there is something to draw. truncated_by: the limit
+'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues what
+comes next: ocr where a page needs it, transcribe for what is heard, else chunk; and render beside it where there is something to draw. truncated_by: the limit
 that ended reading.';
 
 create function private.job_pages(

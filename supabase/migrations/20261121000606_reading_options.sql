@@ -306,6 +306,7 @@ declare
 begin
     delete from private.rereads as r where r.version_id = drop_reread.version_id;
     delete from private.draft_pages as p where p.version_id = drop_reread.version_id;
+    delete from private.draft_transcripts as t where t.version_id = drop_reread.version_id;
     v_texts := array(select c.text_hash from private.draft_chunks as c where c.version_id = drop_reread.version_id);
     delete from private.draft_chunks as c where c.version_id = drop_reread.version_id;
     perform private.forget_texts(array[n.owner_id], v_texts)
@@ -338,6 +339,7 @@ begin
             truncated_by = v_reread.truncated_by
         where v.id = finish_reread.version_id;
     end if;
+    perform private.publish_transcript(version_id);
     perform private.drop_reread(version_id);
     perform private.forget_texts(array[n.owner_id], v_old_texts)
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id

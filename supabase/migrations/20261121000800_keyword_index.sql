@@ -439,6 +439,7 @@ declare
     v_head public.file_versions;
     v_is_complete boolean;
     v_is_empty boolean;
+    v_is_silent boolean;
 begin
     select v.* into v_version from public.file_versions as v where v.id = advance_version.version_id;
     select h.* into v_head
@@ -466,9 +467,15 @@ begin
     if v_is_complete then
         v_is_empty := not exists (select 1 from public.chunks as c where c.version_id = v_version.id)
             and not exists (select 1 from private.page_vectors as t where t.file_id = v_version.file_id);
+        v_is_silent := v_is_empty
+            and exists (select 1 from public.transcripts as t where t.version_id = v_version.id);
         perform private.set_version_status(
             v_version.id, 'ready',
-            case when v_is_empty then 'no_text' end, case when v_is_empty then 'There is no text in this file.' end
+            case when v_is_silent then 'no_speech' when v_is_empty then 'no_text' end,
+            case
+                when v_is_silent then 'Nobody is understood in this recording.'
+                when v_is_empty then 'There is no text in this file.'
+            end
         );
     end if;
 end;

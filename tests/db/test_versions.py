@@ -48,6 +48,12 @@ INGESTED = {
         " from public.renditions as r join private.blobs as b on b.id = r.blob_id"
         " join public.nodes as n on n.id = r.file_id where r.version_id = %s order by r.page"
     ),
+    "transcript": (
+        "select engine, revision, is_low_quality, t.language, duration_ms, reached_ms,"
+        " start_ms, end_ms, text, s.language, confidence from public.transcripts as t"
+        " left join public.transcript_segments as s using (version_id)"
+        " where t.version_id = %s order by start_ms"
+    ),
     "jobs": (
         "select stage, space_id, state, progress, pages_done, pages_total, attempts, error_code"
         " from public.ingest_jobs where version_id = %s order by stage, space_id"

@@ -68,7 +68,31 @@ def test_the_declared_type_helps_where_the_name_promises_nothing() -> None:
     ("data", "name", "mime"),
     [
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", "a.wav", "audio/wav"),
-        (b"\x00\x00\x00\x18ftypM4A ", "a.m4a", "audio/mp4"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "a.avi", "video/x-msvideo"),
+        (b"\x00\x00\x00\x18ftypM4A ", "a.mp4", "audio/mp4"),
+        (b"\x00\x00\x00\x18ftypisom", "a.m4a", "audio/mp4"),
+        (b"\x00\x00\x00\x18ftypisom", "a.mp4", "video/mp4"),
+        (b"\x00\x00\x00\x14ftypqt  ", "a.bin", "video/quicktime"),
+        (b"OggS\x00\x02", "a.opus", "audio/ogg"),
+        (b"ID3\x04\x00", "a", "audio/mpeg"),
+        (b"\xff\xfb\x90\x00", "a", "audio/mpeg"),
+        (b"\xff\xf1\x50\x80", "a.aac", "audio/aac"),
+        (b"fLaC\x00", "a.flac", "audio/flac"),
+        (b"FORM\x00\x00\x00\x00AIFF", "a.aif", "audio/aiff"),
+        (b"#!AMR\n", "a.amr", "audio/amr"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\x82\x84webm", "a.webm", "video/webm"),
+        (b"\x1aE\xdf\xa3\xa3B\x86\x81\x01B\x82\x88matroska", "a.webm", "video/x-matroska"),
+        (BINARY, "broken.mp3", "audio/mpeg"),
+    ],
+)
+def test_recordings_and_films_are_heard(data: bytes, name: str, mime: str) -> None:
+    detected = detect_file(io.BytesIO(data), name)
+    assert (detected.format, detected.mime) == (mime.partition("/")[0], mime)
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "mime"),
+    [
         (package({"a.txt": "x"})[:-9], "a.zip", "application/zip"),
         (OLE, "thumbs.db", "application/x-ole-storage"),
         (BINARY, "a.bin", "application/octet-stream"),

@@ -171,6 +171,20 @@ def _content(db: Database, world: World) -> None:
         " from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as r (file_id, version_id, blob_id)",
         [(f.id, v.id, v.picture.id) for f, _, v in versions],
     )
+    _insert(
+        db,
+        "insert into public.transcripts (version_id, file_id, engine, revision, is_low_quality)"
+        " select version_id, file_id, 'test', '1', false"
+        " from unnest(%s::uuid[], %s::uuid[]) as t (version_id, file_id)",
+        [(v.id, f.id) for f, _, v in versions],
+    )
+    _insert(
+        db,
+        "insert into public.transcript_segments (version_id, file_id, start_ms, end_ms, text)"
+        " select version_id, file_id, 0, 1, 'walrus'"
+        " from unnest(%s::uuid[], %s::uuid[]) as s (version_id, file_id)",
+        [(v.id, f.id) for f, _, v in versions],
+    )
     heads = [(f.id, f.head.id) for f in world.files if f.head]
     _insert(
         db,

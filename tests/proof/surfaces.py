@@ -230,6 +230,18 @@ SURFACES = [
         _of_readable(lambda v: v.id),
     ),
     Surface(
+        "transcripts",
+        "select t.version_id::text from public.transcripts as t",
+        _versions(lambda v: v.id),
+        _of_readable(lambda v: v.id),
+    ),
+    Surface(
+        "transcript_segments",
+        "select s.version_id::text from public.transcript_segments as s",
+        _versions(lambda v: v.id),
+        _of_readable(lambda v: v.id),
+    ),
+    Surface(
         "another bucket",
         "select name from storage.objects where bucket_id = 'other'",
         lambda w: {"public.txt": "an object of the project's own"},

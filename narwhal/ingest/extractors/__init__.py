@@ -24,6 +24,8 @@ from narwhal.ingest.limits import Limits
 FORMATS = {
     "pdf": "pdf",
     "image": "image",
+    "audio": "media",
+    "video": "media",
     "docx": "docx",
     "pptx": "pptx",
     "xlsx": "xlsx",
