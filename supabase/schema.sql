@@ -666,6 +666,7 @@ declare
     v_head public.file_versions;
     v_is_complete boolean;
     v_is_empty boolean;
+    v_is_silent boolean;
 begin
     select v.* into v_version from public.file_versions as v where v.id = advance_version.version_id;
     select h.* into v_head
@@ -693,9 +694,15 @@ begin
     if v_is_complete then
         v_is_empty := not exists (select 1 from public.chunks as c where c.version_id = v_version.id)
             and not exists (select 1 from private.page_vectors as t where t.file_id = v_version.file_id);
+        v_is_silent := v_is_empty
+            and exists (select 1 from public.transcripts as t where t.version_id = v_version.id);
         perform private.set_version_status(
             v_version.id, 'ready',
-            case when v_is_empty then 'no_text' end, case when v_is_empty then 'There is no text in this file.' end
+            case when v_is_silent then 'no_speech' when v_is_empty then 'no_text' end,
+            case
+                when v_is_silent then 'Nobody is understood in this recording.'
+                when v_is_empty then 'There is no text in this file.'
+            end
         );
     end if;
 end;
@@ -1146,6 +1153,28 @@ $$;
 
 COMMENT ON FUNCTION private.begin_reread(version_id uuid, stage text) IS 'Before a stage of a version runs again: when the version is ready, what it makes becomes a draft. A draft that was
 begun before goes on.';
+
+CREATE FUNCTION private.begin_transcript(job_id uuid, lease_token uuid, engine text, revision text, is_low_quality boolean) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    delete from private.draft_transcripts as t -- two engines do not share a transcript
+    where t.version_id = v_job.version_id
+        and (t.engine, t.revision) is distinct from (begin_transcript.engine, begin_transcript.revision);
+    insert into private.draft_transcripts (version_id, file_id, engine, revision, is_low_quality)
+    values (
+        v_job.version_id, v_job.file_id, begin_transcript.engine, begin_transcript.revision,
+        begin_transcript.is_low_quality
+    )
+    on conflict on constraint draft_transcripts_pkey do nothing;
+    return (select t.reached_ms from private.draft_transcripts as t where t.version_id = v_job.version_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.begin_transcript(job_id uuid, lease_token uuid, engine text, revision text, is_low_quality boolean) IS 'Begins to listen with an engine, or goes on where it was interrupted: returns reached_ms.';
 
 CREATE FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2458,7 +2487,8 @@ CREATE TABLE public.chunks (
     boost real DEFAULT 1 NOT NULL,
     text_hash bytea NOT NULL,
     CONSTRAINT chunks_check CHECK ((char_end > char_start)),
-    CONSTRAINT chunks_idx_check CHECK ((idx >= 0))
+    CONSTRAINT chunks_idx_check CHECK ((idx >= 0)),
+    CONSTRAINT chunks_time_range_ms_check CHECK ((NOT isempty(time_range_ms)))
 );
 
 COMMENT ON TABLE public.chunks IS 'The passages that search finds; they belong to one version.';
@@ -2477,6 +2507,8 @@ COMMENT ON COLUMN public.chunks.heading IS 'Headings above it, outermost first, 
 
 COMMENT ON COLUMN public.chunks.context IS 'What it is about: the title and the headings above it, joined by " › ". Search reads it with the content, and its words
 count in every chunk.';
+
+COMMENT ON COLUMN public.chunks.time_range_ms IS 'When it was said, of recordings and films; null for what is read.';
 
 COMMENT ON COLUMN public.chunks.text_hash IS 'sha256 of embedded_text: unchanged text keeps its vector.';
 
@@ -3162,6 +3194,7 @@ begin
     where t.id = target_version_id
         and exists (select 1 from public.chunks as c where c.version_id = target_version_id);
     perform private.copy_pictures(source_version_id, target_version_id);
+    perform private.copy_transcript(source_version_id, target_version_id);
     perform pg_notify('narwhal_jobs', '');
 end;
 $$;
@@ -3386,6 +3419,25 @@ $$;
 
 COMMENT ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) IS 'Puts a version into the keyword index with the terms of another one, when that is in service, without reading its
 text; the chunks of both are the same.';
+
+CREATE FUNCTION private.copy_transcript(source_version_id uuid, target_version_id uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into public.transcripts (
+        version_id, file_id, engine, revision, is_low_quality, language, duration_ms, reached_ms
+    )
+    select v.id, v.file_id, t.engine, t.revision, t.is_low_quality, t.language, t.duration_ms, t.reached_ms
+    from public.transcripts as t cross join public.file_versions as v
+    where t.version_id = source_version_id and v.id = target_version_id;
+
+    insert into public.transcript_segments (version_id, file_id, start_ms, end_ms, text, language, confidence)
+    select v.id, v.file_id, s.start_ms, s.end_ms, s.text, s.language, s.confidence
+    from public.transcript_segments as s cross join public.file_versions as v
+    where s.version_id = source_version_id and v.id = target_version_id;
+$$;
+
+COMMENT ON FUNCTION private.copy_transcript(source_version_id uuid, target_version_id uuid) IS 'Gives a version the transcript of another one with the same bytes.';
 
 CREATE TABLE public.node_user_state (
     user_id uuid NOT NULL,
@@ -3969,7 +4021,7 @@ COMMENT ON COLUMN public.file_versions.blob_id IS 'Its bytes; null once they are
 COMMENT ON COLUMN public.file_versions.format IS 'What a worker recognised: pdf, docx, …; null when nothing reads it.';
 
 COMMENT ON COLUMN public.file_versions.error_code IS 'Why it is not searchable: encrypted_pdf, encrypted (an Office document), corrupt, unsupported_media, magic_mismatch,
-limit_…, no_text.';
+limit_…, no_text, no_speech.';
 
 COMMENT ON COLUMN public.file_versions.language IS 'Main language of the text, ISO 639-1; null when unclear.';
 
@@ -4164,6 +4216,7 @@ declare
 begin
     delete from private.rereads as r where r.version_id = drop_reread.version_id;
     delete from private.draft_pages as p where p.version_id = drop_reread.version_id;
+    delete from private.draft_transcripts as t where t.version_id = drop_reread.version_id;
     v_texts := array(select c.text_hash from private.draft_chunks as c where c.version_id = drop_reread.version_id);
     delete from private.draft_chunks as c where c.version_id = drop_reread.version_id;
     perform private.forget_texts(array[n.owner_id], v_texts)
@@ -5596,6 +5649,11 @@ begin
     perform private.finish_job(job_id);
     if v_needs_ocr then
         perform private.enqueue(v_job.version_id, 'ocr');
+    elsif exists (
+        select 1 from public.file_versions as v where v.id = v_job.version_id and v.format in ('audio', 'video')
+    ) then
+        delete from private.draft_transcripts as t where t.version_id = v_job.version_id; -- of an earlier run
+        perform private.enqueue(v_job.version_id, 'transcribe');
     else
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'ocr'; -- an earlier run
         perform private.enqueue(v_job.version_id, 'chunk');
@@ -5604,8 +5662,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues ocr
-where a page needs it, else chunk; and render beside it where there is something to draw. truncated_by: the limit
+COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues what
+comes next: ocr where a page needs it, transcribe for what is heard, else chunk; and render beside it where there is something to draw. truncated_by: the limit
 that ended reading.';
 
 CREATE FUNCTION private.finish_job(job_id uuid) RETURNS void
@@ -5733,6 +5791,7 @@ begin
             truncated_by = v_reread.truncated_by
         where v.id = finish_reread.version_id;
     end if;
+    perform private.publish_transcript(version_id);
     perform private.drop_reread(version_id);
     perform private.forget_texts(array[n.owner_id], v_old_texts)
     from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
@@ -5742,6 +5801,45 @@ $$;
 
 COMMENT ON FUNCTION private.finish_reread(version_id uuid) IS 'Puts the drafts of a version in the place of its pages and chunks. The caller puts it in service again, in the same
 transaction.';
+
+CREATE FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_sureness real;
+    v_language text;
+begin
+    select sum(s.confidence * (s.end_ms - s.start_ms)) / sum(s.end_ms - s.start_ms) into v_sureness
+    from private.draft_segments as s
+    inner join private.draft_transcripts as t on t.version_id = s.version_id and t.is_low_quality
+    where s.version_id = v_job.version_id;
+    if v_sureness < (private.setting('transcribe.least_confidence'))::real then
+        delete from private.draft_segments as s where s.version_id = v_job.version_id;
+    end if;
+
+    select s.language into v_language
+    from private.draft_segments as s
+    where s.version_id = v_job.version_id and s.language is not null
+    group by s.language
+    order by sum(s.end_ms - s.start_ms) desc, s.language
+    limit 1;
+    update private.draft_transcripts as t set language = v_language where t.version_id = v_job.version_id;
+    perform private.put_pages(
+        v_job.version_id, jsonb_build_array(private.transcript_page(v_job.version_id)), true
+    );
+    perform private.describe_reading(v_job.version_id, v_language, false, 1, null);
+    if not private.is_reread(v_job.version_id) then
+        perform private.publish_transcript(v_job.version_id);
+    end if;
+    perform private.finish_job(job_id);
+    perform private.enqueue(v_job.version_id, 'chunk');
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) IS 'Ends the transcribe stage: what was said becomes the text of the file, and chunk is queued. Of an engine of low
+quality, what it is not sure of on the whole, as of a language that it does not know, is dropped.';
 
 CREATE FUNCTION private.flip_space(from_id smallint, to_id smallint) RETURNS void
     LANGUAGE sql
@@ -9504,7 +9602,7 @@ CREATE TABLE public.pages (
     needs_ocr boolean DEFAULT false NOT NULL,
     layout jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT pages_page_check CHECK ((page > 0)),
-    CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text])))
+    CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text, 'speech'::text])))
 );
 
 COMMENT ON TABLE public.pages IS 'Text of a version by page, slide or sheet; one row for formats without pages.';
@@ -9516,7 +9614,7 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.needs_ocr IS 'Shows something that its text does not tell; false again after OCR.';
 
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
-0..1 from the top left.';
+0..1 from the top left. Of speech also times: [[start, end, start_ms, end_ms], …].';
 
 CREATE FUNCTION private.pages_in_work(version_id uuid) RETURNS SETOF public.pages
     LANGUAGE plpgsql STABLE
@@ -10237,6 +10335,25 @@ CREATE FUNCTION private.public_facts(user_id uuid) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.public_facts(user_id uuid) IS 'What others may know of somebody: {id, full_name, avatar_url}.';
+
+CREATE FUNCTION private.publish_transcript(version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if not exists (select 1 from private.draft_transcripts as t where t.version_id = publish_transcript.version_id) then
+        return; -- only what comes after it was done again
+    end if;
+    delete from public.transcripts as t where t.version_id = publish_transcript.version_id;
+    insert into public.transcripts
+    select t.* from private.draft_transcripts as t where t.version_id = publish_transcript.version_id;
+    insert into public.transcript_segments
+    select s.* from private.draft_segments as s where s.version_id = publish_transcript.version_id;
+    delete from private.draft_transcripts as t where t.version_id = publish_transcript.version_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.publish_transcript(version_id uuid) IS 'Puts the draft of a transcript, if there is one, in the place of the transcript.';
 
 CREATE FUNCTION private.purge_batch(max_nodes integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -15724,6 +15841,33 @@ $$;
 COMMENT ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) IS 'Records a picture that is in the bucket derived as promised, instead of the one before. Raises QUOTA_EXCEEDED,
 CONFLICT_STATE.';
 
+CREATE FUNCTION private.store_segments(job_id uuid, lease_token uuid, segments jsonb, reached_ms integer, duration_ms integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    insert into private.draft_segments (version_id, file_id, start_ms, end_ms, text, language, confidence)
+    select v_job.version_id, v_job.file_id, r.start_ms, r.end_ms, r.text, r.language, r.confidence
+    from jsonb_to_recordset(store_segments.segments) as r (
+        start_ms integer, end_ms integer, text text, language text, confidence real
+    )
+    on conflict on constraint draft_segments_pkey do nothing;
+    update private.draft_transcripts as t
+    set
+        reached_ms = greatest(t.reached_ms, store_segments.reached_ms),
+        duration_ms = coalesce(store_segments.duration_ms, t.duration_ms)
+    where t.version_id = v_job.version_id;
+    update public.ingest_jobs as j
+    set progress = greatest(j.progress, least(t.reached_ms::real / nullif(t.duration_ms, 0), 1))
+    from private.draft_transcripts as t
+    where j.id = job_id and t.version_id = v_job.version_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.store_segments(job_id uuid, lease_token uuid, segments jsonb, reached_ms integer, duration_ms integer) IS 'Stores what was heard up to reached_ms: [{start_ms, end_ms, text, language, confidence}].';
+
 CREATE FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO ''
@@ -17619,6 +17763,38 @@ $$;
 
 COMMENT ON FUNCTION private.title_of(version_id uuid) IS 'The title of a document: the first heading on its first page, or null.';
 
+CREATE FUNCTION private.transcript_page(version_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select jsonb_build_object(
+        'page', 1,
+        'text', coalesce(string_agg(s.text, e'\n' order by s.start_ms), ''),
+        'source', 'speech',
+        'layout', jsonb_build_object(
+            'lines', '[]'::jsonb, 'headings', '[]'::jsonb,
+            'times', coalesce(
+                jsonb_agg(
+                    jsonb_build_array(s.before, s.before + char_length(s.text), s.start_ms, s.end_ms)
+                    order by s.start_ms
+                ),
+                '[]'
+            )
+        )
+    )
+    from (
+        select
+            t.start_ms, t.end_ms, t.text,
+            coalesce(sum(char_length(t.text) + 1) over (
+                order by t.start_ms rows between unbounded preceding and 1 preceding
+            ), 0) as before
+        from private.draft_segments as t
+        where t.version_id = transcript_page.version_id
+    ) as s;
+$$;
+
+COMMENT ON FUNCTION private.transcript_page(version_id uuid) IS 'A draft as the one page of its file, as put_pages takes it: a line a segment; and of each, when it was said.';
+
 CREATE FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -19492,7 +19668,8 @@ CREATE TABLE private.draft_chunks (
     boost real DEFAULT 1 CONSTRAINT chunks_boost_not_null NOT NULL,
     text_hash bytea CONSTRAINT chunks_text_hash_not_null NOT NULL,
     CONSTRAINT chunks_check CHECK ((char_end > char_start)),
-    CONSTRAINT chunks_idx_check CHECK ((idx >= 0))
+    CONSTRAINT chunks_idx_check CHECK ((idx >= 0)),
+    CONSTRAINT chunks_time_range_ms_check CHECK ((NOT isempty(time_range_ms)))
 );
 
 COMMENT ON TABLE private.draft_chunks IS 'Chunks that are not in service yet: of a version that is read again, or of one too long for one call.';
@@ -19509,10 +19686,42 @@ CREATE TABLE private.draft_pages (
     needs_ocr boolean DEFAULT false CONSTRAINT pages_needs_ocr_not_null NOT NULL,
     layout jsonb DEFAULT '{}'::jsonb CONSTRAINT pages_layout_not_null NOT NULL,
     CONSTRAINT pages_page_check CHECK ((page > 0)),
-    CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text])))
+    CONSTRAINT pages_source_check CHECK ((source = ANY (ARRAY['text'::text, 'ocr'::text, 'mixed'::text, 'speech'::text])))
 );
 
 COMMENT ON TABLE private.draft_pages IS 'Pages that are not in service yet.';
+
+CREATE TABLE private.draft_segments (
+    version_id uuid CONSTRAINT transcript_segments_version_id_not_null NOT NULL,
+    file_id uuid CONSTRAINT transcript_segments_file_id_not_null NOT NULL,
+    start_ms integer CONSTRAINT transcript_segments_start_ms_not_null NOT NULL,
+    end_ms integer CONSTRAINT transcript_segments_end_ms_not_null NOT NULL,
+    text text CONSTRAINT transcript_segments_text_not_null NOT NULL,
+    language text,
+    confidence real,
+    CONSTRAINT transcript_segments_check CHECK ((end_ms > start_ms)),
+    CONSTRAINT transcript_segments_confidence_check CHECK (((confidence >= (0)::double precision) AND (confidence <= (1)::double precision))),
+    CONSTRAINT transcript_segments_start_ms_check CHECK ((start_ms >= 0)),
+    CONSTRAINT transcript_segments_text_check CHECK ((text <> ''::text))
+);
+
+COMMENT ON TABLE private.draft_segments IS 'What was heard so far, of transcripts in work.';
+
+CREATE TABLE private.draft_transcripts (
+    version_id uuid CONSTRAINT transcripts_version_id_not_null NOT NULL,
+    file_id uuid CONSTRAINT transcripts_file_id_not_null NOT NULL,
+    engine text CONSTRAINT transcripts_engine_not_null NOT NULL,
+    revision text CONSTRAINT transcripts_revision_not_null NOT NULL,
+    is_low_quality boolean CONSTRAINT transcripts_is_low_quality_not_null NOT NULL,
+    language text,
+    duration_ms integer,
+    reached_ms integer DEFAULT 0 CONSTRAINT transcripts_reached_ms_not_null NOT NULL,
+    created_at timestamp with time zone DEFAULT now() CONSTRAINT transcripts_created_at_not_null NOT NULL,
+    CONSTRAINT transcripts_duration_ms_check CHECK ((duration_ms >= 0)),
+    CONSTRAINT transcripts_reached_ms_check CHECK ((reached_ms >= 0))
+);
+
+COMMENT ON TABLE private.draft_transcripts IS 'Transcripts in work.';
 
 CREATE UNLOGGED TABLE private.epochs (
     scope_id uuid NOT NULL,
@@ -20244,6 +20453,56 @@ COMMENT ON COLUMN public.owners.storage_reserved IS 'Bytes promised to open uplo
 
 COMMENT ON COLUMN public.owners.storage_limit IS 'Quota in bytes: used + reserved never exceed it.';
 
+CREATE TABLE public.transcript_segments (
+    version_id uuid NOT NULL,
+    file_id uuid NOT NULL,
+    start_ms integer NOT NULL,
+    end_ms integer NOT NULL,
+    text text NOT NULL,
+    language text,
+    confidence real,
+    CONSTRAINT transcript_segments_check CHECK ((end_ms > start_ms)),
+    CONSTRAINT transcript_segments_confidence_check CHECK (((confidence >= (0)::double precision) AND (confidence <= (1)::double precision))),
+    CONSTRAINT transcript_segments_start_ms_check CHECK ((start_ms >= 0)),
+    CONSTRAINT transcript_segments_text_check CHECK ((text <> ''::text))
+);
+
+COMMENT ON TABLE public.transcript_segments IS 'What was said in a recording, and when.';
+
+COMMENT ON COLUMN public.transcript_segments.start_ms IS 'From the beginning of the recording.';
+
+COMMENT ON COLUMN public.transcript_segments.language IS 'ISO 639-1; null where the engine does not tell.';
+
+COMMENT ON COLUMN public.transcript_segments.confidence IS '0 to 1; null where the engine does not tell.';
+
+CREATE TABLE public.transcripts (
+    version_id uuid NOT NULL,
+    file_id uuid NOT NULL,
+    engine text NOT NULL,
+    revision text NOT NULL,
+    is_low_quality boolean NOT NULL,
+    language text,
+    duration_ms integer,
+    reached_ms integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT transcripts_duration_ms_check CHECK ((duration_ms >= 0)),
+    CONSTRAINT transcripts_reached_ms_check CHECK ((reached_ms >= 0))
+);
+
+COMMENT ON TABLE public.transcripts IS 'Who listened to a recording, and how far; what was said is in its segments.';
+
+COMMENT ON COLUMN public.transcripts.engine IS 'pocketsphinx, or the name of a Whisper model.';
+
+COMMENT ON COLUMN public.transcripts.revision IS 'Release of the engine, or commit of its weights.';
+
+COMMENT ON COLUMN public.transcripts.is_low_quality IS 'Whether the words help to find a place, and are not fit to be quoted.';
+
+COMMENT ON COLUMN public.transcripts.language IS 'What most is spoken in, ISO 639-1; null when unclear or silent.';
+
+COMMENT ON COLUMN public.transcripts.duration_ms IS 'What the file says of its length; null when it does not.';
+
+COMMENT ON COLUMN public.transcripts.reached_ms IS 'Up to where it was heard; the length of the sound when complete.';
+
 CREATE TABLE public.usage_daily (
     owner_id uuid NOT NULL,
     day date NOT NULL,
@@ -20279,6 +20538,12 @@ ALTER TABLE ONLY private.draft_chunks
 
 ALTER TABLE ONLY private.draft_pages
     ADD CONSTRAINT draft_pages_pkey PRIMARY KEY (version_id, page);
+
+ALTER TABLE ONLY private.draft_segments
+    ADD CONSTRAINT draft_segments_pkey PRIMARY KEY (version_id, start_ms);
+
+ALTER TABLE ONLY private.draft_transcripts
+    ADD CONSTRAINT draft_transcripts_pkey PRIMARY KEY (version_id);
 
 ALTER TABLE ONLY private.epochs
     ADD CONSTRAINT epochs_pkey PRIMARY KEY (scope_id, xid);
@@ -20487,6 +20752,12 @@ ALTER TABLE ONLY public.shares
 ALTER TABLE ONLY public.shares
     ADD CONSTRAINT shares_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.transcript_segments
+    ADD CONSTRAINT transcript_segments_pkey PRIMARY KEY (version_id, start_ms);
+
+ALTER TABLE ONLY public.transcripts
+    ADD CONSTRAINT transcripts_pkey PRIMARY KEY (version_id);
+
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_key_key UNIQUE (key);
 
@@ -20523,6 +20794,10 @@ CREATE INDEX draft_chunks_file_id_idx ON private.draft_chunks USING btree (file_
 CREATE INDEX draft_chunks_text_hash_idx ON private.draft_chunks USING btree (text_hash);
 
 CREATE INDEX draft_pages_file_id_idx ON private.draft_pages USING btree (file_id);
+
+CREATE INDEX draft_segments_file_id_idx ON private.draft_segments USING btree (file_id);
+
+CREATE INDEX draft_transcripts_file_id_idx ON private.draft_transcripts USING btree (file_id);
 
 CREATE INDEX indexed_files_owner_id_idx ON private.indexed_files USING btree (owner_id) INCLUDE (file_id, languages, last_page);
 
@@ -20701,6 +20976,10 @@ CREATE INDEX shares_grantee_email_idx ON public.shares USING btree (grantee_emai
 CREATE INDEX shares_grantee_id_idx ON public.shares USING btree (grantee_id);
 
 CREATE INDEX shares_group_id_idx ON public.shares USING btree (group_id);
+
+CREATE INDEX transcript_segments_file_id_idx ON public.transcript_segments USING btree (file_id);
+
+CREATE INDEX transcripts_file_id_idx ON public.transcripts USING btree (file_id);
 
 CREATE INDEX uploads_created_by_idx ON public.uploads USING btree (created_by);
 
@@ -21007,6 +21286,18 @@ ALTER TABLE ONLY private.draft_pages
 ALTER TABLE ONLY private.draft_pages
     ADD CONSTRAINT draft_pages_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.draft_segments
+    ADD CONSTRAINT draft_segments_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.draft_segments
+    ADD CONSTRAINT draft_segments_version_id_fkey FOREIGN KEY (version_id) REFERENCES private.draft_transcripts(version_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.draft_transcripts
+    ADD CONSTRAINT draft_transcripts_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.draft_transcripts
+    ADD CONSTRAINT draft_transcripts_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.file_passwords
     ADD CONSTRAINT file_passwords_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
@@ -21232,6 +21523,18 @@ ALTER TABLE ONLY public.shares
 ALTER TABLE ONLY public.shares
     ADD CONSTRAINT shares_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.transcript_segments
+    ADD CONSTRAINT transcript_segments_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.transcript_segments
+    ADD CONSTRAINT transcript_segments_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.transcripts(version_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.transcripts
+    ADD CONSTRAINT transcripts_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.transcripts
+    ADD CONSTRAINT transcripts_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.uploads
     ADD CONSTRAINT uploads_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE CASCADE;
 
@@ -21276,6 +21579,10 @@ ALTER TABLE private.chunk_vectors_1 ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.draft_chunks ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.draft_pages ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.draft_segments ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.draft_transcripts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.epochs ENABLE ROW LEVEL SECURITY;
 
@@ -21441,11 +21748,23 @@ CREATE POLICY readers_can_select ON public.renditions FOR SELECT TO anon, authen
    FROM public.nodes n
   WHERE (n.id = renditions.file_id))));
 
+CREATE POLICY readers_can_select ON public.transcript_segments FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = transcript_segments.file_id))));
+
+CREATE POLICY readers_can_select ON public.transcripts FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = transcripts.file_id))));
+
 ALTER TABLE public.renditions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.share_links ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.shares ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.transcript_segments ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.transcripts ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY uploaders_can_select ON public.uploads FOR SELECT TO authenticated USING (((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR (owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[]))) AND (NOT private.is_trashed(file_id))));
 
@@ -21566,6 +21885,9 @@ GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO a
 GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.begin_reread(version_id uuid, stage text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.begin_transcript(job_id uuid, lease_token uuid, engine text, revision text, is_low_quality boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.begin_transcript(job_id uuid, lease_token uuid, engine text, revision text, is_low_quality boolean) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.begin_upload(name text, folder_id uuid, size bigint, mime text, sha256 text, on_conflict text, file_id uuid, base_version uuid, options jsonb) TO anon;
@@ -21740,6 +22062,8 @@ REVOKE ALL ON FUNCTION private.copy_pictures(source_version_id uuid, target_vers
 REVOKE ALL ON FUNCTION private.copy_subtree(node public.nodes, target public.nodes, owner_id uuid, name text, before uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_terms(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.copy_transcript(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.node_user_state TO authenticated;
 GRANT SELECT ON TABLE public.node_user_state TO service_role;
@@ -21964,6 +22288,9 @@ REVOKE ALL ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) FROM
 GRANT ALL ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.finish_reread(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.flip_space(from_id smallint, to_id smallint) FROM PUBLIC;
 
@@ -22461,6 +22788,8 @@ REVOKE ALL ON FUNCTION private.prune_queries() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.public_facts(user_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.publish_transcript(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.purge_batch(max_nodes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.purge_batch(max_nodes integer) TO narwhal_worker;
 
@@ -22875,6 +23204,9 @@ GRANT ALL ON FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages j
 REVOKE ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.store_segments(job_id uuid, lease_token uuid, segments jsonb, reached_ms integer, duration_ms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_segments(job_id uuid, lease_token uuid, segments jsonb, reached_ms integer, duration_ms integer) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_signatures(codebook_id integer, signatures jsonb) TO narwhal_worker;
 
@@ -23025,6 +23357,8 @@ REVOKE ALL ON FUNCTION private.tidy_searches() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.timed_cursor(at timestamp with time zone, id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.title_of(version_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.transcript_page(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.transfer_blobs(node_id uuid, from_owner_id uuid, to_owner_id uuid) FROM PUBLIC;
 
@@ -23419,6 +23753,14 @@ GRANT SELECT ON TABLE public.notifications TO service_role;
 
 GRANT SELECT ON TABLE public.owners TO authenticated;
 GRANT SELECT ON TABLE public.owners TO service_role;
+
+GRANT SELECT ON TABLE public.transcript_segments TO anon;
+GRANT SELECT ON TABLE public.transcript_segments TO authenticated;
+GRANT SELECT ON TABLE public.transcript_segments TO service_role;
+
+GRANT SELECT ON TABLE public.transcripts TO anon;
+GRANT SELECT ON TABLE public.transcripts TO authenticated;
+GRANT SELECT ON TABLE public.transcripts TO service_role;
 
 GRANT SELECT ON TABLE public.usage_daily TO authenticated;
 GRANT SELECT ON TABLE public.usage_daily TO service_role;
