@@ -6,6 +6,7 @@ job to another one, and Postgres refuses what the first would still write.
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ SWEEP_EVERY_S = 10.0
 RECONNECT_S = 1.0
 STOP_GRACE_S = 10.0
 DELETIONS_AT_ONCE = 100
+DOCUMENTS_AT_ONCE = 10
 MOVE_EVERY_S = 1.0
 MOVES_AT_ONCE = 10
 PURGE_AT_ONCE = 200
@@ -135,10 +137,11 @@ class Worker:
             pass
         while not self.stopping.is_set():
             knows_all = self.models.all.is_set()
+            written = write_documents(queue.connection, self.blobs)
             jobs = queue.claim(name, self.models.space_ids, tuple(STAGES))
             for job in jobs:
                 self._run(queue, job)
-            if jobs:
+            if jobs or written:
                 continue
             if drain and knows_all and not self.running:
                 return
@@ -276,6 +279,21 @@ def purge_nodes(connection: Connection) -> int:
     assert row is not None
     assert isinstance(row[0], int)
     return row[0]
+
+
+def write_documents(connection: Connection, blobs: BlobStore) -> int:
+    """Write saved documents to Storage; return how many. What fails comes again."""
+    rows = connection.execute("select private.claim_documents(%s)", (DOCUMENTS_AT_ONCE,)).fetchall()
+    written = 0
+    for (row,) in rows:
+        assert isinstance(row, dict)
+        try:
+            data = base64.b64decode(row["content"])
+            blobs.store(str(row["bucket"]), str(row["key"]), data, str(row["mime"]))
+            written += 1
+        except Exception as error:  # Storage down, or the document's ticket has ended
+            log.warning("a document could not be written: %s", error)
+    return written
 
 
 def move_objects(connection: Connection, blobs: BlobStore) -> int:

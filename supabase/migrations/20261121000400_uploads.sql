@@ -606,7 +606,7 @@ set search_path = ''
 as $$
 declare
     -- Storage's permission test runs as the caller; its real write as the service, with the caller in owner_id
-    v_user_id uuid := coalesce(auth.uid(), nullif(new.owner_id, '')::uuid);
+    v_user_id uuid := coalesce(auth.uid(), nullif(new.owner_id, '')::uuid, private.document_writer(new.name));
     v_upload public.uploads := private.find_ticket(new.name, v_user_id);
     v_file public.nodes;
     v_level text;
@@ -661,7 +661,10 @@ security definer -- Storage writes as its service role, which has no rights in p
 set search_path = ''
 as $$
 begin
-    perform private.complete_upload(new.name, new.owner_id, (new.metadata ->> 'size')::bigint);
+    perform private.complete_upload(
+        new.name, coalesce(nullif(new.owner_id, ''), private.document_writer(new.name)::text),
+        (new.metadata ->> 'size')::bigint
+    );
     return null; -- after trigger
 end;
 $$;

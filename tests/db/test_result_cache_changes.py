@@ -160,6 +160,9 @@ WRITES: dict[str, Change] = {
     "rename_node": Change(BOTH, _act("rename_node", id="@a", name="c.txt")),
     "rename_node of a folder above": Change(BOTH, _act("rename_node", id="@folder", name="other")),
     "begin_upload": Change(BOTH, lambda s: s.drive.file(s.owner, "n.txt", "bark dork mark")),
+    "save_document": Change(
+        NOBODY, lambda s: s.act(s.owner, "save_document", title="n", content="bark")
+    ),
     "begin_upload of a version": Change(
         BOTH, lambda s: s.drive.file(s.owner, "a.txt", "mark", file_id=s.ids["a"])
     ),

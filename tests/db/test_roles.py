@@ -311,6 +311,7 @@ def test_a_closed_account_reaches_nothing_from_the_next_statement_on(
         "list_folder": {},
         "file_details": {"file_id": mine["file_id"]},
         "begin_upload": {"name": "d.txt", "size": 1},
+        "save_document": {"title": "d", "content": "text"},
         "create_folder": {"name": "x"},
         "trash_nodes": {"ids": [mine["file_id"]]},
         "hybrid_search": {"query": "walrus", "embedding": Jsonb(embed("walrus"))},
@@ -344,6 +345,7 @@ def test_a_viewer_reads_and_never_writes(db: Database, drive: Drive) -> None:
     assert drive.rpc(user, "file_details", file_id=ticket["file_id"])["name"] == "a.txt"
     calls: dict[str, dict[str, Any]] = {
         "begin_upload": {"name": "b.txt", "size": 1},
+        "save_document": {"title": "b", "content": "text"},
         "create_folder": {"name": "x"},
         "trash_nodes": {"ids": [ticket["file_id"]]},
         "purge_nodes": {"ids": [ticket["file_id"]]},

@@ -192,6 +192,13 @@ WRITES = [
         lambda n: n.kind == "folder",
     ),
     Call(
+        "save_document",
+        "save_document",
+        lambda n: "public.save_document('new', 'text', folder_id => '{}')",
+        _writing("edit"),
+        lambda n: n.kind == "folder",
+    ),
+    Call(
         "begin_upload of a version",
         "begin_upload",
         lambda n: "public.begin_upload(size => 1, file_id => '{}')",

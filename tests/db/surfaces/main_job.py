@@ -10,6 +10,7 @@ from tests.db.surfaces import SECRET, Calls
 CALLS: Calls = {
     "abort_upload": lambda w: {"upload_id": w.upload},
     "begin_upload": lambda w: {"name": "new.txt", "size": 1, "folder_id": w.folder},
+    "save_document": lambda w: {"title": "new", "content": "text", "folder_id": w.folder},
     "begin_upload version": lambda w: {"size": 1, "file_id": w.file},
     "cancel_ingest": lambda w: {"file_id": w.file},
     "create_folder": lambda w: {"name": "new", "parent": w.folder},
