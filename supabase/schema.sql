@@ -2586,6 +2586,35 @@ $$;
 
 COMMENT ON FUNCTION private.chunks_in_work(version_id uuid) IS 'The chunks of a version, those in service and the drafts: both need vectors.';
 
+CREATE FUNCTION private.claim_documents(max_documents integer) RETURNS SETOF jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    return query
+    with due as (
+        select d.upload_id from private.saved_documents as d
+        where d.run_after <= now()
+        order by d.run_after
+        limit max_documents
+        for update skip locked
+    ), claimed as (
+        update private.saved_documents as d
+        set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 10 * 2 ^ least(d.attempts, 8))
+        from due
+        where d.upload_id = due.upload_id
+        returning d.upload_id, d.content
+    )
+    select jsonb_build_object(
+        'bucket', u.bucket, 'key', u.key, 'mime', u.mime, 'content', encode(c.content, 'base64')
+    )
+    from claimed as c inner join public.uploads as u on u.id = c.upload_id;
+end;
+$$;
+
+COMMENT ON FUNCTION private.claim_documents(max_documents integer) IS 'Saved documents to write to Storage now: {bucket, key, mime, content}, content in base64. Each comes again, later and
+later, until Storage has it.';
+
 CREATE FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[] DEFAULT NULL::smallint[], stages text[] DEFAULT NULL::text[]) RETURNS SETOF jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -4206,6 +4235,18 @@ CREATE FUNCTION private.differing_keys(before jsonb, after jsonb) RETURNS jsonb
 $$;
 
 COMMENT ON FUNCTION private.differing_keys(before jsonb, after jsonb) IS 'The keys whose values two objects do not share.';
+
+CREATE FUNCTION private.document_writer(object_key text) RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select u.created_by
+    from public.uploads as u inner join private.saved_documents as d on d.upload_id = u.id
+    where u.key = document_writer.object_key;
+$$;
+
+COMMENT ON FUNCTION private.document_writer(object_key text) IS 'For whom a worker writes this object of the bucket files; null when it is no saved document. Storage names nobody
+when the service itself writes; clients that are nobody may write nothing.';
 
 CREATE FUNCTION private.drop_reread(version_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -13730,6 +13771,66 @@ $$;
 
 COMMENT ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) IS 'Some pictures of a space, by chance.';
 
+CREATE FUNCTION private.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_name text := title;
+    v_bytes bytea := convert_to(content, 'UTF8');
+    v_ticket jsonb;
+begin
+    perform private.require_writer();
+    if content is null then
+        perform private.raise_invalid('content', 'The content must be the text of the document.');
+    end if;
+    if octet_length(v_bytes) > (private.setting('documents.max_bytes'))::integer then
+        perform private.raise_error(
+            'FILE_TOO_LARGE', 'The text is longer than can be saved like this.',
+            jsonb_build_object(
+                'limit', (private.setting('documents.max_bytes'))::integer, 'requested', octet_length(v_bytes)
+            ),
+            'Upload it as a file.'
+        );
+    end if;
+    perform private.check_metadata(metadata);
+    if nullif(btrim(title), '') is null then
+        perform private.raise_invalid('title', 'The title must not be empty.');
+    end if;
+    if coalesce(private.extension_of(v_name), '') not in ('txt', 'md', 'markdown', 'html', 'csv', 'json') then
+        v_name := v_name || '.txt';
+    end if;
+    v_ticket := private.begin_upload(
+        v_name, folder_id, octet_length(v_bytes),
+        case private.extension_of(v_name)
+            when 'md' then 'text/markdown' when 'markdown' then 'text/markdown' when 'html' then 'text/html'
+            when 'csv' then 'text/csv' when 'json' then 'application/json' else 'text/plain'
+        end,
+        encode(sha256(v_bytes), 'hex'), on_conflict, null, null
+    );
+    if v_ticket ? 'skipped' then
+        return v_ticket;
+    end if;
+    if not (v_ticket ->> 'deduplicated')::boolean then
+        insert into private.saved_documents (upload_id, content)
+        values ((v_ticket ->> 'upload_id')::uuid, v_bytes);
+        update public.uploads as u
+        set expires_at = now() + make_interval(secs => (private.setting('documents.write_s'))::double precision)
+        where u.id = (v_ticket ->> 'upload_id')::uuid;
+        perform pg_notify('narwhal_jobs', '');
+    end if;
+    if metadata <> '{}' then
+        perform private.set_metadata((v_ticket ->> 'file_id')::uuid, metadata, null);
+    end if;
+    return jsonb_build_object(
+        'file_id', v_ticket -> 'file_id', 'version_id', v_ticket -> 'version_id', 'name', v_ticket -> 'name',
+        'deduplicated', v_ticket -> 'deduplicated'
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) IS 'Behind public.save_document.';
+
 CREATE FUNCTION private.schedule_maintenance() RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -17028,7 +17129,10 @@ CREATE FUNCTION private.tg_objects__complete_upload() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
-    perform private.complete_upload(new.name, new.owner_id, (new.metadata ->> 'size')::bigint);
+    perform private.complete_upload(
+        new.name, coalesce(nullif(new.owner_id, ''), private.document_writer(new.name)::text),
+        (new.metadata ->> 'size')::bigint
+    );
     return null; -- after trigger
 end;
 $$;
@@ -17061,7 +17165,7 @@ CREATE FUNCTION private.tg_objects__guard_upload() RETURNS trigger
     AS $$
 declare
     -- Storage's permission test runs as the caller; its real write as the service, with the caller in owner_id
-    v_user_id uuid := coalesce(auth.uid(), nullif(new.owner_id, '')::uuid);
+    v_user_id uuid := coalesce(auth.uid(), nullif(new.owner_id, '')::uuid, private.document_writer(new.name));
     v_upload public.uploads := private.find_ticket(new.name, v_user_id);
     v_file public.nodes;
     v_level text;
@@ -17340,6 +17444,18 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.tg_shares__remember() IS 'Keeps what a share opened to whom. Whom an address means that nobody had, nothing was open to.';
+
+CREATE FUNCTION private.tg_uploads__forget_document() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    delete from private.saved_documents as d where d.upload_id = new.id;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_uploads__forget_document() IS 'What is written, or will not be, need not be kept.';
 
 CREATE FUNCTION private.tg_uploads__release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -19379,6 +19495,20 @@ URLs made before, by anybody, are dead within 60 seconds while Storage works; un
 revoked_at null, and the owner''s own URLs are to be made again. Revoking a soft-revoked link hard does the rest.
 Raises NOT_FOUND, FORBIDDEN.';
 
+CREATE FUNCTION public.save_document(title text, content text, metadata jsonb DEFAULT '{}'::jsonb, folder_id uuid DEFAULT NULL::uuid, on_conflict text DEFAULT 'fail'::text) RETURNS jsonb
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$ select private.save_document(title, content, metadata, folder_id, on_conflict); $$;
+
+COMMENT ON FUNCTION public.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) IS 'Save a text as a file without uploading anything: {file_id, version_id, name, deduplicated}.
+
+title becomes the name; without an extension of a text format (txt, md, html, csv, json) it gets .txt. content: at most
+documents.max_bytes of UTF-8. metadata as in set_metadata; {} leaves what an existing file has. folder_id: null for your
+own root. on_conflict, when the name exists: fail, rename, version (the text becomes the newest one, what was there
+before stays in the history) or skip, which answers {skipped: true, file_id, name}. A worker stores the bytes; until
+then the file is "uploading". Raises INVALID_ARGUMENT (field title, content, metadata), FILE_TOO_LARGE, NOT_FOUND, FORBIDDEN,
+CONFLICT_NAME {existing_id, suggested}, QUOTA_EXCEEDED {used, reserved, limit, requested}.';
+
 CREATE FUNCTION public.search_files(query text DEFAULT NULL::text, filters jsonb DEFAULT NULL::jsonb, page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -20164,6 +20294,15 @@ CREATE TABLE private.role_permissions (
 
 COMMENT ON TABLE private.role_permissions IS 'What each role may do at all; levels on nodes decide where. admin implies everything, but nobody''s content.';
 
+CREATE TABLE private.saved_documents (
+    upload_id uuid NOT NULL,
+    content bytea NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    run_after timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE private.saved_documents IS 'Bytes of saved documents on their way to Storage; a row goes when its ticket ends, whichever way.';
+
 CREATE UNLOGGED TABLE private.search_rates (
     caller_id uuid NOT NULL,
     slot bigint NOT NULL,
@@ -20638,6 +20777,9 @@ ALTER TABLE ONLY private.rereads
 ALTER TABLE ONLY private.role_permissions
     ADD CONSTRAINT role_permissions_pkey PRIMARY KEY (role, permission);
 
+ALTER TABLE ONLY private.saved_documents
+    ADD CONSTRAINT saved_documents_pkey PRIMARY KEY (upload_id);
+
 ALTER TABLE ONLY private.search_rates
     ADD CONSTRAINT search_rates_pkey PRIMARY KEY (caller_id, slot, pid);
 
@@ -20848,6 +20990,8 @@ CREATE INDEX past_shares_user_id_idx ON private.past_shares USING btree (user_id
 CREATE INDEX picture_signatures_vector_id_space_id_idx ON private.picture_signatures USING btree (vector_id, space_id);
 
 CREATE INDEX quota_ledger_owner_id_idx ON private.quota_ledger USING btree (owner_id) INCLUDE (used, reserved);
+
+CREATE INDEX saved_documents_run_after_idx ON private.saved_documents USING btree (run_after);
 
 CREATE INDEX space_evaluations_space_id_idx ON private.space_evaluations USING btree (space_id, collection, created_at);
 
@@ -21092,6 +21236,8 @@ CREATE TRIGGER _500_delete_blobs AFTER DELETE ON public.file_versions REFERENCIN
 CREATE TRIGGER _500_delete_blobs AFTER DELETE ON public.renditions REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_renditions__delete_blobs();
 
 CREATE TRIGGER _500_delete_owner AFTER DELETE ON public.user_profiles FOR EACH ROW EXECUTE FUNCTION private.tg_user_profiles__delete_owner();
+
+CREATE TRIGGER _500_forget_document AFTER UPDATE OF state ON public.uploads FOR EACH ROW WHEN ((new.state <> ALL (ARRAY['open'::text, 'uploading'::text]))) EXECUTE FUNCTION private.tg_uploads__forget_document();
 
 CREATE TRIGGER _500_hand_over AFTER DELETE ON public.group_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_group_members__hand_over();
 
@@ -21376,6 +21522,9 @@ ALTER TABLE ONLY private.purge_queue
 ALTER TABLE ONLY private.rereads
     ADD CONSTRAINT rereads_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.saved_documents
+    ADD CONSTRAINT saved_documents_upload_id_fkey FOREIGN KEY (upload_id) REFERENCES public.uploads(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.space_evaluations
     ADD CONSTRAINT space_evaluations_space_id_fkey FOREIGN KEY (space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
 
@@ -21639,6 +21788,8 @@ ALTER TABLE private.quota_ledger ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.rereads ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.role_permissions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.saved_documents ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.search_rates ENABLE ROW LEVEL SECURITY;
 
@@ -22003,6 +22154,9 @@ REVOKE ALL ON FUNCTION private.chunk_mark(page integer, language text) FROM PUBL
 
 REVOKE ALL ON FUNCTION private.chunks_in_work(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.claim_documents(max_documents integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.claim_documents(max_documents integer) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[], stages text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.claim_jobs(worker text, max_jobs integer, space_ids smallint[], stages text[]) TO narwhal_worker;
 
@@ -22143,6 +22297,8 @@ REVOKE ALL ON FUNCTION private.describe_user(user_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.differing(one jsonb, other jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.differing_keys(before jsonb, after jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.document_writer(object_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.drop_reread(version_id uuid) FROM PUBLIC;
 
@@ -23053,6 +23209,10 @@ REVOKE ALL ON FUNCTION private.run_task(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.sample_pictures(space_id smallint, max_pictures integer) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) TO anon;
+GRANT ALL ON FUNCTION private.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.schedule_maintenance() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.scope_then(scope private.search_scope, moment timestamp with time zone) FROM PUBLIC;
@@ -23319,6 +23479,8 @@ REVOKE ALL ON FUNCTION private.tg_shares__broadcast() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_shares__remember() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_uploads__forget_document() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
 
@@ -23666,6 +23828,10 @@ GRANT ALL ON FUNCTION public.retry_ingest(file_id uuid, from_stage text) TO auth
 REVOKE ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO anon;
 GRANT ALL ON FUNCTION public.revoke_share_link(id uuid, hard boolean) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) TO anon;
+GRANT ALL ON FUNCTION public.save_document(title text, content text, metadata jsonb, folder_id uuid, on_conflict text) TO authenticated;
 
 REVOKE ALL ON FUNCTION public.search_files(query text, filters jsonb, page_size integer, cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.search_files(query text, filters jsonb, page_size integer, cursor text) TO anon;
