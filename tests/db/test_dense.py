@@ -484,3 +484,38 @@ def test_recall_at_any_share_on_and_off_topic(db: Database, settings: Callable[.
     for user in readers.values():
         assert _plan(store, user)[0] == "hnsw"
         assert min(recall(user)) >= 0.95
+
+
+def test_what_the_index_finds_later_is_not_worse_for_it(
+    db: Database, settings: Callable[..., None]
+) -> None:
+    user, other = db.create_user(), db.create_user()
+    store = Store(db, 32)
+    rng = np.random.default_rng(4)
+    # of many clusters the index finds 1,000 vectors first, and better ones among the next
+    topics = rng.normal(size=(60, 32))
+    for owner, count in ((user, 4000), (other, 2000)):
+        kinds = rng.integers(0, 60, count)
+        vectors = _unit(topics[kinds] + 0.3 * rng.normal(size=(count, 32)))
+        store.files(owner, [(str(uuid.uuid4()), vectors[at : at + 100])
+                            for at in range(0, count, 100)])  # fmt: skip
+    _count(store)
+    _index(store)
+    settings(100, 0.5)
+    assert _plan(store, user)[0] == "hnsw"
+    queries = [str([float(x) for x in _unit(rng.normal(size=32))]) for _ in range(5)]
+
+    def scores() -> list[list[float]]:
+        ask = (
+            "select to_jsonb(h.scores) from private.search_hnsw("
+            "%s::smallint, %s::extensions.halfvec, %s::private.search_scope, 2000) as h"
+        )
+        return [db.one(ask, store.space, query, store.scope(user)) for query in queries]
+
+    for found in scores():
+        assert len(found) == 2000
+        assert found == sorted(found, reverse=True)
+    # control: as the scan gives them
+    definition = db.one("select pg_get_functiondef('private.search_hnsw'::regproc)")
+    db.connection.execute(definition.replace("n.product + 0", "n.product"))
+    assert any(found != sorted(found, reverse=True) for found in scores())
