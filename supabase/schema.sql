@@ -13995,9 +13995,10 @@ declare
     v_is_found boolean := false;
 begin
     if (private.plan_dense(space_id, scope)).plan = 'hnsw' then
-        -- twice as many, since the last ones are the least certain
-        v_near := private.search_hnsw(space_id, v_query, scope, 2 * max_hits);
-        v_is_found := coalesce(cardinality(v_near.chunk_ids), 0) = 2 * max_hits;
+        -- many more, since what is apart from all clusters is found out of order: of 300,000 clustered vectors of 384
+        -- dimensions, ten of ten on a topic of theirs, and off all of them .93 among 20, .96 among 1,000, .975 among these
+        v_near := private.search_hnsw(space_id, v_query, scope, greatest(2 * max_hits, 2000));
+        v_is_found := coalesce(cardinality(v_near.chunk_ids), 0) >= 2 * max_hits;
         if v_is_found then
             return query
             select n.chunk_id, n.score
@@ -14094,12 +14095,14 @@ CREATE FUNCTION private.search_hnsw(space_id smallint, query extensions.halfvec,
     SET search_path TO ''
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
     SET max_parallel_workers_per_gather TO '0'
     AS $_$
 begin
     -- goes on, nearly in order, until enough of what it finds is the caller's, or so many vectors were looked at
     perform set_config('hnsw.iterative_scan', 'relaxed_order', true);
     perform set_config('hnsw.max_scan_tuples', '20000', true);
+    perform set_config('hnsw.scan_mem_multiplier', '8', true); -- of work_mem, or it would end before that
     -- as far as it goes: queries apart from all clusters need it
     perform set_config('hnsw.ef_search', '1000', true);
     execute format(
@@ -14111,8 +14114,9 @@ begin
                 order by t.embedding::extensions.halfvec(%1$s) operator(extensions.<#>) $2
                 limit $5
             )
-            select array_agg(n.chunk_id order by n.product, n.chunk_id),
-                array_agg((-n.product)::real order by n.product, n.chunk_id)
+            -- + 0, or the planner would take what the scan says about its order for true
+            select array_agg(n.chunk_id order by n.product + 0, n.chunk_id),
+                array_agg((-n.product)::real order by n.product + 0, n.chunk_id)
             from near as n
         $statement$,
         extensions.vector_dims(query), private.vector_table(space_id), private.file_clause(scope)
