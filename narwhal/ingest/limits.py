@@ -138,13 +138,16 @@ def read_pictures_in_sandbox(
     numbers: Sequence[int],
     limits: Limits,
     passwords: Sequence[str] = (),
+    languages: Sequence[str] = (),
 ) -> Iterator[Page]:
     """Read pages of the file at `path` by OCR, in a process of its own; yield each as it is done.
 
-    `limits.seconds` is that of each page. Raises ReadError as `read_in_sandbox` does.
+    `limits.seconds` is that of each page; `languages` are those of the pages, none for any. Raises
+    ReadError as `read_in_sandbox` does.
     """
     all_of_it = replace(limits, seconds=limits.seconds * len(numbers))
-    with _reader(path, name, mime, all_of_it, "ocr", passwords, pages=list(numbers)) as answer:
+    more = {"pages": list(numbers), "languages": list(languages)}
+    with _reader(path, name, mime, all_of_it, "ocr", passwords, **more) as answer:
         answer.wait(limits.seconds + _START_S)
         while isinstance(message := answer.next(), Page):
             yield message

@@ -48,7 +48,15 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 # Rights to handle, and so to refuse, by the version of Landlock's interface.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/share/fonts", "/usr/share/zoneinfo")
+_LIBRARIES = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/share/fonts",
+    "/usr/share/zoneinfo",
+    "/usr/share/tesseract-ocr",
+    "/usr/share/tessdata",
+)
 
 
 def limit_resources(seconds: float, memory_bytes: int) -> None:

@@ -1,21 +1,24 @@
 """Reading text from pictures: lines with their boxes, in the order of reading.
 
-RapidOCR with its packaged models (PP-OCR), which read Latin, Chinese and Japanese script on a CPU.
+RapidOCR with its packaged models (PP-OCR) reads Latin, Chinese and Japanese script on a CPU without
+being told the language. Tesseract, where the system has it, reads the languages that were asked
+for, and scripts that the packaged models do not know.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from statistics import median
 from typing import Any
 
 from PIL import Image
 
+from narwhal.ingest import tesseract
 from narwhal.ingest.document import Box, Page, joined
 from narwhal.ingest.extractors import Source
 from narwhal.ingest.extractors.lines import PageText, is_apart
@@ -25,6 +28,7 @@ from narwhal.ingest.text import clean
 _SURE = 0.5  # least confidence of a line that is kept
 _TALL = 1.5  # length over height of what is a line
 _SURE_OF_ALL = 0.85  # mean square of confidence at which nobody asks which way is up
+_LEAST_READ = 10  # characters: fewer may be scraps of a script that the models do not know
 _SAME_ROW = 0.5  # of the lower line's height, that two lines share
 _GUTTER = 0.01  # of the page's width, between two columns
 _GAP = 0.7  # line heights, between what stands above columns and these
@@ -64,8 +68,10 @@ def load_reader() -> Any:
     return reader
 
 
-def read_pages(source: Source, numbers: Sequence[int]) -> Iterator[Page]:
-    """Read pages of a picture or of a PDF by OCR, in this order."""
+def read_pages(
+    source: Source, numbers: Sequence[int], languages: Sequence[str] = ()
+) -> Iterator[Page]:
+    """Read pages of a picture or of a PDF by OCR, in this order; without languages, in any."""
     if source.detected.format == "pdf":
         from narwhal.ingest.extractors.pdf import open_document, pictures_of_text
 
@@ -75,16 +81,20 @@ def read_pages(source: Source, numbers: Sequence[int]) -> Iterator[Page]:
             places = pictures_of_text(document, number)
             image = pdf_page(document, number)
             if places is None:
-                yield read_picture(image, number, width, height)
+                yield read_picture(image, number, width, height, languages)
             else:
-                yield _read_places(image, places, Page(number, "", width, height, "mixed"))
+                empty = Page(number, "", width, height, "mixed")
+                yield _read_places(image, places, empty, languages)
     else:
         for number in numbers:
             image = frame(source.file, number)
-            yield read_picture(image, number, float(image.width), float(image.height))
+            size = float(image.width), float(image.height)
+            yield read_picture(image, number, *size, languages)
 
 
-def _read_places(image: Image.Image, places: Sequence[Box], page: Page) -> Page:
+def _read_places(
+    image: Image.Image, places: Sequence[Box], page: Page, languages: Sequence[str]
+) -> Page:
     """Read parts of a page; what they say is to be added to the text that the page has."""
     found = page
     for place in places:
@@ -95,7 +105,7 @@ def _read_places(image: Image.Image, places: Sequence[Box], page: Page) -> Page:
             math.ceil(right * image.width),
             math.ceil(bottom * image.height),
         )
-        seen = read_picture(image.crop(corners), page.number, None, None)
+        seen = read_picture(image.crop(corners), page.number, None, None, languages)
         if sum(map(str.isalnum, seen.text)) >= _LEAST_LETTERS:
             lines = tuple(replace(line, box=_within(place, line.box)) for line in seen.lines)
             found = joined(found, replace(seen, lines=lines))
@@ -114,12 +124,16 @@ def _within(place: Box, box: Box) -> Box:
 
 
 def read_picture(
-    image: Image.Image, number: int, width: float | None, height: float | None
+    image: Image.Image,
+    number: int,
+    width: float | None,
+    height: float | None,
+    languages: Sequence[str] = (),
 ) -> Page:
     """Read a picture as page `number`; boxes are of the picture as given, whichever way it lies."""
     text = PageText()
     last: Box | None = None
-    seen, turns = _see_upright(image)
+    seen, turns = _see_in(image, languages)
     for row in _rows(in_reading_order(seen)):
         for place, line in enumerate(row):
             separator = " " if place else "\n\n" if is_apart(last, line.box) else "\n"
@@ -135,25 +149,65 @@ def read_picture(
     )
 
 
-def _see_upright(image: Image.Image) -> tuple[list[Seen], int]:
-    """Read a picture, turned by quarters until it reads best; boxes are of the turned one."""
-    best, best_turns = _see(image), 0
+def uses_tesseract(languages: Sequence[str]) -> bool:
+    """Whether these languages are read by Tesseract alone."""
+    return bool(languages) and set(languages) <= tesseract.languages()
+
+
+def _see_in(image: Image.Image, languages: Sequence[str]) -> tuple[list[Seen], int]:
+    """Read a picture in these languages, or in whatever it is; see `_see_upright`."""
+    if uses_tesseract(languages):
+        return _see_upright(image, partial(_see_words, languages=languages), (1, 2, 3), _LEAST_READ)
+    best, turns = _see_upright(image, _see, (2,))
+    if languages or _is_sure(best, _LEAST_READ):
+        return best, turns
+    other_script = tesseract.languages_of(image)
+    if not other_script or set(other_script) <= tesseract.PACKAGED:
+        return best, turns
+    seen, seen_turns = _see_upright(
+        image, partial(_see_words, languages=other_script), (1, 2, 3), _LEAST_READ
+    )
+    return (seen, seen_turns) if _weight(seen) > _weight(best) else (best, turns)
+
+
+def _see_words(image: Image.Image, languages: Sequence[str]) -> list[Seen]:
+    found = (
+        Seen(clean(text).strip(), box, confidence)
+        for text, box, confidence in tesseract.see(image, languages)
+    )
+    return [line for line in found if line.text and line.confidence >= _SURE]
+
+
+def _see_upright(
+    image: Image.Image,
+    see: Callable[[Image.Image], list[Seen]],
+    unsure: tuple[int, ...],
+    least: int = 0,
+) -> tuple[list[Seen], int]:
+    """Read a picture, turned by quarters until it reads best; boxes are of the turned one.
+
+    `unsure` are the turns to try when what is read as it lies is doubtful, or of fewer characters
+    than `least`.
+    """
+    best, best_turns = see(image), 0
     if _stands(best, image):
         # lines that run up or down are recognised, too, but not in their order
         others: tuple[int, ...] = (1, 3)
         best = []
     else:
-        others = () if _is_sure(best) else (2,)
+        others = () if _is_sure(best, least) else unsure
     for turns in others:
-        seen = _see(image.rotate(90 * turns, expand=True))
-        if _weight(seen) > _weight(best):
+        turned = image.rotate(90 * turns, expand=True)
+        seen = see(turned)
+        if _weight(seen) > _weight(best) and not _stands(seen, turned):
             best, best_turns = seen, turns
     return best, best_turns
 
 
-def _is_sure(seen: list[Seen]) -> bool:
-    """Whether what was read is too certain to be upside down."""
-    return _weight(seen) >= _SURE_OF_ALL * sum(len(line.text) for line in seen)
+def _is_sure(seen: list[Seen], least: int = 0) -> bool:
+    """Whether what was read, so many characters at least, is too certain to be anything else."""
+    length = sum(len(line.text) for line in seen)
+    return length >= least and _weight(seen) >= _SURE_OF_ALL * length
 
 
 def _weight(seen: list[Seen]) -> float:

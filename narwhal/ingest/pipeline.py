@@ -16,6 +16,7 @@ import psycopg
 
 from narwhal.encoders import TextEncoder, load_text_encoder
 from narwhal.errors import NarwhalError
+from narwhal.ingest import tesseract
 from narwhal.ingest.blobs import Blob, BlobStore
 from narwhal.ingest.chunking import chunk_pages
 from narwhal.ingest.document import (
@@ -159,6 +160,13 @@ def run_extract(stage: Stage) -> None:
 
 def run_ocr(stage: Stage) -> None:
     """Read pages that are pictures, storing each as soon as it is read."""
+    languages = stage.job.options.get("ocr_languages") or ()
+    if not tesseract.can_read(languages):
+        raise NarwhalError(
+            f"OCR of this worker does not read all of {', '.join(languages)}.",
+            "Install these languages of Tesseract where workers run.",
+            error="SERVICE_UNAVAILABLE",
+        )
     left = stage.queue.pictures(stage.job)["left"]
     problem: ReadError | None = None
     failures = 0
@@ -194,6 +202,7 @@ def _read_pictures(stage: Stage, numbers: Sequence[int]) -> Iterator[int]:
             numbers,
             limits,
             stage.queue.passwords(stage.job),
+            stage.job.options.get("ocr_languages") or (),
         ):
             stage.check()
             if page.source == "mixed":

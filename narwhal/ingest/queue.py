@@ -160,6 +160,10 @@ class Queue:
         )
         return passwords
 
+    def report_ocr_languages(self, codes: Sequence[str]) -> None:
+        """Tell which languages Tesseract has here."""
+        self.connection.execute("select private.report_ocr_languages(%s::text[])", (list(codes),))
+
     def pictures(self, job: Job) -> dict[str, Any]:
         """Read `{left: numbers of pages, total}`: what OCR has to do."""
         pictures: dict[str, Any] = self._call("select private.job_pictures(%s, %s)", job)

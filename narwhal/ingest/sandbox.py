@@ -30,7 +30,7 @@ def main() -> None:
     limits = Limits(**job["limits"])
     path = Path(job["path"])
     if job["task"] == "ocr":
-        _load_ocr()
+        _load_ocr(job["languages"])
     elif job["task"] == "draw":
         _load_drawing()
     elif job["task"] == "listen":
@@ -46,7 +46,7 @@ def main() -> None:
             if job["task"] == "detect":
                 _answer(sys.stdout, {"detected": asdict(detected)})
             elif job["task"] == "ocr":
-                _read_pictures(source, job["pages"], sys.stdout)
+                _read_pictures(source, job["pages"], job["languages"], sys.stdout)
             elif job["task"] == "draw":
                 _draw(source, job["wanted"], sys.stdout)
             elif job["task"] == "listen":
@@ -74,19 +74,20 @@ def _read(source: Source, limits: Limits, out: TextIO) -> None:
     _answer(out, {"paged": extractor.PAGED})
 
 
-def _load_ocr() -> None:
+def _load_ocr(languages: list[str]) -> None:
     """Load models and decoders while files may still be opened."""
-    from narwhal.ingest.ocr import load_reader
+    from narwhal.ingest.ocr import load_reader, uses_tesseract
     from narwhal.ingest.pictures import load_codecs
 
     load_codecs()
-    load_reader()
+    if not uses_tesseract(languages):
+        load_reader()
 
 
-def _read_pictures(source: Source, numbers: list[int], out: TextIO) -> None:
+def _read_pictures(source: Source, numbers: list[int], languages: list[str], out: TextIO) -> None:
     from narwhal.ingest.ocr import read_pages
 
-    for page in read_pages(source, numbers):
+    for page in read_pages(source, numbers, languages):
         _answer(out, {"page": _values(page)})
         out.flush()
     _answer(out, {"paged": True})

@@ -23,6 +23,7 @@ import psycopg
 from narwhal.codebooks import train_due
 from narwhal.db import connect
 from narwhal.errors import NarwhalError
+from narwhal.ingest import tesseract
 from narwhal.ingest.blobs import BlobStore
 from narwhal.ingest.models import Models
 from narwhal.ingest.pipeline import STAGES, Stage, StoppedError, run_job
@@ -191,6 +192,7 @@ class Worker:
 
     def _keep_models(self, connection: Connection) -> None:
         queue = Queue(connection)
+        queue.report_ocr_languages(sorted(tesseract.languages()))
         while not self.stopping.is_set():
             self.models.look(queue.spaces())
             self.stopping.wait(POLL_S)
