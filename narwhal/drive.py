@@ -180,16 +180,18 @@ class Drive:
         on_conflict: str = "fail",
         resume: bool = False,
         progress: Callable[[int], None] | None = None,
+        file_id: str | None = None,
     ) -> Sent:
         """Upload one file: ask for a ticket, then send the bytes as the ticket says.
 
-        With `resume`, an upload of the same content to the same place that was interrupted goes
-        on where it stopped. `progress` is told the bytes that arrived so far.
+        With `file_id` it becomes the next version of that file, wherever that is by now. With
+        `resume`, an upload of the same content to the same place that was interrupted goes on
+        where it stopped. `progress` is told the bytes that arrived so far.
         """
         progress = progress or _silent
         size = path.stat().st_size
-        sha256 = _sha256(path)
-        key = self._fingerprint(path.name, folder_id, sha256, size)
+        sha256 = sha256_of(path)
+        key = self._fingerprint(path.name, file_id or folder_id, sha256, size)
         saved = self.ledger.get(key) if resume else None
         if saved is not None:
             try:
@@ -198,7 +200,8 @@ class Drive:
                 if not _ticket_is_dead(error):
                     raise
                 self.ledger.forget(key)  # swept, aborted or expired: a new ticket is needed
-        ticket = self._begin(path, folder_id, size, sha256, on_conflict, key)
+        place = {"file_id": file_id} if file_id else {"folder_id": folder_id}
+        ticket = self._begin(path, place, size, sha256, on_conflict, key)
         return self._send(path, key, ticket, resumed=False, progress=progress)
 
     def wait(
@@ -232,15 +235,15 @@ class Drive:
     def _begin(
         self,
         path: Path,
-        folder_id: str | None,
+        place: Json,
         size: int,
         sha256: str,
         on_conflict: str,
         key: str,
     ) -> Json:
         arguments = {
+            **place,
             "name": path.name,
-            "folder_id": folder_id,
             "size": size,
             "mime": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
             "sha256": sha256,
@@ -303,18 +306,24 @@ class Drive:
             if str(error.status) != "409":
                 raise
 
-    def _fingerprint(self, name: str, folder_id: str | None, sha256: str, size: int) -> str:
+    def account(self) -> str:
+        """Whose drive this is, and where."""
         session = self.client.auth.get_session()
-        user = session.user.id if session else ""
-        place = [self.settings.require("supabase_url"), user, folder_id or "", name]
-        return hashlib.sha256("\0".join([*place, sha256, str(size)]).encode()).hexdigest()
+        return "\0".join(
+            [self.settings.require("supabase_url"), session.user.id if session else ""]
+        )
+
+    def _fingerprint(self, name: str, place: str | None, sha256: str, size: int) -> str:
+        parts = [self.account(), place or "", name, sha256, str(size)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _silent(done: int) -> None:
     pass
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hash a local file, piece by piece; hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(HASH_BLOCK):

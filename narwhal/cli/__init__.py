@@ -27,6 +27,7 @@ from narwhal.cli import (
     tree,
     users,
     versions,
+    watch,
     worker,
 )
 from narwhal.cli import eval as evaluation
@@ -51,6 +52,7 @@ for name in ("stack", "db"):
 for module in (
     users,
     drive,
+    watch,
     tree,
     trash,
     versions,
