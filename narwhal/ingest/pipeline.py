@@ -1,4 +1,4 @@
-"""The stages of ingestion: detect, extract, ocr, transcribe, render, chunk, embed_text.
+"""The stages of ingestion: scan, detect, extract, ocr, transcribe, render, chunk, embed_text.
 
 Each stage reads what its predecessor stored, and ends in one call that stores its output and the
 job's state together. Running a stage twice gives the same rows.
@@ -41,7 +41,9 @@ from narwhal.ingest.limits import (
     reading_in_sandbox,
 )
 from narwhal.ingest.queue import Job, LeaseLostError, Queue
+from narwhal.ingest.scanner import scan
 from narwhal.ingest.services import ServiceError, using
+from narwhal.ingest.text import clean
 
 EMBED_BATCH = 32
 _BATCH = 1_000_000  # characters of a file that are held at a time
@@ -99,6 +101,18 @@ def run_job(stage: Stage) -> None:
         stage.queue.fail(stage.job, error.error.lower(), error.message, terminal=False)
     except Exception as error:  # one bad file must not end the worker
         stage.queue.fail(stage.job, "internal", f"{type(error).__name__}: {error}", terminal=False)
+
+
+def run_scan(stage: Stage) -> None:
+    """Have clamd look at the bytes; what it finds is the end of the version."""
+    settings = stage.job.settings
+    address = settings["scanner.address"]
+    if address and stage.job.size <= int(settings["scanner.max_bytes"]):
+        with _blob(stage) as blob:
+            found = scan(blob.path, str(address), float(settings["scanner.timeout_s"]))
+        if found is not None:
+            raise ReadError("infected", f"The scanner found {clean(found)[:200]}.")
+    stage.queue.finish_scan(stage.job)
 
 
 def run_detect(stage: Stage) -> None:
@@ -354,6 +368,7 @@ def run_embed_text(stage: Stage) -> None:
 
 
 STAGES: dict[str, Callable[[Stage], None]] = {
+    "scan": run_scan,
     "detect": run_detect,
     "extract": run_extract,
     "ocr": run_ocr,

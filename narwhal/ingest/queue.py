@@ -111,6 +111,10 @@ class Queue:
             )
         )
 
+    def finish_scan(self, job: Job) -> None:
+        """End the stage; the scanner found nothing."""
+        self._call("select private.finish_scan(%s, %s)", job)
+
     def finish_detect(
         self,
         job: Job,

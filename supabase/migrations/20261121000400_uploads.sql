@@ -509,7 +509,7 @@ begin
     set status = 'queued', size = (blob).size, mime = coalesce(add_version.mime, n.mime), updated_at = now()
     where n.id = add_version.file_id;
 
-    perform private.enqueue(add_version.version_id, 'detect');
+    perform private.enqueue(add_version.version_id, private.first_stage());
     return add_version.version_id;
 end;
 $$;

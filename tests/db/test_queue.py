@@ -191,6 +191,7 @@ def test_a_job_that_loses_every_worker_is_dead(db: Database, drive: Drive) -> No
 WRITES: dict[str, tuple[Any, ...]] = {
     "heartbeat_job": (),
     "fail_job": ("corrupt", "no", True),
+    "finish_scan": (),
     "finish_detect": ("0" * 64, "text/plain", "text", None),
     "finish_extract": ("en", True, [{"page": 1, "text": "x", "source": "text", "layout": {}}]),
     "store_pages": ([{"page": 1, "text": "x", "source": "text", "layout": {}}], True),
