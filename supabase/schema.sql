@@ -586,7 +586,7 @@ begin
     set status = 'queued', size = (blob).size, mime = coalesce(add_version.mime, n.mime), updated_at = now()
     where n.id = add_version.file_id;
 
-    perform private.enqueue(add_version.version_id, 'detect');
+    perform private.enqueue(add_version.version_id, private.first_stage());
     return add_version.version_id;
 end;
 $$;
@@ -5843,6 +5843,21 @@ $$;
 COMMENT ON FUNCTION private.finish_reread(version_id uuid) IS 'Puts the drafts of a version in the place of its pages and chunks. The caller puts it in service again, in the same
 transaction.';
 
+CREATE FUNCTION private.finish_scan(job_id uuid, lease_token uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    perform private.finish_job(job_id);
+    perform private.enqueue(v_job.version_id, 'detect');
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_scan(job_id uuid, lease_token uuid) IS 'Nothing was found: queues detect. What is found is told by fail_job, as infected: the version is rejected, its bytes
+are purged.';
+
 CREATE FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -5881,6 +5896,13 @@ $$;
 
 COMMENT ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) IS 'Ends the transcribe stage: what was said becomes the text of the file, and chunk is queued. Of an engine of low
 quality, what it is not sure of on the whole, as of a language that it does not know, is dropped.';
+
+CREATE FUNCTION private.first_stage() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select case when private.setting('scanner.address') = 'null' then 'detect' else 'scan' end; $$;
+
+COMMENT ON FUNCTION private.first_stage() IS 'The stage that a version begins with: scan where a scanner is configured, else detect.';
 
 CREATE FUNCTION private.flip_space(from_id smallint, to_id smallint) RETURNS void
     LANGUAGE sql
@@ -22449,8 +22471,13 @@ GRANT ALL ON FUNCTION private.finish_render(job_id uuid, lease_token uuid) TO na
 
 REVOKE ALL ON FUNCTION private.finish_reread(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.finish_scan(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_scan(job_id uuid, lease_token uuid) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.first_stage() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.flip_space(from_id smallint, to_id smallint) FROM PUBLIC;
 
