@@ -1,8 +1,9 @@
 """What becomes of hostile files: each must settle, and the worker must live.
 
 Takes a folder with a manifest.jsonl (path, class, expect), uploads every file with the official
-client to a stack of its own, and prints what each came to. Ends with 1 when a file did not settle
-or a worker had to be restarted.
+client to a stack of its own, and prints what each came to; and what became of the names in its
+filenames.jsonl. Ends with 1 when a file did not settle, a worker had to be restarted, or an
+accepted name did not come back as it was given.
 
 Example: scripts/eval/run hostile path/to/hostile --json
 """
@@ -16,7 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from postgrest.exceptions import APIError
+from supabase import Client
+
 from narwhal.evaluation.manifest import manifest
+from scripts.eval.outcomes import is_as_expected
 from scripts.eval.stack import SETTLED, running, sign_up, state_of, upload, wait
 
 
@@ -34,33 +39,69 @@ def main() -> None:
         nodes = wait(client, options.limit_s)
         seconds = time.monotonic() - started
         rows = [_row(client, file_id, nodes[file_id], entry) for file_id, entry in files.items()]
+        names = _names(client, options.folder)
         restarts = sum(
             service.restarts for service in state_of(home).services if "worker" in service.name
         )
     stuck = [row for row in rows if row["status"] not in SETTLED]
     if options.json:
         print(
-            json.dumps({"seconds": round(seconds), "restarts": restarts, "files": rows}, indent=2)
+            json.dumps(
+                {"seconds": round(seconds), "restarts": restarts, "files": rows, "names": names},
+                indent=2,
+            )
         )
     else:
         for row in rows:
             print(
                 f"{row['name']:50} {row['status']:9} {row['error_code'] or '':18} {row['expect']}"
             )
+        for name in names:
+            print(f"{ascii(name['name'])[:50]:50} {name['outcome']:18} {name['why']}")
+        as_expected = sum(row["as_expected"] for row in rows)
+        print(f"{as_expected} of {len(rows)} as expected")
         print(f"{len(stuck)} stuck, {restarts} worker restarts, {seconds:.0f} s")
-    sys.exit(bool(stuck or restarts))
+    sys.exit(bool(stuck or restarts or any(name["outcome"] == "changed" for name in names)))
+
+
+def _names(client: Client, folder: Path) -> list[dict[str, str]]:
+    """What becomes of each name: given back, changed, or the error that refuses it."""
+    path = folder / "filenames.jsonl"
+    found = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        entry = json.loads(line)
+        arguments = {"name": entry["name"], "size": 1, "on_conflict": "rename"}
+        try:
+            ticket: Any = client.rpc("begin_upload", arguments).execute().data
+        except APIError as error:
+            try:
+                outcome = str(json.loads(error.details or "")["error"])
+            except (ValueError, KeyError, TypeError):
+                outcome = str(error.code)
+        else:
+            nodes: Any = (
+                client.table("nodes").select("name").eq("id", ticket["file_id"]).execute().data
+            )
+            given = nodes[0]["name"] in (entry["name"], ticket["name"])
+            same = nodes[0]["name"] == entry["name"]
+            outcome = "as given" if same else "renamed" if given else "changed"
+        found.append({"name": entry["name"], "why": entry["why"], "outcome": outcome})
+    return found
 
 
 def _row(client: Any, file_id: str, node: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
     versions = client.table("file_versions").select("error_code").eq("file_id", file_id).execute()
-    chunks = client.table("chunks").select("id", count="exact").eq("file_id", file_id).execute()
+    chunks: Any = client.table("chunks").select("content").eq("file_id", file_id).execute()
+    text = " ".join(" ".join(row["content"].split()) for row in chunks.data)
+    error = versions.data[0]["error_code"] if versions.data else None
     return {
         "name": node["name"],
         "class": entry["class"],
         "status": node["status"],
-        "error_code": versions.data[0]["error_code"] if versions.data else None,
-        "chunks": chunks.count,
+        "error_code": error,
+        "chunks": len(chunks.data),
         "expect": entry["expect"],
+        "as_expected": is_as_expected(entry["expect"], None if text else error, text),
     }
 
 

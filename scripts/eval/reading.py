@@ -2,7 +2,8 @@
 
 Takes a folder with a manifest.jsonl, one file a line. Entries with `phrases` [{text, page?}] are
 judged by them: each must stand whole in one chunk, on the stated page. Entries with `expect` are
-only read in the sandbox, and listed with what came of it, the time and the greatest memory.
+only read in the sandbox, and listed with the time and the greatest memory: whether each keeps the
+floor (30 s, 512 MiB, an answer), and whether what came of it is what was expected.
 
 Example: scripts/eval/run reading path/to/documents --json
 """
@@ -11,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from narwhal.evaluation.manifest import WITHOUT_TEXT, fold, manifest, path_of
 from narwhal.ingest.chunking import chunk
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.limits import Limits, read_in_sandbox
+from scripts.eval.outcomes import measure, report
 
 
 @dataclass
@@ -50,7 +51,9 @@ def main() -> None:
     entries = manifest(options.folder)
     limits = Limits(seconds=options.limit_s)
     if any("expect" in entry for entry in entries):
-        _report_outcomes([_outcome(options.folder, e, limits) for e in entries], options.json)
+        rows = [measure(options.folder, entry, limits) for entry in entries]
+        if not report(rows, as_json=options.json):
+            raise SystemExit(1)
     else:
         _report_tallies(_judge(options, entries, limits), options.json)
 
@@ -101,36 +104,6 @@ def _judge(
         if "no-text" in entry["tags"] and chunks:
             tally.problems.append(f"{entry['path']}: text where there is none")
     return tallies
-
-
-def _outcome(folder: Path, entry: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    path = path_of(folder, entry)
-    started = time.monotonic()
-    try:
-        document = read_in_sandbox(path, path.name, None, limits)
-        text = " ".join(" ".join(page.text.split()) for page in document.pages)
-        outcome = f"{len(document.pages)} pages: {text[:60]!r}"
-    except ReadError as error:
-        outcome = error.code
-    return {
-        "path": entry["path"],
-        "expect": entry["expect"],
-        "outcome": outcome,
-        "seconds": round(time.monotonic() - started, 2),
-    }
-
-
-def _report_outcomes(rows: list[dict[str, Any]], as_json: bool) -> None:
-    most_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    if as_json:
-        print(json.dumps({"most_memory_mib": round(most_mib), "files": rows}, indent=2))
-        return
-    for row in rows:
-        name = Path(row["path"]).name
-        print(f"{name[:44]:45}{row['seconds']:6.2f} s  {row['outcome'][:70]:72}{row['expect']}")
-    counted = Counter(row["outcome"].split(":")[0].split()[-1] for row in rows)
-    slowest = max(row["seconds"] for row in rows)
-    print(f"{len(rows)} files, slowest {slowest:.2f} s, most memory {most_mib:.0f} MiB: {counted}")
 
 
 def _report_tallies(tallies: dict[str, Tally], as_json: bool) -> None:
