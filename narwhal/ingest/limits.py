@@ -41,6 +41,7 @@ _ROOT = Path(__file__).parents[2]  # the folder that holds the package
 # JSON of a page is at most so many bytes for each of its characters, and for the whole answer.
 _BYTES_PER_CHARACTER = 16
 _BYTES_FREE = 16 * MIB
+_FULL_PAGE = 200  # characters
 _START_S = 20.0  # for loading the models of OCR
 _LOOK_S = 0.05  # how often the memory of the reading process is looked at
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
@@ -53,7 +54,8 @@ class Limits:
     What was read until then is kept; when there is nothing, or no part of it stands alone, it is a
     ReadError.
 
-    seconds:        wall clock, and CPU, of the reading process (`limit_time`)
+    seconds:        wall clock of the reading process (`limit_time`), and
+    page_seconds:   what each page with text adds to that: a long document may take its time
     memory_bytes:   what that process may occupy, its libraries included (`limit_memory`)
     inflated_bytes: what one compressed part of a file may unfold to (`limit_memory`)
     characters:     text of the whole document (`limit_output`)
@@ -65,6 +67,11 @@ class Limits:
     inflated_bytes: int = 1024 * MIB
     characters: int = 20_000_000
     pages: int = 20_000
+    page_seconds: float = 0.05
+
+    def time_for(self, page: Page) -> float:
+        """What a page adds to the time, in seconds."""
+        return self.page_seconds if len(page.text) >= _FULL_PAGE else 0.0
 
 
 def read_in_sandbox(
@@ -315,6 +322,7 @@ class _Answer:
         self._pages += 1
         if self._characters > self._limits.characters or self._pages > self._limits.pages:
             raise ReadError("limit_output", "The file has more text than is allowed.")
+        self._left_s += self._limits.time_for(page)
         return page
 
     def _lines(self) -> Iterator[bytes]:

@@ -35,7 +35,8 @@ def main() -> None:
         _load_drawing()
     elif job["task"] == "listen":
         _load_ears(job["wanted"]["is_packaged"])
-    limit_resources(limits.seconds, limits.memory_bytes)
+    most_seconds = limits.seconds + limits.pages * limits.page_seconds
+    limit_resources(most_seconds, limits.memory_bytes)
     lock_down(path)
     if job["task"] == "read":
         stop_reading_at(time.monotonic() + _SHARE_OF_TIME * limits.seconds)

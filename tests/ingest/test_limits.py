@@ -412,6 +412,15 @@ def test_a_reader_that_ends_in_the_middle_leaves_what_it_gave(
     assert error.value.code == code
 
 
+def test_pages_with_text_give_a_document_more_time(tmp_path: Path, reader: Program) -> None:
+    full = page(text="word " * 100)
+    reader(f"for _ in range(8):\n {full}\n time.sleep(0.3)\n{DONE}")
+    limits = Limits(seconds=1, page_seconds=0.4)
+    assert len(read_in_sandbox(stored(tmp_path, b""), "a.txt", limits=limits).pages) == 8
+    limits = Limits(seconds=1, page_seconds=0)
+    assert code_of(stored(tmp_path, b""), limits=limits) == "limit_time"
+
+
 def test_readers_end_by_themselves_when_their_time_is_nearly_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -117,6 +117,7 @@ def extract_pages(source: Source, limits: Limits) -> Iterator[Page]:
             yield _beginning(page, left)
             count += 1
             left -= len(page.text)
+            _allow(limits.time_for(page))
             if left < 0:
                 raise too_much_text(limits)
             check_time(limits)
@@ -154,6 +155,11 @@ def stop_reading_at(deadline: float) -> None:
     """Let readers end by themselves, with what they have, at this `time.monotonic()`."""
     global _deadline
     _deadline = deadline
+
+
+def _allow(seconds: float) -> None:
+    global _deadline
+    _deadline += seconds
 
 
 def is_late() -> bool:
