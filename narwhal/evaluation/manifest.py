@@ -35,8 +35,19 @@ def has_text(entry: dict[str, Any]) -> bool:
 
 
 def is_read(entry: dict[str, Any]) -> bool:
-    """Whether the file of one line has text that ingestion reads, by OCR where it has to."""
-    return format_of(entry) in FORMATS | PICTURES and not UNREADABLE & set(entry["tags"])
+    """Whether the file of one line has text that ingestion reads, by OCR where it has to.
+
+    What is locked is read where the line tells the password.
+    """
+    tags = set(entry["tags"]) - ({"encrypted"} if entry.get("password") else set())
+    return format_of(entry) in FORMATS | PICTURES and not UNREADABLE & tags
+
+
+def is_wordless(entry: dict[str, Any]) -> bool:
+    """Whether the file of one line is of a kind that is read, and has no word to find."""
+    return format_of(entry) in FORMATS | PICTURES | {"svg"} and bool(
+        {"no-text", "text-as-paths"} & set(entry["tags"])
+    )
 
 
 def path_of(folder: Path, entry: dict[str, Any]) -> Path:

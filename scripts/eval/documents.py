@@ -20,7 +20,7 @@ from typing import Any
 
 from supabase import Client
 
-from narwhal.evaluation.manifest import fold, format_of, is_read, manifest
+from narwhal.evaluation.manifest import fold, format_of, is_read, is_wordless, manifest
 from scripts.eval.stack import running, sign_up, upload, wait
 
 TOP = 5
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=int, default=1200, help="longest wait for ingestion")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    entries = [entry for entry in manifest(options.folder) if is_read(entry)]
+    entries = [e for e in manifest(options.folder) if is_read(e) or is_wordless(e)]
     with running(options.workers) as home:
         client = sign_up(home)
         started = time.monotonic()
@@ -70,6 +70,8 @@ def _judge(
         tally, file_id = tallies[format_of(entry)], files[entry["path"]]
         tally.files += 1
         chunks = _chunks(client, file_id)
+        if is_wordless(entry) and chunks:
+            tally.misses.append(f"{entry['path']}: text where there is none: {chunks[0][1][:60]!r}")
         for phrase in entry["phrases"]:
             pages = {page for page, text in chunks if fold(phrase["text"]) in text}
             tally.phrases += 1

@@ -53,6 +53,8 @@ def upload(client: Client, folder: Path, entry: dict[str, Any]) -> str:
     data = path.read_bytes()
     mime = entry.get("mime")
     arguments = {"name": path.name, "size": len(data), "mime": mime, "on_conflict": "rename"}
+    if entry.get("password"):
+        arguments["options"] = {"password": entry["password"]}
     ticket: Any = client.rpc("begin_upload", arguments).execute().data
     client.storage.from_(ticket["bucket"]).upload(
         ticket["key"], data, {"content-type": mime or "application/octet-stream"}
