@@ -65,6 +65,10 @@ def _load(**connection: Any) -> None:
     passwords = {role: f"test-{role}" for role in LOGIN_ROLES}
     bootstrap(superuser, passwords)
     migrate(make_conninfo(superuser, user="postgres", password=passwords["postgres"]))
+    with psycopg.connect(superuser) as connection:  # a job of each text, that few tests are about
+        connection.execute(
+            "update private.settings set value = 'false' where key = 'insights.automatic'"
+        )
 
 
 # a template with the hosted roles and our schema; every database of a test is a copy of it

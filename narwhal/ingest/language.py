@@ -26,7 +26,8 @@ _LEAST_LETTERS = 20
 # A character of these scripts says as much as a word elsewhere.
 _DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 _DENSE_WEIGHT = 4
-_WORDS = re.compile(r"[^\W\d_]+")
+# The vowel signs of Indic scripts are part of words, too.
+_WORDS = re.compile(r"(?:[^\W\d_]|[\u0900-\u0963\u0966-\u0dff])+")
 
 
 def detect_language(text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The stages of ingestion: scan, detect, extract, ocr, transcribe, render, chunk, embed_text.
+"""The stages of ingestion, from scan to insights.
 
 Each stage reads what its predecessor stored, and ends in one call that stores its output and the
 job's state together. Running a stage twice gives the same rows.
@@ -31,6 +31,7 @@ from narwhal.ingest.document import (
     joined,
 )
 from narwhal.ingest.hearing import choose_recognizer, listen
+from narwhal.ingest.insights import analyse, insight_row, sketch
 from narwhal.ingest.language import detect_language
 from narwhal.ingest.limits import (
     MIB,
@@ -47,6 +48,7 @@ from narwhal.ingest.text import clean
 
 EMBED_BATCH = 32
 _BATCH = 1_000_000  # characters of a file that are held at a time
+_MOST_INSIGHTFUL = 2_000_000  # characters of a document that insights are found in
 _PAGE_COST = 500  # characters that the places on a page weigh as much as
 _CHUNKS_AT_ONCE = 1_000
 _TELLING, _TELLING_PAGES = 2_000, 10  # characters of pages that tell the language
@@ -367,6 +369,27 @@ def run_embed_text(stage: Stage) -> None:
     stage.queue.finish_embed_text(stage.job)
 
 
+def run_insights(stage: Stage) -> None:
+    """Find out what the text tells about itself."""
+    stored = stage.queue.pages(stage.job, 0, _BATCH)
+    pages: list[Page] = []
+    length = 0
+    beginning = [_page(row) for row in stored["pages"]]
+    for page in _pages(stage, beginning, stored["last_page"]):
+        stage.check()
+        pages.append(replace(page, lines=(), headings=(), times=()))
+        length += len(page.text)
+        if length > _MOST_INSIGHTFUL:
+            break
+    places, bands = sketch(pages)
+    stage.queue.finish_insights(
+        stage.job,
+        [insight_row(found) for found in analyse(pages, stage.job.name, stage.job.format)],
+        places,
+        bands,
+    )
+
+
 STAGES: dict[str, Callable[[Stage], None]] = {
     "scan": run_scan,
     "detect": run_detect,
@@ -376,6 +399,7 @@ STAGES: dict[str, Callable[[Stage], None]] = {
     "render": run_render,
     "chunk": run_chunk,
     "embed_text": run_embed_text,
+    "insights": run_insights,
 }
 
 

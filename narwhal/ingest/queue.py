@@ -33,6 +33,7 @@ class Job:
     version_id: str
     name: str
     mime: str | None
+    format: str | None
     size: int
     bucket: str | None
     key: str | None
@@ -180,6 +181,22 @@ class Queue:
     def finish_ocr(self, job: Job, language: str | None, truncated_by: str | None = None) -> None:
         """End the stage; every page is stored, unless a limit ended it."""
         self._call("select private.finish_ocr(%s, %s, %s, %s)", job, language, truncated_by)
+
+    def finish_insights(
+        self,
+        job: Job,
+        insights: list[dict[str, Any]],
+        sketch: list[int] | None,
+        bands: list[int],
+    ) -> None:
+        """Store what was found out about the text, all at once."""
+        self._call(
+            "select private.finish_insights(%s, %s, %s, %s::integer[], %s::bigint[])",
+            job,
+            Jsonb(insights),
+            sketch,
+            bands,
+        )
 
     def begin_transcript(self, job: Job, engine: str, revision: str, is_low_quality: bool) -> int:
         """Begin to listen with an engine; returns from where on, in ms of the recording."""

@@ -150,6 +150,7 @@ insert into private.settings (key, value, description) values
 ('ingest.memory_limit_mb', '512', 'Memory for reading one file, in MiB.'),
 ('ocr.time_limit_s', '60', 'Wall time, and CPU time, for reading one page by OCR, in seconds.'),
 ('ocr.memory_limit_mb', '1536', 'Memory for reading pages by OCR, the models included, in MiB.'),
+('insights.automatic', 'true', 'Whether insights are found of every text, unless its owner does not want it.'),
 ('transcribe.time_limit_s', '600', 'Wall time, and CPU time, for listening to two minutes of a recording, in seconds.'),
 ('transcribe.memory_limit_mb', '1024', 'Memory for listening to a recording, the model included, in MiB.'),
 ('transcribe.least_confidence', '0.4', 'Of 1: less sure on the whole, a transcript of low quality is not kept.'),

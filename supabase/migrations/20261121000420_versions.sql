@@ -146,6 +146,7 @@ begin
         and exists (select 1 from public.chunks as c where c.version_id = target_version_id);
     perform private.copy_pictures(source_version_id, target_version_id);
     perform private.copy_transcript(source_version_id, target_version_id);
+    perform private.copy_insights(source_version_id, target_version_id);
     perform pg_notify('narwhal_jobs', '');
 end;
 $$;

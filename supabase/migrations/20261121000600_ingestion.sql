@@ -655,6 +655,7 @@ begin
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'embed_text';
     end if;
     perform private.enqueue_pictures(v_job.version_id);
+    perform private.enqueue_insights(v_job.version_id);
     perform private.forget_texts(array[n.owner_id], v_old_texts) from public.nodes as n where n.id = v_job.file_id;
     perform private.advance_version(v_job.version_id);
 end;

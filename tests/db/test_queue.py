@@ -203,6 +203,7 @@ WRITES: dict[str, tuple[Any, ...]] = {
     "promise_rendition": ("d/1.webp",),
     "store_rendition": ("thumbnail", None, "d/1.webp", 5, 300, 200),
     "finish_render": (),
+    "finish_insights": ([], None, None),
     "begin_transcript": ("pocketsphinx", "1", True),
     "store_segments": ([{"start_ms": 0, "end_ms": 9, "text": "x"}], 9, 9),
     "finish_transcribe": (),

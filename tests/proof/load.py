@@ -185,6 +185,13 @@ def _content(db: Database, world: World) -> None:
         " from unnest(%s::uuid[], %s::uuid[]) as s (version_id, file_id)",
         [(v.id, f.id) for f, _, v in versions],
     )
+    _insert(
+        db,
+        "insert into public.insights (version_id, file_id, kind, items, method, method_version)"
+        " select version_id, file_id, 'category', '[]', 'test', '1'"
+        " from unnest(%s::uuid[], %s::uuid[]) as i (version_id, file_id)",
+        [(v.id, f.id) for f, _, v in versions],
+    )
     heads = [(f.id, f.head.id) for f in world.files if f.head]
     _insert(
         db,

@@ -230,6 +230,12 @@ SURFACES = [
         _of_readable(lambda v: v.id),
     ),
     Surface(
+        "insights",
+        "select i.version_id::text from public.insights as i",
+        _versions(lambda v: v.id),
+        _of_readable(lambda v: v.id),
+    ),
+    Surface(
         "transcripts",
         "select t.version_id::text from public.transcripts as t",
         _versions(lambda v: v.id),
