@@ -3224,12 +3224,30 @@ begin
         and exists (select 1 from public.chunks as c where c.version_id = target_version_id);
     perform private.copy_pictures(source_version_id, target_version_id);
     perform private.copy_transcript(source_version_id, target_version_id);
+    perform private.copy_insights(source_version_id, target_version_id);
     perform pg_notify('narwhal_jobs', '');
 end;
 $$;
 
 COMMENT ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) IS 'Gives a version the pages, pictures, chunks, vectors and finished jobs of another one with the same bytes. What has no
 vector yet is queued. The caller holds the locks on the statistics of the owner.';
+
+CREATE FUNCTION private.copy_insights(source_version_id uuid, target_version_id uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into public.insights (version_id, file_id, kind, items, method, method_version, created_at)
+    select v.id, v.file_id, i.kind, i.items, i.method, i.method_version, i.created_at
+    from public.insights as i cross join public.file_versions as v
+    where i.version_id = source_version_id and v.id = target_version_id;
+
+    insert into private.text_sketches (version_id, sketch, bands)
+    select target_version_id, s.sketch, s.bands
+    from private.text_sketches as s
+    where s.version_id = source_version_id;
+$$;
+
+COMMENT ON FUNCTION private.copy_insights(source_version_id uuid, target_version_id uuid) IS 'Gives a version the insights of another one with the same bytes.';
 
 CREATE FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
@@ -4482,6 +4500,31 @@ $$;
 
 COMMENT ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) IS 'Queues a stage of a version, anew if it ran before.';
 
+CREATE FUNCTION private.enqueue_insights(version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if (private.setting('insights.automatic'))::boolean
+        and exists (select 1 from private.pages_in_work(version_id) as p where p.text <> '')
+        and not exists (
+            select 1
+            from public.file_versions as v
+            inner join public.nodes as n on n.id = v.file_id
+            inner join public.user_profiles as u on u.id = n.owner_id
+            where v.id = enqueue_insights.version_id and u.preferences -> 'autoAnalyze' = 'false'
+        ) then
+        perform private.enqueue(version_id, 'insights');
+    else -- of an earlier run
+        delete from public.ingest_jobs as j where j.version_id = enqueue_insights.version_id and j.stage = 'insights';
+        delete from public.insights as i where i.version_id = enqueue_insights.version_id;
+        delete from private.text_sketches as s where s.version_id = enqueue_insights.version_id;
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.enqueue_insights(version_id uuid) IS 'Queues insights for a version with text, unless its owner''s preference autoAnalyze is false.';
+
 CREATE FUNCTION private.enqueue_pictures(version_id uuid) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
@@ -5189,6 +5232,74 @@ $$;
 
 COMMENT ON FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) IS 'What the legs find as one ranking, best first: only what is readable and meets the conditions of the query.';
 
+CREATE FUNCTION private.find_duplicates(file_id uuid, threshold double precision, top_k integer) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_file public.nodes;
+    v_owner_ids uuid[] := private.my_owner_ids();
+    v_roots uuid[] := private.granted_roots();
+begin
+    perform private.require_reader();
+    v_file := private.require_level(file_id, 'view');
+    if v_file.kind <> 'file' then
+        perform private.raise_invalid('file_id', 'Only files are compared.');
+    end if;
+    if threshold is null or not threshold between 0.5 and 1 then
+        perform private.raise_invalid('threshold', 'The threshold is 0.5 to 1.', '{"expected": "0.5 to 1"}');
+    end if;
+    if top_k is null or not top_k between 1 and 100 then
+        perform private.raise_invalid('top_k', 'top_k is 1 to 100.', '{"expected": "1 to 100"}');
+    end if;
+    return (
+        with mine as (
+            select v.id, v.sha256, s.sketch, s.bands
+            from public.file_versions as v
+            left join private.text_sketches as s on s.version_id = v.id
+            where v.id = v_file.head_version_id
+        ), alike as (
+            select v.id as version_id, 1::real as similarity, 'exact' as kind
+            from mine as m
+            inner join private.blobs as b on b.owner_id = v_file.owner_id and b.sha256 = m.sha256
+            inner join public.file_versions as v on v.blob_id = b.id
+            union all
+            select s.version_id, e.share, 'near'
+            from mine as m
+            inner join private.text_sketches as s on s.bands operator(pg_catalog.&&) m.bands
+            cross join lateral (
+                select count(*) filter (where a = b)::real / 64 as share
+                from unnest(m.sketch, s.sketch) as u (a, b)
+            ) as e
+            where e.share >= threshold
+        ), found as (
+            select distinct on (n.id) n.id, n.name, n.size, n.updated_at, a.similarity, a.kind
+            from alike as a
+            inner join public.nodes as n on n.head_version_id = a.version_id
+            where n.owner_id = v_file.owner_id
+                and n.id <> v_file.id
+                and private.is_readable(n.owner_id, n.path, n.trashed_at, v_owner_ids, v_roots)
+            order by n.id, a.kind, a.similarity desc
+        )
+        select jsonb_build_object(
+            'items', coalesce(
+                jsonb_agg(
+                    jsonb_build_object(
+                        'file_id', f.id, 'name', f.name, 'size', f.size, 'updated_at', f.updated_at,
+                        'similarity', round(f.similarity::numeric, 3), 'kind', f.kind
+                    )
+                    order by f.kind, f.similarity desc, f.id
+                ), '[]'
+            ),
+            'next_cursor', null
+        )
+        from (select d.* from found as d order by d.kind, d.similarity desc, d.id limit top_k) as f
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.find_duplicates(file_id uuid, threshold double precision, top_k integer) IS 'Behind public.find_duplicates.';
+
 CREATE FUNCTION private.find_hits(request private.search_call, OUT hits jsonb, OUT plan jsonb) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -5581,6 +5692,7 @@ begin
         delete from public.ingest_jobs as j where j.version_id = v_job.version_id and j.stage = 'embed_text';
     end if;
     perform private.enqueue_pictures(v_job.version_id);
+    perform private.enqueue_insights(v_job.version_id);
     perform private.forget_texts(array[n.owner_id], v_old_texts) from public.nodes as n where n.id = v_job.file_id;
     perform private.advance_version(v_job.version_id);
 end;
@@ -5706,6 +5818,30 @@ $$;
 COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues what
 comes next: ocr where a page needs it, transcribe for what is heard, else chunk; and render beside it where there is something to draw. truncated_by: the limit
 that ended reading.';
+
+CREATE FUNCTION private.finish_insights(job_id uuid, lease_token uuid, insights jsonb, sketch integer[], bands bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    delete from public.insights as i where i.version_id = v_job.version_id;
+    insert into public.insights (version_id, file_id, kind, items, method, method_version)
+    select v_job.version_id, v_job.file_id, r.kind, r.items, r.method, r.method_version
+    from jsonb_to_recordset(finish_insights.insights) as r (
+        kind text, items jsonb, method text, method_version text
+    );
+    delete from private.text_sketches as s where s.version_id = v_job.version_id;
+    insert into private.text_sketches (version_id, sketch, bands)
+    select v_job.version_id, finish_insights.sketch, finish_insights.bands
+    where finish_insights.sketch is not null;
+    perform private.finish_job(job_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_insights(job_id uuid, lease_token uuid, insights jsonb, sketch integer[], bands bigint[]) IS 'Stores [{kind, items, method, method_version}] in the place of what was found before, and the sketch of the text, null
+when it is too short to be compared.';
 
 CREATE FUNCTION private.finish_job(job_id uuid) RETURNS void
     LANGUAGE sql
@@ -19082,6 +19218,16 @@ quota {used, reserved, limit} in bytes (to its owner), versions (newest first), 
 truncated (a limit ended reading it: its beginning is found), problem {error_code, error_message, new_version_failed} or
 null; of a folder also child_count and total_size, the bytes of all files below it. Raises NOT_FOUND.';
 
+CREATE FUNCTION public.find_duplicates(file_id uuid, threshold double precision DEFAULT 0.8, top_k integer DEFAULT 20) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select private.find_duplicates(file_id, threshold, top_k); $$;
+
+COMMENT ON FUNCTION public.find_duplicates(file_id uuid, threshold double precision, top_k integer) IS 'Files of the same owner with the same bytes, or with much the same text: {items: [{file_id, name, size, updated_at,
+similarity, kind: exact | near}], next_cursor}, the likest first; of what the caller can read, as it is now.
+
+threshold: least similarity of near ones, 0.5 to 1 of the text. Raises NOT_FOUND, INVALID_ARGUMENT.';
+
 CREATE FUNCTION public.hybrid_search(query text, embedding jsonb DEFAULT NULL::jsonb, space text DEFAULT 'active'::text, filters jsonb DEFAULT NULL::jsonb, top_k integer DEFAULT 8, candidates integer DEFAULT 50, options jsonb DEFAULT NULL::jsonb, explain boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql
     SET search_path TO ''
@@ -20428,6 +20574,17 @@ COMMENT ON COLUMN private.tasks.due_at IS 'The next time is a whole number of pe
 
 COMMENT ON COLUMN private.tasks.last_error IS 'Why the last run did nothing; null when it went well.';
 
+CREATE TABLE private.text_sketches (
+    version_id uuid NOT NULL,
+    sketch integer[] NOT NULL,
+    bands bigint[] NOT NULL,
+    CONSTRAINT text_sketches_sketch_check CHECK ((cardinality(sketch) = 64))
+);
+
+COMMENT ON TABLE private.text_sketches IS 'MinHash of the text of a version (Broder 1997): the share of equal places tells how much of two texts is the same.';
+
+COMMENT ON COLUMN private.text_sketches.bands IS 'A hash of each four places: texts that are alike have one in common, others hardly ever.';
+
 CREATE TABLE private.text_vectors (
     owner_id uuid NOT NULL,
     space_id smallint NOT NULL,
@@ -20548,6 +20705,28 @@ ALTER TABLE public.embedding_spaces ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE public.insights (
+    version_id uuid NOT NULL,
+    kind text NOT NULL,
+    file_id uuid NOT NULL,
+    items jsonb NOT NULL,
+    method text NOT NULL,
+    method_version text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT insights_items_check CHECK ((jsonb_typeof(items) = 'array'::text)),
+    CONSTRAINT insights_kind_check CHECK ((kind = ANY (ARRAY['languages'::text, 'key_phrases'::text, 'summary'::text, 'entities'::text, 'category'::text])))
+);
+
+COMMENT ON TABLE public.insights IS 'What was found out about the text of a version; read by whoever reads the file.';
+
+COMMENT ON COLUMN public.insights.items IS 'The best first, of a summary in the order of the text: [{text, page, start, end, …}], offsets in characters of
+pages.text. languages: {code, share}; key_phrases: {score, count}; entities: {kind, value, count}, kind one of email,
+phone, iban, card, date, amount; category: {score}.';
+
+COMMENT ON COLUMN public.insights.method IS 'How: patterns, phrases, sentences and words need no model.';
+
+COMMENT ON COLUMN public.insights.method_version IS 'Which release of the method, or which weights of a model.';
 
 CREATE TABLE public.node_stats (
     node_id uuid NOT NULL,
@@ -20824,6 +21003,9 @@ ALTER TABLE ONLY private.space_flips
 ALTER TABLE ONLY private.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY private.text_sketches
+    ADD CONSTRAINT text_sketches_pkey PRIMARY KEY (version_id);
+
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_pkey PRIMARY KEY (owner_id, space_id, text_hash);
 
@@ -20874,6 +21056,9 @@ ALTER TABLE ONLY public.ingest_jobs
 
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_version_id_stage_space_id_key UNIQUE NULLS NOT DISTINCT (version_id, stage, space_id);
+
+ALTER TABLE ONLY public.insights
+    ADD CONSTRAINT insights_pkey PRIMARY KEY (version_id, kind);
 
 ALTER TABLE ONLY public.node_stats
     ADD CONSTRAINT node_stats_pkey PRIMARY KEY (node_id);
@@ -21025,6 +21210,8 @@ CREATE INDEX space_flips_from_space_id_idx ON private.space_flips USING btree (f
 
 CREATE INDEX space_flips_to_space_id_idx ON private.space_flips USING btree (to_space_id);
 
+CREATE INDEX text_sketches_bands_idx ON private.text_sketches USING gin (bands);
+
 CREATE INDEX text_vectors_space_id_idx ON private.text_vectors USING btree (space_id);
 
 CREATE INDEX audit_logs_action_idx ON public.audit_logs USING btree (action, id);
@@ -21072,6 +21259,8 @@ CREATE INDEX ingest_jobs_queued_idx ON public.ingest_jobs USING btree (priority,
 CREATE INDEX ingest_jobs_running_idx ON public.ingest_jobs USING btree (lease_expires_at) WHERE (state = 'running'::text);
 
 CREATE INDEX ingest_jobs_space_id_idx ON public.ingest_jobs USING btree (space_id);
+
+CREATE INDEX insights_file_id_idx ON public.insights USING btree (file_id);
 
 CREATE INDEX node_tags_created_by_idx ON public.node_tags USING btree (created_by);
 
@@ -21560,6 +21749,9 @@ ALTER TABLE ONLY private.space_flips
 ALTER TABLE ONLY private.space_flips
     ADD CONSTRAINT space_flips_to_space_id_fkey FOREIGN KEY (to_space_id) REFERENCES public.embedding_spaces(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY private.text_sketches
+    ADD CONSTRAINT text_sketches_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY private.text_vectors
     ADD CONSTRAINT text_vectors_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES public.owners(id) ON DELETE CASCADE;
 
@@ -21616,6 +21808,12 @@ ALTER TABLE ONLY public.ingest_jobs
 
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.insights
+    ADD CONSTRAINT insights_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.insights
+    ADD CONSTRAINT insights_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.node_stats
     ADD CONSTRAINT node_stats_node_id_fkey FOREIGN KEY (node_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
@@ -21829,6 +22027,8 @@ ALTER TABLE private.space_flips ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.tasks ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE private.text_sketches ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE private.text_vectors ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.vector_blocks ENABLE ROW LEVEL SECURITY;
@@ -21850,6 +22050,8 @@ ALTER TABLE public.group_members ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.groups ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.ingest_jobs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.insights ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY managers_can_select ON public.share_links FOR SELECT TO authenticated USING ((((created_by = ( SELECT auth.uid() AS uid)) AND ( SELECT private.is_active() AS is_active)) OR (EXISTS ( SELECT 1
    FROM public.nodes n
@@ -21906,6 +22108,10 @@ CREATE POLICY readers_can_select ON public.file_versions FOR SELECT TO anon, aut
 CREATE POLICY readers_can_select ON public.ingest_jobs FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
   WHERE (n.id = ingest_jobs.file_id))));
+
+CREATE POLICY readers_can_select ON public.insights FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = insights.file_id))));
 
 CREATE POLICY readers_can_select ON public.node_stats FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
@@ -22231,6 +22437,8 @@ REVOKE ALL ON FUNCTION private.copies_json(chunk_id uuid, pool private.candidate
 
 REVOKE ALL ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.copy_insights(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
@@ -22353,6 +22561,8 @@ GRANT ALL ON FUNCTION private.empty_trash(owner_id uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.enqueue(version_id uuid, stage text, space_id smallint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.enqueue_insights(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.enqueue_pictures(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.enqueue_render(version_id uuid) FROM PUBLIC;
@@ -22413,6 +22623,10 @@ REVOKE ALL ON FUNCTION private.filtered_ids(filters jsonb, scope private.search_
 
 REVOKE ALL ON FUNCTION private.find_candidates(request private.search_call, legs private.leg_hits) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.find_duplicates(file_id uuid, threshold double precision, top_k integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.find_duplicates(file_id uuid, threshold double precision, top_k integer) TO anon;
+GRANT ALL ON FUNCTION private.find_duplicates(file_id uuid, threshold double precision, top_k integer) TO authenticated;
+
 REVOKE ALL ON FUNCTION private.find_hits(request private.search_call, OUT hits jsonb, OUT plan jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.find_images(space_id smallint, embedding extensions.halfvec, scope private.search_scope, max_images integer, threshold real) FROM PUBLIC;
@@ -22455,6 +22669,9 @@ GRANT ALL ON FUNCTION private.finish_embed_text(job_id uuid, lease_token uuid) T
 
 REVOKE ALL ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.finish_insights(job_id uuid, lease_token uuid, insights jsonb, sketch integer[], bands bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_insights(job_id uuid, lease_token uuid, insights jsonb, sketch integer[], bands bigint[]) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.finish_job(job_id uuid) FROM PUBLIC;
 
@@ -23728,6 +23945,10 @@ REVOKE ALL ON FUNCTION public.file_details(file_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.file_details(file_id uuid) TO anon;
 GRANT ALL ON FUNCTION public.file_details(file_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION public.find_duplicates(file_id uuid, threshold double precision, top_k integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.find_duplicates(file_id uuid, threshold double precision, top_k integer) TO anon;
+GRANT ALL ON FUNCTION public.find_duplicates(file_id uuid, threshold double precision, top_k integer) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO anon;
 GRANT ALL ON FUNCTION public.hybrid_search(query text, embedding jsonb, space text, filters jsonb, top_k integer, candidates integer, options jsonb, explain boolean) TO authenticated;
@@ -23938,6 +24159,10 @@ GRANT SELECT ON TABLE public.renditions TO service_role;
 
 GRANT SELECT ON TABLE public.audit_logs TO authenticated;
 GRANT SELECT ON TABLE public.audit_logs TO service_role;
+
+GRANT SELECT ON TABLE public.insights TO anon;
+GRANT SELECT ON TABLE public.insights TO authenticated;
+GRANT SELECT ON TABLE public.insights TO service_role;
 
 GRANT SELECT ON TABLE public.node_stats TO authenticated;
 GRANT SELECT ON TABLE public.node_stats TO service_role;
