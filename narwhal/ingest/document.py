@@ -6,7 +6,7 @@ Offsets count Python characters (code points) of `Page.text`, from 0. Boxes are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 Box = tuple[float, float, float, float]
 
@@ -88,9 +88,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to look at, as WEBP: `kind` is thumbnail (of the whole) or page (`page` from 1).
+    """A picture to look at, as WEBP; `width` and `height` are pixels.
 
-    `width` and `height` are pixels.
+    `kind` is thumbnail (of the whole), page (`page` from 1), or image (`image` is the number of an
+    EmbeddedImage).
     """
 
     kind: str
@@ -98,6 +99,30 @@ class Picture:
     width: int
     height: int
     data: bytes
+    image: int | None = None
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """A picture in a document, or the picture that a file is.
+
+    `idx` orders those of a file, `box` is where it stands on its page, `context` the text around
+    it, `description` what the document says that it shows, `sha256` that of its bytes in the file.
+    `facts` are those that a photo carries, `location` where it was taken: latitude and longitude in
+    degrees, altitude in metres or None.
+    """
+
+    idx: int
+    page: int | None
+    box: Box | None
+    context: str
+    description: str
+    mime: str | None
+    width: int
+    height: int
+    sha256: str
+    facts: dict[str, str | float] = field(default_factory=dict)
+    location: tuple[float, float, float | None] | None = None
 
 
 @dataclass(frozen=True)

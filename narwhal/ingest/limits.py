@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -27,7 +28,9 @@ from narwhal.ingest.detect import Detected
 from narwhal.ingest.document import (
     LIMITS,
     READ_ERRORS,
+    Box,
     Document,
+    EmbeddedImage,
     Heading,
     Line,
     Page,
@@ -168,14 +171,14 @@ def draw_in_sandbox(
     wanted: dict[str, Any],
     limits: Limits,
     passwords: Sequence[str] = (),
-) -> Iterator[Picture]:
-    """Draw the file at `path` in a process of its own; yield each picture as it is done.
+) -> Iterator[Picture | EmbeddedImage]:
+    """Draw the file at `path` in a process of its own; yield each picture and image as it is done.
 
     `wanted` holds the values of `narwhal.ingest.rendering.Wanted`. Raises ReadError as
     `read_in_sandbox` does.
     """
     with _reader(path, name, mime, limits, "draw", passwords, wanted=wanted) as answer:
-        while isinstance(message := answer.next(), Picture):
+        while isinstance(message := answer.next(), Picture | EmbeddedImage):
             yield message
 
 
@@ -291,8 +294,10 @@ class _Answer:
         """Allow so much time from here on."""
         self._left_s = seconds
 
-    def next(self) -> Page | Picture | Detected | dict[str, Any] | bool:
-        """Return the next page or picture, or what ends the answer: `Detected`, `Document.paged`.
+    def next(self) -> Page | Picture | EmbeddedImage | Detected | dict[str, Any] | bool:
+        """Return what comes next: a page, picture or image, or what ends the answer.
+
+        That is what was detected, or `Document.paged`.
 
         Raises ReadError for anything else, and for an answer that ends too early.
         """
@@ -308,6 +313,8 @@ class _Answer:
                     return _picture(message["picture"])
                 if "heard" in message:
                     return dict(message["heard"])
+                if "image" in message:
+                    return _image(message["image"])
                 if "detected" in message:
                     return _detected(message["detected"])
                 if "paged" in message:
@@ -404,8 +411,12 @@ def _detected(values: dict[str, Any]) -> Detected:
 
 def _picture(values: dict[str, Any]) -> Picture:
     """Build a picture from the reader's JSON; ValueError or TypeError for a wrong shape."""
-    kind, page = values["kind"], values["page"]
-    if kind not in ("thumbnail", "page") or (kind == "page") != (page is not None):
+    kind, page, image = values["kind"], values["page"], values["image"]
+    if (kind, page is not None, image is not None) not in (
+        ("thumbnail", False, False),
+        ("page", True, False),
+        ("image", False, True),
+    ):
         raise ValueError("not a picture that is asked for")
     data = binascii.a2b_base64(values["data"])
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
@@ -416,7 +427,51 @@ def _picture(values: dict[str, Any]) -> Picture:
         width=int(values["width"]),
         height=int(values["height"]),
         data=data,
+        image=None if image is None else int(image),
     )
+
+
+def _image(values: dict[str, Any]) -> EmbeddedImage:
+    """Build an image from the reader's JSON; ValueError or TypeError for a wrong shape."""
+    for text in (values["context"], values["description"], values["mime"] or ""):
+        if clean(text) != text or len(text) > 2000:
+            raise ValueError("the text holds what cannot be stored")
+    if not re.fullmatch("[0-9a-f]{64}", values["sha256"]):
+        raise ValueError("not a hash")
+    box, place, page = values["box"], values["location"], values["page"]
+    facts: dict[str, str | float] = {}
+    for name, value in list(values["facts"].items())[:20]:
+        facts[str(name)[:40]] = clean(value)[:200] if isinstance(value, str) else _number(value)
+    return EmbeddedImage(
+        idx=int(values["idx"]),
+        page=None if page is None else int(page),
+        box=None if box is None else _box(box),
+        context=values["context"],
+        description=values["description"],
+        mime=values["mime"],
+        width=int(values["width"]),
+        height=int(values["height"]),
+        sha256=values["sha256"],
+        facts=facts,
+        location=None
+        if place is None
+        else (
+            _number(place[0]),
+            _number(place[1]),
+            None if place[2] is None else _number(place[2]),
+        ),
+    )
+
+
+def _box(values: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = values
+    return _share(x0), _share(y0), _share(x1), _share(y1)
+
+
+def _number(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("not a number")
+    return float(value)
 
 
 def _page(values: dict[str, Any]) -> Page:
@@ -435,9 +490,9 @@ def _page(values: dict[str, Any]) -> Page:
             Line(
                 _offset(start, text),
                 _offset(end, text),
-                (_share(a), _share(b), _share(c), _share(d)),
+                _box(box),
             )
-            for start, end, (a, b, c, d) in values["lines"]
+            for start, end, box in values["lines"]
         ),
         headings=tuple(
             Heading(_offset(start, text), int(level), clean(str(title))[:500])

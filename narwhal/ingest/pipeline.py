@@ -22,6 +22,7 @@ from narwhal.ingest.chunking import chunk_pages
 from narwhal.ingest.document import (
     Chunk,
     Document,
+    EmbeddedImage,
     Heading,
     Line,
     Page,
@@ -238,6 +239,7 @@ def run_render(stage: Stage) -> None:
             "thumbnail": todo["thumbnail"],
             "dpi": int(settings["render.dpi"]),
             "most_pixels": int(settings["render.most_pixels"]),
+            "images": todo["images"],
         }
         limits = replace(
             _limits(stage.job),
@@ -245,7 +247,7 @@ def run_render(stage: Stage) -> None:
             memory_bytes=int(settings["render.memory_limit_mb"]) * MIB,
         )
         with _blob(stage) as blob:
-            for picture in draw_in_sandbox(
+            for made in draw_in_sandbox(
                 blob.path,
                 stage.job.name,
                 stage.job.mime,
@@ -254,7 +256,10 @@ def run_render(stage: Stage) -> None:
                 stage.queue.passwords(stage.job),
             ):
                 stage.check()
-                _keep_picture(stage, picture)
+                if isinstance(made, EmbeddedImage):
+                    stage.queue.store_image(stage.job, made)
+                else:
+                    _keep_picture(stage, made)
     stage.queue.finish_render(stage.job)
 
 

@@ -7,13 +7,13 @@ here they only get names and types.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from narwhal.ingest.document import Picture
+from narwhal.ingest.document import EmbeddedImage, Picture
 
 PENDING_CHANNEL = "narwhal_jobs"
 
@@ -266,7 +266,7 @@ class Queue:
         self._call("select private.finish_embed_text(%s, %s)", job)
 
     def renditions(self, job: Job) -> dict[str, Any]:
-        """Read `{left: numbers of pages, thumbnail: bool}`: what is to be drawn."""
+        """Read `{left: pages, thumbnail: bool, images}`: what is to be drawn, what is there."""
         renditions: dict[str, Any] = self._call("select private.job_renditions(%s, %s)", job)
         return renditions
 
@@ -277,7 +277,7 @@ class Queue:
     def store_rendition(self, job: Job, picture: Picture, key: str) -> None:
         """Record a picture whose bytes are in the bucket derived."""
         self._call(
-            "select private.store_rendition(%s, %s, %s, %s, %s, %s, %s, %s)",
+            "select private.store_rendition(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             job,
             picture.kind,
             picture.page,
@@ -285,7 +285,17 @@ class Queue:
             len(picture.data),
             picture.width,
             picture.height,
+            picture.image,
         )
+
+    def store_image(self, job: Job, image: EmbeddedImage) -> None:
+        """Record an image of the job's version."""
+        place = image.location
+        values = asdict(image) | {
+            "location": place
+            and {"latitude": place[0], "longitude": place[1], "altitude_m": place[2]}
+        }
+        self._call("select private.store_image(%s, %s, %s)", job, Jsonb(values))
 
     def finish_render(self, job: Job) -> None:
         """End the stage; what an earlier run made and this one did not goes."""

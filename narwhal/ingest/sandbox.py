@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from narwhal.ingest.detect import detect_file
-from narwhal.ingest.document import Page, ReadError
+from narwhal.ingest.document import EmbeddedImage, Page, ReadError
 from narwhal.ingest.extractors import Source, extract_pages, extractor_for, stop_reading_at
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.lockdown import limit_resources, lock_down
@@ -49,7 +49,7 @@ def main() -> None:
             elif job["task"] == "ocr":
                 _read_pictures(source, job["pages"], job["languages"], sys.stdout)
             elif job["task"] == "draw":
-                _draw(source, job["wanted"], sys.stdout)
+                _draw(source, job["wanted"], limits, sys.stdout)
             elif job["task"] == "listen":
                 _listen(source, job["wanted"], sys.stdout)
             else:
@@ -101,12 +101,15 @@ def _load_drawing() -> None:
     load_codecs()
 
 
-def _draw(source: Source, wanted: dict[str, Any], out: TextIO) -> None:
+def _draw(source: Source, wanted: dict[str, Any], limits: Limits, out: TextIO) -> None:
     from narwhal.ingest.rendering import Wanted, draw
 
-    for picture in draw(source, Wanted(**wanted)):
-        data = binascii.b2a_base64(picture.data, newline=False).decode()
-        _answer(out, {"picture": {**asdict(picture), "data": data}})
+    for made in draw(source, Wanted(**wanted), limits):
+        if isinstance(made, EmbeddedImage):
+            _answer(out, {"image": asdict(made)})
+        else:
+            data = binascii.b2a_base64(made.data, newline=False).decode()
+            _answer(out, {"picture": {**asdict(made), "data": data}})
         out.flush()
     _answer(out, {"paged": True})
 

@@ -4,18 +4,21 @@ create table public.renditions (
     id uuid primary key default gen_random_uuid(),
     file_id uuid not null references public.nodes on delete cascade,
     version_id uuid not null references public.file_versions on delete cascade,
-    kind text not null check (kind in ('thumbnail', 'page')),
+    kind text not null check (kind in ('thumbnail', 'page', 'image')),
     page integer check (page > 0),
+    image integer check (image >= 0),
     blob_id uuid not null references private.blobs on delete cascade,
     width integer not null check (width > 0),
     height integer not null check (height > 0),
     created_at timestamptz not null default clock_timestamp(),
-    unique nulls not distinct (version_id, kind, page, width),
-    check ((kind = 'page') = (page is not null))
+    unique nulls not distinct (version_id, kind, page, image, width),
+    check ((kind = 'page') = (page is not null)),
+    check ((kind = 'image') = (image is not null))
 );
 comment on table public.renditions is
 'Pictures of a version, in the bucket derived. They belong to the version: seen by its readers, gone with it.';
 comment on column public.renditions.page is 'From 1; null for a thumbnail of the whole.';
+comment on column public.renditions.image is 'Number of one of the version''s images; null for the other kinds.';
 comment on column public.renditions.width is 'In pixels.';
 create index renditions_file_id_idx on public.renditions (file_id);
 create index renditions_blob_id_idx on public.renditions (blob_id);
@@ -32,7 +35,8 @@ using (exists ( -- through the policy of nodes
 grant select on public.renditions to anon, authenticated, service_role;
 
 create function private.add_rendition(
-    version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer
+    version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer,
+    image integer default null
 ) returns uuid
 language plpgsql volatile
 security invoker
@@ -48,22 +52,23 @@ begin
     where r.version_id = add_rendition.version_id
         and r.kind = add_rendition.kind
         and r.page is not distinct from add_rendition.page
+        and r.image is not distinct from add_rendition.image
         and r.width = add_rendition.width;
     insert into private.blobs (owner_id, bucket, key, size)
     select n.owner_id, 'derived', add_rendition.key, add_rendition.size
     from public.nodes as n
     where n.id = v_file_id
     returning id into v_blob_id;
-    insert into public.renditions (file_id, version_id, kind, page, blob_id, width, height)
+    insert into public.renditions (file_id, version_id, kind, page, image, blob_id, width, height)
     values (
-        v_file_id, add_rendition.version_id, add_rendition.kind, add_rendition.page, v_blob_id,
+        v_file_id, add_rendition.version_id, add_rendition.kind, add_rendition.page, add_rendition.image, v_blob_id,
         add_rendition.width, add_rendition.height
     )
     returning id into v_id;
     return v_id;
 end;
 $$;
-comment on function private.add_rendition(uuid, text, integer, text, bigint, integer, integer) is
+comment on function private.add_rendition(uuid, text, integer, text, bigint, integer, integer, integer) is
 'Records a picture that a worker has stored in the bucket derived; its bytes count for the owner. The caller holds the
 locks on the file and its owner.';
 

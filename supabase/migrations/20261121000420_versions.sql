@@ -92,10 +92,11 @@ begin
     from public.chunks as c cross join public.file_versions as t
     where c.version_id = source_version_id and t.id = target_version_id;
 
-    insert into public.renditions (file_id, version_id, kind, page, blob_id, width, height)
-    select t.file_id, t.id, r.kind, r.page, (private.take_blob(r.blob_id, v_owner_id)).id, r.width, r.height
+    insert into public.renditions (file_id, version_id, kind, page, image, blob_id, width, height)
+    select t.file_id, t.id, r.kind, r.page, r.image, (private.take_blob(r.blob_id, v_owner_id)).id, r.width, r.height
     from public.renditions as r cross join public.file_versions as t
     where r.version_id = source_version_id and t.id = target_version_id;
+    perform private.copy_images(source_version_id, target_version_id);
 
     if v_source_owner_id <> v_owner_id then
         insert into private.text_vectors (owner_id, space_id, text_hash, embedding)

@@ -16,22 +16,32 @@ set search_path = ''
 as $$ select format in ('pdf', 'image'); $$;
 comment on function private.is_drawn(text) is 'Whether files of a format have pages that can be drawn.';
 
+create function private.may_hold_images(format text) returns boolean
+language sql immutable
+security invoker
+set search_path = ''
+as $$ select format in ('pdf', 'image', 'docx', 'pptx', 'epub', 'html', 'eml'); $$;
+comment on function private.may_hold_images(text) is 'Whether the render stage finds images in files of a format.';
+
 create function private.enqueue_render(version_id uuid) returns void
 language plpgsql volatile
 security invoker
 set search_path = ''
 as $$
 begin
-    if private.is_drawn((select v.format from public.file_versions as v where v.id = enqueue_render.version_id)) then
+    if private.may_hold_images(
+        (select v.format from public.file_versions as v where v.id = enqueue_render.version_id)
+    ) then
         perform private.enqueue(version_id, 'render');
     else
         delete from public.ingest_jobs as j -- an earlier run
         where j.version_id = enqueue_render.version_id and j.stage = 'render';
         delete from public.renditions as r where r.version_id = enqueue_render.version_id;
+        delete from public.images as i where i.version_id = enqueue_render.version_id;
     end if;
 end;
 $$;
-comment on function private.enqueue_render(uuid) is 'Queues render for a version of a format that it can draw.';
+comment on function private.enqueue_render(uuid) is 'Queues render for a version of a format that has pictures.';
 
 create function private.pages_to_draw(version_id uuid) returns integer
 language sql stable
@@ -73,13 +83,18 @@ begin
         'thumbnail', not exists (
             select 1 from public.renditions as r
             where r.version_id = v_job.version_id and r.kind = 'thumbnail' and r.created_at >= v_job.started_at
+        ),
+        'images', (
+            select coalesce(jsonb_agg(i.idx order by i.idx), '[]')
+            from public.images as i
+            where i.version_id = v_job.version_id and i.created_at >= v_job.started_at
         )
     );
 end;
 $$;
 comment on function private.job_renditions(uuid, uuid) is
-'What the render stage has to do: {left: numbers of pages, thumbnail: whether it is to be made}. What an earlier run of
-the stage has made is made anew.';
+'What the render stage has to do: {left: numbers of pages, thumbnail: whether it is to be made, images: numbers of those
+that are there}. What an earlier run of the stage has made is made anew.';
 
 create function private.promise_rendition(job_id uuid, lease_token uuid, key text) returns void
 language plpgsql volatile
@@ -98,7 +113,8 @@ comment on function private.promise_rendition(uuid, uuid, text) is
 worker that is lost between the two leaves nothing for ever.';
 
 create function private.store_rendition(
-    job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer
+    job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer,
+    image integer default null
 ) returns void
 language plpgsql volatile
 security definer -- workers have no rights on tables
@@ -123,9 +139,10 @@ begin
     delete from public.renditions as r -- of an earlier run, of another size perhaps; its bytes make room
     where r.version_id = v_job.version_id
         and r.kind = store_rendition.kind
-        and r.page is not distinct from store_rendition.page;
+        and r.page is not distinct from store_rendition.page
+        and r.image is not distinct from store_rendition.image;
     perform private.require_quota(v_owner_id, size);
-    perform private.add_rendition(v_job.version_id, kind, page, key, size, width, height);
+    perform private.add_rendition(v_job.version_id, kind, page, key, size, width, height, image);
     if kind = 'page' then
         update public.ingest_jobs as j
         set
@@ -135,7 +152,7 @@ begin
     end if;
 end;
 $$;
-comment on function private.store_rendition(uuid, uuid, text, integer, text, bigint, integer, integer) is
+comment on function private.store_rendition(uuid, uuid, text, integer, text, bigint, integer, integer, integer) is
 'Records a picture that is in the bucket derived as promised, instead of the one before. Raises QUOTA_EXCEEDED,
 CONFLICT_STATE.';
 
@@ -152,6 +169,8 @@ begin
     v_job := private.own_job(job_id, lease_token);
     delete from public.renditions as r
     where r.version_id = v_job.version_id and r.created_at < v_job.started_at;
+    delete from public.images as i
+    where i.version_id = v_job.version_id and i.created_at < v_job.started_at;
     perform private.finish_job(job_id);
 end;
 $$;
@@ -161,7 +180,7 @@ comment on function private.finish_render(uuid, uuid) is
 grant execute on function
 private.job_renditions(uuid, uuid),
 private.promise_rendition(uuid, uuid, text),
-private.store_rendition(uuid, uuid, text, integer, text, bigint, integer, integer),
+private.store_rendition(uuid, uuid, text, integer, text, bigint, integer, integer, integer),
 private.finish_render(uuid, uuid)
 to narwhal_worker;
 
@@ -182,10 +201,10 @@ begin
             'file_ids', 'Ask for at most 1,000 files at once.', jsonb_build_object('expected', 'at most 1000')
         );
     end if;
-    if kind is null or kind not in ('thumbnail', 'page') then
+    if kind is null or kind not in ('thumbnail', 'page', 'image') then
         perform private.raise_invalid(
-            'kind', 'Kinds of pictures are thumbnail and page.',
-            jsonb_build_object('expected', jsonb_build_array('thumbnail', 'page'))
+            'kind', 'Kinds of pictures are thumbnail, page and image.',
+            jsonb_build_object('expected', jsonb_build_array('thumbnail', 'page', 'image'))
         );
     end if;
     return jsonb_build_object(
@@ -194,9 +213,9 @@ begin
                 jsonb_agg(
                     jsonb_build_object(
                         'file_id', r.file_id, 'version_id', r.version_id, 'kind', r.kind, 'page', r.page,
-                        'bucket', b.bucket, 'key', b.key, 'width', r.width, 'height', r.height
+                        'image', r.image, 'bucket', b.bucket, 'key', b.key, 'width', r.width, 'height', r.height
                     )
-                    order by f.place, r.page
+                    order by f.place, r.page, r.image
                 ), '[]'
             )
             from (
@@ -227,9 +246,11 @@ security invoker
 set search_path = ''
 as $$ select private.list_pictures(file_ids, kind, pages); $$;
 comment on function public.list_pictures(uuid[], text, integer[]) is
-'Where the pictures of files are: {items: [{file_id, version_id, kind, page, bucket, key, width, height}], next_cursor}.
+'Where the pictures of files are: {items: [{file_id, version_id, kind, page, image, bucket, key, width, height}],
+next_cursor}.
 
-kind: thumbnail (one a file, at most 300 by 300 pixels) or page (pages drawn at 144 dpi, by number; pages: only these).
+kind: thumbnail (one a file, at most 300 by 300 pixels), page (pages drawn at 144 dpi, by number; pages: only these) or
+image (what stands in a document, by its number in the table images).
 Download them from Storage, or make signed URLs of their keys. Files that the caller cannot see, or that have none (yet),
 are left out. They are of the version in service. Raises INVALID_ARGUMENT,
 NOT_AUTHENTICATED.';

@@ -202,6 +202,7 @@ WRITES: dict[str, tuple[Any, ...]] = {
     "job_renditions": (),
     "promise_rendition": ("d/1.webp",),
     "store_rendition": ("thumbnail", None, "d/1.webp", 5, 300, 200),
+    "store_image": ({"idx": 0, "width": 1, "height": 1, "sha256": "0" * 64, "facts": {}},),
     "finish_render": (),
     "finish_insights": ([], None, None),
     "begin_transcript": ("pocketsphinx", "1", True),

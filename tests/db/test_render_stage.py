@@ -41,6 +41,7 @@ def store(
     page: int | None,
     size: int = 100,
     width: int = 120,
+    image: int | None = None,
     is_promised: bool = True,
 ) -> str:
     """Store a page, or the thumbnail, as a worker does; returns its key."""
@@ -52,10 +53,10 @@ def store(
             key,
             size,
         )
-    kind = "page" if page else "thumbnail"
+    kind = "image" if image is not None else "page" if page else "thumbnail"
     if is_promised:
         drive.work("promise_rendition", job, key)
-    drive.work("store_rendition", job, kind, page, key, size, width, 160)
+    drive.work("store_rendition", job, kind, page, key, size, width, 160, image)
     return key
 
 
@@ -73,12 +74,12 @@ def test_a_file_is_ready_before_its_pictures_are_drawn(db: Database, drive: Driv
     ticket, job = read_pdf(drive, owner)
     assert status_of(drive, owner, ticket) == "ready"
     assert is_found(drive, owner, "alpha")
-    assert drive.work("job_renditions", job) == {"left": [1, 2, 3], "thumbnail": True}
+    assert drive.work("job_renditions", job) == {"left": [1, 2, 3], "thumbnail": True, "images": []}
     store(drive, job, None)
     store(drive, job, 1)
     row = "select pages_done, pages_total, round(progress::numeric, 2)::text from public.ingest_jobs where stage = 'render'"  # noqa: E501
     assert db.one(row) == (1, 3, "0.33")
-    assert drive.work("job_renditions", job) == {"left": [2, 3], "thumbnail": False}
+    assert drive.work("job_renditions", job) == {"left": [2, 3], "thumbnail": False, "images": []}
     drive.work("fail_job", job, "limit_time", "It took too long.", True)
     assert status_of(drive, owner, ticket) == "ready"
     assert drive.rpc(owner, "retry_ingest", file_id=ticket["file_id"]) == 1
@@ -99,7 +100,7 @@ def test_a_lost_worker_costs_no_page_that_was_stored(db: Database, drive: Drive)
     (job,) = drive.claim()
     with refused("CONFLICT_STATE", lease="lost"):
         store(drive, lost, 2)
-    assert drive.work("job_renditions", job) == {"left": [2, 3], "thumbnail": False}
+    assert drive.work("job_renditions", job) == {"left": [2, 3], "thumbnail": False, "images": []}
     draw(drive, job)
     assert db.all("select page from public.renditions order by page nulls first") == [
         None, 1, 2, 3,
@@ -138,7 +139,7 @@ def test_drawing_anew_replaces_what_was_drawn_and_its_bytes(db: Database, drive:
     db.all("update private.settings set value = '2' where key = 'render.pages'")
     drive.rpc(owner, "retry_ingest", file_id=ticket["file_id"], from_stage="render")
     (job,) = drive.claim()
-    assert drive.work("job_renditions", job) == {"left": [1, 2], "thumbnail": True}
+    assert drive.work("job_renditions", job) == {"left": [1, 2], "thumbnail": True, "images": []}
     second = [store(drive, job, None, width=100), store(drive, job, 1, width=200)]
     # what is not drawn yet is as it was
     assert db.one("select count(*) from public.renditions") == 4
@@ -205,7 +206,8 @@ def test_who_reads_a_file_is_told_where_its_pictures_are(db: Database, drive: Dr
             "items": [
                 {
                     "file_id": file, "version_id": ticket["version_id"], "kind": "thumbnail",
-                    "page": None, "bucket": "derived", "key": keys[0], "width": 120, "height": 160,
+                    "page": None, "image": None, "bucket": "derived", "key": keys[0], "width": 120,
+                    "height": 160,
                 }
             ],
             "next_cursor": None,
@@ -216,8 +218,105 @@ def test_who_reads_a_file_is_told_where_its_pictures_are(db: Database, drive: Dr
     with refused("NOT_AUTHENTICATED"):
         drive.rpc(None, "list_pictures", file_ids=[file])
     with refused("INVALID_ARGUMENT", field="kind"):
-        drive.rpc(owner, "list_pictures", file_ids=[file], kind="image")
+        drive.rpc(owner, "list_pictures", file_ids=[file], kind="film")
     with refused("INVALID_ARGUMENT", field="file_ids"):
         drive.rpc(owner, "list_pictures", file_ids=[str(uuid.uuid4()) for _ in range(1001)])
     drive.rpc(owner, "trash_nodes", ids=[file])
     assert drive.rpc(owner, "list_pictures", file_ids=[file])["items"] == []
+
+
+# Images ------------------------------------------------------------------------------------------
+
+PLACE = {"latitude": 54.16, "longitude": 7.26, "altitude_m": None}
+
+
+def an_image(idx: int, place: Any = None) -> dict[str, Any]:
+    return {
+        "idx": idx, "page": 1, "box": [0.1, 0.2, 0.5, 0.6], "context": "words around",
+        "description": "a walrus", "mime": "image/png", "width": 64, "height": 48,
+        "sha256": f"{idx:064x}", "facts": {"make": "Acme"}, "location": place,
+    }  # fmt: skip
+
+
+def test_images_are_for_readers_and_where_they_were_taken_for_the_owner(
+    db: Database, drive: Drive
+) -> None:
+    owner, peer = db.create_user(), db.create_user()
+    ticket, job = read_pdf(drive, owner)
+    for idx, taken_at in enumerate((PLACE, None)):
+        drive.work("store_image", job, an_image(idx, taken_at))
+    key = store(drive, job, None, image=1)
+    drive.share(ticket["file_id"], peer, "manage")
+    for user in (owner, peer):
+        with db.as_user(user):
+            rows = db.all(
+                "select idx, page, box, context, width, facts ->> 'make' from public.images"
+                " order by idx"
+            )
+        box = [pytest.approx(value) for value in (0.1, 0.2, 0.5, 0.6)]
+        assert rows == [(idx, 1, box, "words around", 64, "Acme") for idx in (0, 1)]
+        listed = drive.rpc(user, "list_pictures", file_ids=[ticket["file_id"]], kind="image")
+        assert [(p["image"], p["key"]) for p in listed["items"]] == [(1, key)]
+    places = "select latitude, longitude, altitude_m from public.image_locations"
+    with db.as_user(owner):
+        assert db.all(places) == [(54.16, 7.26, None)]
+    for other in (peer, db.create_user()):
+        with db.as_user(other):
+            assert db.all(places) == []
+
+
+def test_an_image_that_is_told_again_is_the_same_one(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    ticket, job = read_pdf(drive, owner)
+    for _ in range(2):
+        drive.work("store_image", job, an_image(0, PLACE))
+        store(drive, job, None, image=0)
+    assert drive.work("job_renditions", job)["images"] == [0]
+    for table in ("images", "image_locations", "renditions"):
+        assert db.one(f"select count(*) from public.{table}") == 1  # type: ignore[arg-type]
+    draw(drive, job)
+    db.all("update public.images set created_at = created_at - interval '1 hour'")
+    db.all("update public.renditions set created_at = created_at - interval '1 hour'")
+    drive.rpc(owner, "retry_ingest", file_id=ticket["file_id"], from_stage="render")
+    (job,) = drive.claim()
+    assert drive.work("job_renditions", job)["images"] == []
+    drive.work("store_image", job, an_image(7))
+    store(drive, job, None, image=7)
+    drive.work("finish_render", job)
+    assert db.all("select idx from public.images") == [7]
+    assert db.all("select image from public.renditions") == [7]
+    assert db.one("select count(*) from public.image_locations") == 0
+
+
+def test_a_copy_has_the_images_and_only_the_same_owner_the_place(
+    db: Database, drive: Drive
+) -> None:
+    owner, other = db.create_user(), db.create_user()
+    ticket, job = read_pdf(drive, owner)
+    drive.work("store_image", job, an_image(0, PLACE))
+    store(drive, job, None, image=0)
+    draw(drive, job)
+    for who, count in ((owner, 1), (other, 0)):
+        version = append(db, place(db, who, "copy.pdf"), ticket["version_id"], who)
+        assert ingested(db, version) == ingested(db, ticket["version_id"])
+        found = db.one(
+            "select count(*) from public.image_locations as l"
+            " join public.images as i on i.id = l.image_id where i.version_id = %s",
+            version,
+        )
+        assert found == count
+
+
+def test_images_go_with_their_file(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    ticket, job = read_pdf(drive, owner)
+    drive.work("store_image", job, an_image(0, PLACE))
+    store(drive, job, None, image=0)
+    draw(drive, job)
+    drive.rpc(owner, "purge_nodes", ids=[ticket["file_id"]])
+    with db.as_user(owner):
+        assert db.all("select 1 from public.images") == []
+    drive.clean_up()
+    for table in ("images", "image_locations", "renditions"):
+        assert db.one(f"select count(*) from public.{table}") == 0  # type: ignore[arg-type]
+    assert db.one("select count(*) from storage.objects where bucket_id = 'derived'") == 0

@@ -44,9 +44,15 @@ INGESTED = {
         " join public.nodes as n on n.id = e.file_id where c.version_id = %s order by c.idx"
     ),
     "pictures": (
-        "select r.kind, r.page, r.width, r.height, b.bucket, b.key, b.owner_id = n.owner_id"
+        "select r.kind, r.page, r.image, r.width, r.height, b.bucket, b.key,"
+        " b.owner_id = n.owner_id"
         " from public.renditions as r join private.blobs as b on b.id = r.blob_id"
-        " join public.nodes as n on n.id = r.file_id where r.version_id = %s order by r.page"
+        " join public.nodes as n on n.id = r.file_id where r.version_id = %s"
+        " order by r.page, r.image"
+    ),
+    "images": (
+        "select idx, page, box, context, description, mime, width, height, sha256, facts"
+        " from public.images where version_id = %s order by idx"
     ),
     "transcript": (
         "select engine, revision, is_low_quality, t.language, duration_ms, reached_ms,"

@@ -31,7 +31,9 @@ def drawn(
     path = tmp_path / name
     path.write_bytes(data)
     with path.open("rb") as file:
-        return list(draw(Source(file, detect(path, name)), Wanted(pages, thumbnail, 144, most)))
+        return list(
+            draw(Source(file, detect(path, name)), Wanted(pages, thumbnail, 144, most), Limits())
+        )
 
 
 def opened(picture: Picture) -> Image.Image:
@@ -217,6 +219,7 @@ def test_in_the_sandbox_as_a_worker_does(tmp_path: Path) -> None:
     wanted = {"pages": [1, 2], "thumbnail": True, "dpi": 72, "most_pixels": MOST}
     limits = Limits(seconds=30, memory_bytes=512 * MIB)
     pictures = list(draw_in_sandbox(path, "a.pdf", None, wanted, limits))
+    assert all(isinstance(picture, Picture) for picture in pictures)
     assert [(p.kind, p.page) for p in pictures] == [
         ("page", 1), ("thumbnail", None), ("page", 2),
     ]  # fmt: skip

@@ -192,6 +192,18 @@ def _content(db: Database, world: World) -> None:
         " from unnest(%s::uuid[], %s::uuid[]) as i (version_id, file_id)",
         [(v.id, f.id) for f, _, v in versions],
     )
+    _insert(
+        db,
+        "insert into public.images (id, file_id, version_id, idx, width, height, sha256)"
+        " select *, 0, 1, 1, repeat('0', 64) from unnest(%s::uuid[], %s::uuid[], %s::uuid[])",
+        [(v.image_id, f.id, v.id) for f, _, v in versions],
+    )
+    _insert(
+        db,
+        "insert into public.image_locations (image_id, file_id, latitude, longitude)"
+        " select *, 0, 0 from unnest(%s::uuid[], %s::uuid[])",
+        [(v.image_id, f.id) for f, _, v in versions],
+    )
     heads = [(f.id, f.head.id) for f in world.files if f.head]
     _insert(
         db,

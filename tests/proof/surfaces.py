@@ -54,6 +54,17 @@ def _of_readable(part: Callable[[Version], str]) -> Callable[[Oracle, Caller], s
     return seen
 
 
+def _photographed(oracle: Oracle, caller: Caller) -> set[str]:
+    """Where photos were taken is for their owner, even of what others may read."""
+    mine = oracle.owner_ids(caller)
+    return {
+        v.image_id
+        for f in oracle.world.files
+        for v in f.versions
+        if f.owner.id in mine and oracle.reads(caller, f)
+    }
+
+
 def _jobs(oracle: Oracle, caller: Caller) -> set[str]:
     return _of_readable(lambda v: v.job_id)(oracle, caller) if caller.person else set()
 
@@ -246,6 +257,19 @@ SURFACES = [
         "select s.version_id::text from public.transcript_segments as s",
         _versions(lambda v: v.id),
         _of_readable(lambda v: v.id),
+    ),
+    Surface(
+        "images",
+        "select id::text from public.images",
+        _versions(lambda v: v.image_id),
+        _of_readable(lambda v: v.image_id),
+    ),
+    Surface(
+        "image_locations",
+        "select image_id::text from public.image_locations",
+        _versions(lambda v: v.image_id),
+        _photographed,
+        signed_in_only=True,
     ),
     Surface(
         "another bucket",

@@ -89,6 +89,7 @@ class Version:
     patches: list[list[float]] = field(default_factory=list)  # of its only picture; none: any
     page_id: str = field(default_factory=new_id)
     job_id: str = field(default_factory=new_id)
+    image_id: str = field(default_factory=new_id)
     picture: Blob = field(default_factory=lambda: Blob("", new_id()))  # a rendition
 
     @property

@@ -110,6 +110,22 @@ class _Contents(Handler):
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the whole book as one page: its chapters have as many pages as the reader's screen."""
     package = Package(source.file, limits)
+    main, book = _open_book(package)
+    titles = _titles(package, main, book)
+    blocks = Blocks(limits)
+    blocks.add(book.title, level=1)
+    for part in _chapters(package, main, book):
+        _read_chapter(package, part, titles.get(part, ""), blocks, limits)
+    yield blocks.page(1)
+
+
+def chapters_of(package: Package) -> list[str]:
+    """The parts of a book in the order of reading."""
+    return _chapters(package, *_open_book(package))
+
+
+def _open_book(package: Package) -> tuple[str, _Book]:
+    """The part that describes the book, and what it says."""
     _refuse_locked(package)
     container, book = _Container(), _Book()
     if "META-INF/container.xml" in package:
@@ -117,14 +133,12 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
     if container.book not in package:
         raise ReadError("corrupt", "The book's description is missing.")
     package.parse(container.book, book)
-    titles = _titles(package, container.book, book)
-    blocks = Blocks(limits)
-    blocks.add(book.title, level=1)
-    for identifier in book.spine:
-        part = _resolve(container.book, book.parts.get(identifier, ""))
-        if part in package:
-            _read_chapter(package, part, titles.get(part, ""), blocks, limits)
-    yield blocks.page(1)
+    return container.book, book
+
+
+def _chapters(package: Package, main: str, book: _Book) -> list[str]:
+    parts = [_resolve(main, book.parts.get(identifier, "")) for identifier in book.spine]
+    return [part for part in parts if part in package]
 
 
 def _refuse_locked(package: Package) -> None:

@@ -95,12 +95,12 @@ def _page(page: Any, number: int, form: Any, outline: list[tuple[int, str]]) -> 
     needs_ocr = (
         _shows_something(page)
         if is_illegible(layer)
-        else bool(unread_pictures(page, text.lines, _box))
+        else bool(unread_pictures(page, text.lines, page_box))
     )
     for note, corners in annotation_texts(page, form):
         note = clean(note).strip()
         if note:
-            text.add(note, _box(page, *corners), "\n")
+            text.add(note, page_box(page, *corners), "\n")
     joined = text.joined()
     return Page(
         number=number,
@@ -134,7 +134,7 @@ def pictures_of_text(document: pdfium.PdfDocument, number: int) -> list[Box] | N
         text = _layer(page)
         if is_illegible(text.joined()):
             return None
-        return unread_pictures(page, text.lines, _box)
+        return unread_pictures(page, text.lines, page_box)
     finally:
         raw.FPDF_ClosePage(page)
 
@@ -215,7 +215,7 @@ def _line_box(page: Any, textpage: Any, start: int, count: int) -> Box | None:
             corners.append((left.value, top.value, right.value, bottom.value))
     if not corners:
         return None
-    return _box(
+    return page_box(
         page,
         min(corner[0] for corner in corners),
         max(corner[1] for corner in corners),
@@ -224,7 +224,7 @@ def _line_box(page: Any, textpage: Any, start: int, count: int) -> Box | None:
     )
 
 
-def _box(page: Any, left: float, top: float, right: float, bottom: float) -> Box | None:
+def page_box(page: Any, left: float, top: float, right: float, bottom: float) -> Box | None:
     """Map a box of PDF coordinates to 0..1 of the page as shown, its rotation included."""
     xs, ys = [], []
     x, y = ctypes.c_int(), ctypes.c_int()

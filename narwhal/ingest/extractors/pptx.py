@@ -112,17 +112,23 @@ class _Shapes(Handler):
 def read(source: Source, limits: Limits) -> Iterator[Page]:
     """Yield the slides in the order in which they are shown."""
     package = Package(source.file, limits)
-    main = package.main_part("ppt/presentation.xml")
-    presentation = _Presentation()
-    package.parse(main, presentation)
     layouts: set[str] = set()
-    parts = {relation.id: relation.target for relation in package.relationships(main)}
-    for number, slide in enumerate(presentation.slides, start=1):
-        part = parts.get(slide, "")
+    parts, (width, height) = slides_of(package)
+    for number, part in enumerate(parts, start=1):
         blocks = Blocks(limits)
         if part in package:
             _read_slide(package, part, blocks, layouts)
-        yield blocks.page(number, presentation.width, presentation.height)
+        yield blocks.page(number, width, height)
+
+
+def slides_of(package: Package) -> tuple[list[str], tuple[float | None, float | None]]:
+    """The parts of the slides in order, "" for one that is missing, and their size in points."""
+    main = package.main_part("ppt/presentation.xml")
+    presentation = _Presentation()
+    package.parse(main, presentation)
+    parts = {relation.id: relation.target for relation in package.relationships(main)}
+    slides = [parts.get(slide, "") for slide in presentation.slides]
+    return slides, (presentation.width, presentation.height)
 
 
 def _read_slide(package: Package, part: str, blocks: Blocks, layouts: set[str]) -> None:
