@@ -30,10 +30,10 @@ def drawn(
 ) -> list[Picture]:
     path = tmp_path / name
     path.write_bytes(data)
+    wanted = Wanted(pages, thumbnail, 144, most)
     with path.open("rb") as file:
-        return list(
-            draw(Source(file, detect(path, name)), Wanted(pages, thumbnail, 144, most), Limits())
-        )
+        made = list(draw(Source(file, detect(path, name)), wanted, Limits()))
+    return [picture for picture in made if isinstance(picture, Picture)]
 
 
 def opened(picture: Picture) -> Image.Image:
