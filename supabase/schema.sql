@@ -481,7 +481,7 @@ $$;
 
 COMMENT ON FUNCTION private.add_name_keys(owner_ids uuid[], words text[]) IS 'Makes words known among their owners'' words. The caller holds lock_names.';
 
-CREATE FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) RETURNS uuid
+CREATE FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer, image integer DEFAULT NULL::integer) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -495,15 +495,16 @@ begin
     where r.version_id = add_rendition.version_id
         and r.kind = add_rendition.kind
         and r.page is not distinct from add_rendition.page
+        and r.image is not distinct from add_rendition.image
         and r.width = add_rendition.width;
     insert into private.blobs (owner_id, bucket, key, size)
     select n.owner_id, 'derived', add_rendition.key, add_rendition.size
     from public.nodes as n
     where n.id = v_file_id
     returning id into v_blob_id;
-    insert into public.renditions (file_id, version_id, kind, page, blob_id, width, height)
+    insert into public.renditions (file_id, version_id, kind, page, image, blob_id, width, height)
     values (
-        v_file_id, add_rendition.version_id, add_rendition.kind, add_rendition.page, v_blob_id,
+        v_file_id, add_rendition.version_id, add_rendition.kind, add_rendition.page, add_rendition.image, v_blob_id,
         add_rendition.width, add_rendition.height
     )
     returning id into v_id;
@@ -511,7 +512,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) IS 'Records a picture that a worker has stored in the bucket derived; its bytes count for the owner. The caller holds the
+COMMENT ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer, image integer) IS 'Records a picture that a worker has stored in the bucket derived; its bytes count for the owner. The caller holds the
 locks on the file and its owner.';
 
 CREATE FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text DEFAULT 'text'::text, max_tokens integer DEFAULT 512, languages text[] DEFAULT NULL::text[]) RETURNS jsonb
@@ -3140,6 +3141,31 @@ $$;
 COMMENT ON FUNCTION private.copies_json(chunk_id uuid, pool private.candidate[]) IS 'How many other passages of the pool say the same, and in which files, at most 20 of them: {count, files: [{file_id,
 name}]}.';
 
+CREATE FUNCTION private.copy_images(source_version_id uuid, target_version_id uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into public.images (
+        file_id, version_id, idx, page, box, context, description, mime, width, height, sha256, facts
+    )
+    select
+        t.file_id, t.id, i.idx, i.page, i.box, i.context, i.description, i.mime, i.width, i.height, i.sha256, i.facts
+    from public.images as i cross join public.file_versions as t
+    where i.version_id = source_version_id and t.id = target_version_id;
+
+    insert into public.image_locations (image_id, file_id, latitude, longitude, altitude_m)
+    select c.id, c.file_id, l.latitude, l.longitude, l.altitude_m
+    from public.images as i
+    inner join public.image_locations as l on l.image_id = i.id
+    inner join public.images as c on c.version_id = target_version_id and c.idx = i.idx
+    inner join public.nodes as f on f.id = i.file_id
+    inner join public.nodes as n on n.id = c.file_id
+    -- a copy for somebody else does not tell them
+    where i.version_id = source_version_id and n.owner_id = f.owner_id;
+$$;
+
+COMMENT ON FUNCTION private.copy_images(source_version_id uuid, target_version_id uuid) IS 'Gives a version the images of another one with the same bytes.';
+
 CREATE FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -3170,10 +3196,11 @@ begin
     from public.chunks as c cross join public.file_versions as t
     where c.version_id = source_version_id and t.id = target_version_id;
 
-    insert into public.renditions (file_id, version_id, kind, page, blob_id, width, height)
-    select t.file_id, t.id, r.kind, r.page, (private.take_blob(r.blob_id, v_owner_id)).id, r.width, r.height
+    insert into public.renditions (file_id, version_id, kind, page, image, blob_id, width, height)
+    select t.file_id, t.id, r.kind, r.page, r.image, (private.take_blob(r.blob_id, v_owner_id)).id, r.width, r.height
     from public.renditions as r cross join public.file_versions as t
     where r.version_id = source_version_id and t.id = target_version_id;
+    perform private.copy_images(source_version_id, target_version_id);
 
     if v_source_owner_id <> v_owner_id then
         insert into private.text_vectors (owner_id, space_id, text_hash, embedding)
@@ -4542,17 +4569,20 @@ CREATE FUNCTION private.enqueue_render(version_id uuid) RETURNS void
     SET search_path TO ''
     AS $$
 begin
-    if private.is_drawn((select v.format from public.file_versions as v where v.id = enqueue_render.version_id)) then
+    if private.may_hold_images(
+        (select v.format from public.file_versions as v where v.id = enqueue_render.version_id)
+    ) then
         perform private.enqueue(version_id, 'render');
     else
         delete from public.ingest_jobs as j -- an earlier run
         where j.version_id = enqueue_render.version_id and j.stage = 'render';
         delete from public.renditions as r where r.version_id = enqueue_render.version_id;
+        delete from public.images as i where i.version_id = enqueue_render.version_id;
     end if;
 end;
 $$;
 
-COMMENT ON FUNCTION private.enqueue_render(version_id uuid) IS 'Queues render for a version of a format that it can draw.';
+COMMENT ON FUNCTION private.enqueue_render(version_id uuid) IS 'Queues render for a version of a format that has pictures.';
 
 CREATE FUNCTION private.epoch(scope_ids uuid[]) RETURNS bigint
     LANGUAGE sql STABLE
@@ -5940,6 +5970,8 @@ begin
     v_job := private.own_job(job_id, lease_token);
     delete from public.renditions as r
     where r.version_id = v_job.version_id and r.created_at < v_job.started_at;
+    delete from public.images as i
+    where i.version_id = v_job.version_id and i.created_at < v_job.started_at;
     perform private.finish_job(job_id);
 end;
 $$;
@@ -7294,13 +7326,18 @@ begin
         'thumbnail', not exists (
             select 1 from public.renditions as r
             where r.version_id = v_job.version_id and r.kind = 'thumbnail' and r.created_at >= v_job.started_at
+        ),
+        'images', (
+            select coalesce(jsonb_agg(i.idx order by i.idx), '[]')
+            from public.images as i
+            where i.version_id = v_job.version_id and i.created_at >= v_job.started_at
         )
     );
 end;
 $$;
 
-COMMENT ON FUNCTION private.job_renditions(job_id uuid, lease_token uuid) IS 'What the render stage has to do: {left: numbers of pages, thumbnail: whether it is to be made}. What an earlier run of
-the stage has made is made anew.';
+COMMENT ON FUNCTION private.job_renditions(job_id uuid, lease_token uuid) IS 'What the render stage has to do: {left: numbers of pages, thumbnail: whether it is to be made, images: numbers of those
+that are there}. What an earlier run of the stage has made is made anew.';
 
 CREATE FUNCTION private.job_texts(job_id uuid, lease_token uuid, max_texts integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7814,10 +7851,10 @@ begin
             'file_ids', 'Ask for at most 1,000 files at once.', jsonb_build_object('expected', 'at most 1000')
         );
     end if;
-    if kind is null or kind not in ('thumbnail', 'page') then
+    if kind is null or kind not in ('thumbnail', 'page', 'image') then
         perform private.raise_invalid(
-            'kind', 'Kinds of pictures are thumbnail and page.',
-            jsonb_build_object('expected', jsonb_build_array('thumbnail', 'page'))
+            'kind', 'Kinds of pictures are thumbnail, page and image.',
+            jsonb_build_object('expected', jsonb_build_array('thumbnail', 'page', 'image'))
         );
     end if;
     return jsonb_build_object(
@@ -7826,9 +7863,9 @@ begin
                 jsonb_agg(
                     jsonb_build_object(
                         'file_id', r.file_id, 'version_id', r.version_id, 'kind', r.kind, 'page', r.page,
-                        'bucket', b.bucket, 'key', b.key, 'width', r.width, 'height', r.height
+                        'image', r.image, 'bucket', b.bucket, 'key', b.key, 'width', r.width, 'height', r.height
                     )
-                    order by f.place, r.page
+                    order by f.place, r.page, r.image
                 ), '[]'
             )
             from (
@@ -8654,6 +8691,13 @@ CREATE FUNCTION private.max_sim(tokens extensions.halfvec[]) RETURNS text
 $$;
 
 COMMENT ON FUNCTION private.max_sim(tokens extensions.halfvec[]) IS 'MaxSim of a question over vectors u (v), as the text of one SQL expression.';
+
+CREATE FUNCTION private.may_hold_images(format text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$ select format in ('pdf', 'image', 'docx', 'pptx', 'epub', 'html', 'eml'); $$;
+
+COMMENT ON FUNCTION private.may_hold_images(format text) IS 'Whether the render stage finds images in files of a format.';
 
 CREATE FUNCTION private.miscounted_files() RETURNS TABLE(file_id uuid, owner_id uuid, version_id uuid)
     LANGUAGE sql STABLE
@@ -15956,6 +16000,38 @@ $$;
 
 COMMENT ON FUNCTION private.store_chunks(job_id uuid, lease_token uuid, chunks jsonb, is_first boolean) IS 'Keeps some chunks of a long file until finish_chunk follows with null chunks. is_first: those of an earlier run go.';
 
+CREATE FUNCTION private.store_image(job_id uuid, lease_token uuid, image jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+    v_id uuid;
+begin
+    delete from public.images as i where i.version_id = v_job.version_id and i.idx = (image ->> 'idx')::integer;
+    insert into public.images (
+        file_id, version_id, idx, page, box, context, description, mime, width, height, sha256, facts
+    )
+    select
+        v_job.file_id, v_job.version_id, r.idx, r.page, r.box, r.context, r.description, r.mime, r.width, r.height,
+        r.sha256, r.facts
+    from jsonb_to_record(image) as r (
+        idx integer, page integer, box real[], context text, description text, mime text, width integer,
+        height integer, sha256 text, facts jsonb
+    )
+    returning id into v_id;
+    insert into public.image_locations (image_id, file_id, latitude, longitude, altitude_m)
+    select v_id, v_job.file_id, r.latitude, r.longitude, r.altitude_m
+    from jsonb_to_record(image -> 'location') as r (
+        latitude double precision, longitude double precision, altitude_m real
+    )
+    where image -> 'location' is distinct from 'null';
+end;
+$$;
+
+COMMENT ON FUNCTION private.store_image(job_id uuid, lease_token uuid, image jsonb) IS 'Records an image of the version: {idx, page, box, context, description, mime, width, height, sha256, facts, location
+{latitude, longitude, altitude_m}}, instead of the one with its number.';
+
 CREATE FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -16065,7 +16141,7 @@ $$;
 
 COMMENT ON FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages jsonb, is_first boolean) IS 'Stores some pages of a long file as they are read, as put_pages takes them; finish_extract follows with null pages.';
 
-CREATE FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) RETURNS void
+CREATE FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer, image integer DEFAULT NULL::integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -16088,9 +16164,10 @@ begin
     delete from public.renditions as r -- of an earlier run, of another size perhaps; its bytes make room
     where r.version_id = v_job.version_id
         and r.kind = store_rendition.kind
-        and r.page is not distinct from store_rendition.page;
+        and r.page is not distinct from store_rendition.page
+        and r.image is not distinct from store_rendition.image;
     perform private.require_quota(v_owner_id, size);
-    perform private.add_rendition(v_job.version_id, kind, page, key, size, width, height);
+    perform private.add_rendition(v_job.version_id, kind, page, key, size, width, height, image);
     if kind = 'page' then
         update public.ingest_jobs as j
         set
@@ -16101,7 +16178,7 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) IS 'Records a picture that is in the bucket derived as promised, instead of the one before. Raises QUOTA_EXCEEDED,
+COMMENT ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer, image integer) IS 'Records a picture that is in the bucket derived as promised, instead of the one before. Raises QUOTA_EXCEEDED,
 CONFLICT_STATE.';
 
 CREATE FUNCTION private.store_segments(job_id uuid, lease_token uuid, segments jsonb, reached_ms integer, duration_ms integer) RETURNS void
@@ -19378,9 +19455,11 @@ CREATE FUNCTION public.list_pictures(file_ids uuid[], kind text DEFAULT 'thumbna
     SET search_path TO ''
     AS $$ select private.list_pictures(file_ids, kind, pages); $$;
 
-COMMENT ON FUNCTION public.list_pictures(file_ids uuid[], kind text, pages integer[]) IS 'Where the pictures of files are: {items: [{file_id, version_id, kind, page, bucket, key, width, height}], next_cursor}.
+COMMENT ON FUNCTION public.list_pictures(file_ids uuid[], kind text, pages integer[]) IS 'Where the pictures of files are: {items: [{file_id, version_id, kind, page, image, bucket, key, width, height}],
+next_cursor}.
 
-kind: thumbnail (one a file, at most 300 by 300 pixels) or page (pages drawn at 144 dpi, by number; pages: only these).
+kind: thumbnail (one a file, at most 300 by 300 pixels), page (pages drawn at 144 dpi, by number; pages: only these) or
+image (what stands in a document, by its number in the table images).
 Download them from Storage, or make signed URLs of their keys. Files that the caller cannot see, or that have none (yet),
 are left out. They are of the version in service. Raises INVALID_ARGUMENT,
 NOT_AUTHENTICATED.';
@@ -19885,13 +19964,16 @@ CREATE TABLE public.renditions (
     version_id uuid NOT NULL,
     kind text NOT NULL,
     page integer,
+    image integer,
     blob_id uuid NOT NULL,
     width integer NOT NULL,
     height integer NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT renditions_check CHECK (((kind = 'page'::text) = (page IS NOT NULL))),
+    CONSTRAINT renditions_check1 CHECK (((kind = 'image'::text) = (image IS NOT NULL))),
     CONSTRAINT renditions_height_check CHECK ((height > 0)),
-    CONSTRAINT renditions_kind_check CHECK ((kind = ANY (ARRAY['thumbnail'::text, 'page'::text]))),
+    CONSTRAINT renditions_image_check CHECK ((image >= 0)),
+    CONSTRAINT renditions_kind_check CHECK ((kind = ANY (ARRAY['thumbnail'::text, 'page'::text, 'image'::text]))),
     CONSTRAINT renditions_page_check CHECK ((page > 0)),
     CONSTRAINT renditions_width_check CHECK ((width > 0))
 );
@@ -19899,6 +19981,8 @@ CREATE TABLE public.renditions (
 COMMENT ON TABLE public.renditions IS 'Pictures of a version, in the bucket derived. They belong to the version: seen by its readers, gone with it.';
 
 COMMENT ON COLUMN public.renditions.page IS 'From 1; null for a thumbnail of the whole.';
+
+COMMENT ON COLUMN public.renditions.image IS 'Number of one of the version''s images; null for the other kinds.';
 
 COMMENT ON COLUMN public.renditions.width IS 'In pixels.';
 
@@ -20706,6 +20790,65 @@ ALTER TABLE public.embedding_spaces ALTER COLUMN id ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+CREATE TABLE public.image_locations (
+    image_id uuid NOT NULL,
+    file_id uuid NOT NULL,
+    latitude double precision NOT NULL,
+    longitude double precision NOT NULL,
+    altitude_m real,
+    CONSTRAINT image_locations_latitude_check CHECK (((latitude >= ('-90'::integer)::double precision) AND (latitude <= (90)::double precision))),
+    CONSTRAINT image_locations_longitude_check CHECK (((longitude >= ('-180'::integer)::double precision) AND (longitude <= (180)::double precision)))
+);
+
+COMMENT ON TABLE public.image_locations IS 'Where photos were taken. Only their owner reads this, whoever else may read the file.';
+
+COMMENT ON COLUMN public.image_locations.latitude IS 'In degrees, north positive (WGS 84).';
+
+COMMENT ON COLUMN public.image_locations.longitude IS 'In degrees, east positive.';
+
+CREATE TABLE public.images (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    file_id uuid NOT NULL,
+    version_id uuid NOT NULL,
+    idx integer NOT NULL,
+    page integer,
+    box real[],
+    context text DEFAULT ''::text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    mime text,
+    width integer NOT NULL,
+    height integer NOT NULL,
+    sha256 text NOT NULL,
+    facts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT images_box_check CHECK ((cardinality(box) = 4)),
+    CONSTRAINT images_facts_check CHECK ((jsonb_typeof(facts) = 'object'::text)),
+    CONSTRAINT images_height_check CHECK ((height > 0)),
+    CONSTRAINT images_idx_check CHECK ((idx >= 0)),
+    CONSTRAINT images_page_check CHECK ((page > 0)),
+    CONSTRAINT images_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT images_width_check CHECK ((width > 0))
+);
+
+COMMENT ON TABLE public.images IS 'Pictures in a version: those in a document, or the picture that the file is. Seen by its readers.';
+
+COMMENT ON COLUMN public.images.idx IS 'Order in the version, with gaps. Its rendition has the same number.';
+
+COMMENT ON COLUMN public.images.page IS 'Page, slide or sheet from 1; null where the format has none.';
+
+COMMENT ON COLUMN public.images.box IS '[x0, y0, x1, y1], 0..1 of the page from the top left; null where unknown.';
+
+COMMENT ON COLUMN public.images.context IS 'The text around it.';
+
+COMMENT ON COLUMN public.images.description IS 'What the document says that it shows; empty where it says nothing.';
+
+COMMENT ON COLUMN public.images.width IS 'In pixels, as in the file, turned as it is shown.';
+
+COMMENT ON COLUMN public.images.sha256 IS 'Of its bytes in the file: the same picture in two documents has the same.';
+
+COMMENT ON COLUMN public.images.facts IS 'What a photo says of itself: {make, model, lens, software, taken_at, exposure_s, f_number, iso, focal_length_mm}, as
+far as known. Not where it was taken: see image_locations.';
+
 CREATE TABLE public.insights (
     version_id uuid NOT NULL,
     kind text NOT NULL,
@@ -21051,6 +21194,15 @@ ALTER TABLE ONLY public.group_members
 ALTER TABLE ONLY public.groups
     ADD CONSTRAINT groups_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.image_locations
+    ADD CONSTRAINT image_locations_pkey PRIMARY KEY (image_id);
+
+ALTER TABLE ONLY public.images
+    ADD CONSTRAINT images_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.images
+    ADD CONSTRAINT images_version_id_idx_key UNIQUE (version_id, idx);
+
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_pkey PRIMARY KEY (id);
 
@@ -21094,7 +21246,7 @@ ALTER TABLE ONLY public.renditions
     ADD CONSTRAINT renditions_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.renditions
-    ADD CONSTRAINT renditions_version_id_kind_page_width_key UNIQUE NULLS NOT DISTINCT (version_id, kind, page, width);
+    ADD CONSTRAINT renditions_version_id_kind_page_image_width_key UNIQUE NULLS NOT DISTINCT (version_id, kind, page, image, width);
 
 ALTER TABLE ONLY public.share_links
     ADD CONSTRAINT share_links_pkey PRIMARY KEY (id);
@@ -21249,6 +21401,12 @@ CREATE INDEX group_members_email_idx ON public.group_members USING btree (email)
 CREATE INDEX group_members_user_id_idx ON public.group_members USING btree (user_id);
 
 CREATE INDEX groups_created_by_idx ON public.groups USING btree (created_by);
+
+CREATE INDEX image_locations_file_id_idx ON public.image_locations USING btree (file_id);
+
+CREATE INDEX images_file_id_idx ON public.images USING btree (file_id);
+
+CREATE INDEX images_sha256_idx ON public.images USING btree (sha256);
 
 CREATE INDEX ingest_jobs_ended_idx ON public.ingest_jobs USING btree (state) WHERE (state = ANY (ARRAY['failed'::text, 'dead'::text]));
 
@@ -21800,6 +21958,18 @@ ALTER TABLE ONLY public.group_members
 ALTER TABLE ONLY public.groups
     ADD CONSTRAINT groups_created_by_fkey FOREIGN KEY (created_by) REFERENCES auth.users(id) ON DELETE SET NULL;
 
+ALTER TABLE ONLY public.image_locations
+    ADD CONSTRAINT image_locations_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.image_locations
+    ADD CONSTRAINT image_locations_image_id_fkey FOREIGN KEY (image_id) REFERENCES public.images(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.images
+    ADD CONSTRAINT images_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.images
+    ADD CONSTRAINT images_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.ingest_jobs
     ADD CONSTRAINT ingest_jobs_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
@@ -22049,6 +22219,10 @@ ALTER TABLE public.group_members ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.groups ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.image_locations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.images ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.ingest_jobs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.insights ENABLE ROW LEVEL SECURITY;
@@ -22081,6 +22255,10 @@ ALTER TABLE public.notifications ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.owners ENABLE ROW LEVEL SECURITY;
 
+CREATE POLICY owners_can_select ON public.image_locations FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE ((n.id = image_locations.file_id) AND (n.owner_id = ANY (( SELECT private.my_owner_ids() AS my_owner_ids)::uuid[]))))));
+
 ALTER TABLE public.pages ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY parties_can_select ON public.audit_logs FOR SELECT TO authenticated USING ((( SELECT private.is_active() AS is_active) AND ((actor_id = ( SELECT auth.uid() AS uid)) OR (on_behalf_of = ( SELECT auth.uid() AS uid)) OR (owner_id = ANY (( SELECT private.my_managed_owner_ids() AS my_managed_owner_ids)::uuid[])) OR ( SELECT private.has_permission('view_analytics'::text) AS has_permission))));
@@ -22104,6 +22282,10 @@ CREATE POLICY readers_can_select ON public.comments FOR SELECT TO authenticated 
 CREATE POLICY readers_can_select ON public.file_versions FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
   WHERE (n.id = file_versions.file_id))));
+
+CREATE POLICY readers_can_select ON public.images FOR SELECT TO anon, authenticated USING ((EXISTS ( SELECT 1
+   FROM public.nodes n
+  WHERE (n.id = images.file_id))));
 
 CREATE POLICY readers_can_select ON public.ingest_jobs FOR SELECT TO authenticated USING ((EXISTS ( SELECT 1
    FROM public.nodes n
@@ -22220,7 +22402,7 @@ GRANT ALL ON FUNCTION private.add_group_member(group_id uuid, member jsonb, is_m
 
 REVOKE ALL ON FUNCTION private.add_name_keys(owner_ids uuid[], words text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.add_rendition(version_id uuid, kind text, page integer, key text, size bigint, width integer, height integer, image integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.add_space(name text, model text, revision text, dimension integer, kind text, max_tokens integer, languages text[]) FROM PUBLIC;
 
@@ -22434,6 +22616,8 @@ REVOKE ALL ON FUNCTION private.complete_upload(object_key text, user_id text, si
 REVOKE ALL ON FUNCTION private.content_version_id(node public.nodes) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copies_json(chunk_id uuid, pool private.candidate[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.copy_images(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_index(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
@@ -22982,6 +23166,8 @@ GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO anon;
 GRANT ALL ON FUNCTION private.mark_notifications_read(ids uuid[]) TO authenticated;
 
 REVOKE ALL ON FUNCTION private.max_sim(tokens extensions.halfvec[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.may_hold_images(format text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.miscounted_files() FROM PUBLIC;
 
@@ -23600,6 +23786,9 @@ GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO authenticated;
 REVOKE ALL ON FUNCTION private.store_chunks(job_id uuid, lease_token uuid, chunks jsonb, is_first boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_chunks(job_id uuid, lease_token uuid, chunks jsonb, is_first boolean) TO narwhal_worker;
 
+REVOKE ALL ON FUNCTION private.store_image(job_id uuid, lease_token uuid, image jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_image(job_id uuid, lease_token uuid, image jsonb) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_page(job_id uuid, lease_token uuid, page jsonb) TO narwhal_worker;
 
@@ -23609,8 +23798,8 @@ GRANT ALL ON FUNCTION private.store_page_vectors(job_id uuid, lease_token uuid, 
 REVOKE ALL ON FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages jsonb, is_first boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_pages(job_id uuid, lease_token uuid, pages jsonb, is_first boolean) TO narwhal_worker;
 
-REVOKE ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer) TO narwhal_worker;
+REVOKE ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer, image integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.store_rendition(job_id uuid, lease_token uuid, kind text, page integer, key text, size bigint, width integer, height integer, image integer) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.store_segments(job_id uuid, lease_token uuid, segments jsonb, reached_ms integer, duration_ms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.store_segments(job_id uuid, lease_token uuid, segments jsonb, reached_ms integer, duration_ms integer) TO narwhal_worker;
@@ -24159,6 +24348,13 @@ GRANT SELECT ON TABLE public.renditions TO service_role;
 
 GRANT SELECT ON TABLE public.audit_logs TO authenticated;
 GRANT SELECT ON TABLE public.audit_logs TO service_role;
+
+GRANT SELECT ON TABLE public.image_locations TO authenticated;
+GRANT SELECT ON TABLE public.image_locations TO service_role;
+
+GRANT SELECT ON TABLE public.images TO anon;
+GRANT SELECT ON TABLE public.images TO authenticated;
+GRANT SELECT ON TABLE public.images TO service_role;
 
 GRANT SELECT ON TABLE public.insights TO anon;
 GRANT SELECT ON TABLE public.insights TO authenticated;
