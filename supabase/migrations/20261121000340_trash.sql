@@ -133,7 +133,7 @@ begin
     )
     where n.path && ids and n.trashed_at is null;
     get diagnostics v_count = row_count;
-    perform private.stop_work(ids);
+    perform private.stop_work(ids, true);
     return v_count;
 end;
 $$;

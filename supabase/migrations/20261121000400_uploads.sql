@@ -162,7 +162,7 @@ comment on function private.expire_uploads(uuid) is
 'Ends overdue tickets, of one owner or of all, and returns their reservations; how many it ended.';
 grant execute on function private.expire_uploads(uuid) to narwhal_worker;
 
-create function private.abort_uploads(node_ids uuid[]) returns void
+create function private.abort_uploads(node_ids uuid[], keep_documents boolean default false) returns void
 language plpgsql volatile
 security invoker
 set search_path = ''
@@ -175,19 +175,23 @@ begin
         select u.owner_id
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
         where n.path && node_ids and u.state in ('open', 'uploading')
+            and not (keep_documents and private.is_document(u))
     )
     order by o.id for no key update;
     for v_upload in
         select u.*
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
         where n.path && node_ids and u.state in ('open', 'uploading')
+            and not (keep_documents and private.is_document(u))
         for update of u
     loop
         perform private.close_upload(v_upload, 'aborted');
     end loop;
 end;
 $$;
-comment on function private.abort_uploads(uuid[]) is 'Ends the open tickets of all files under these nodes.';
+comment on function private.abort_uploads(uuid[], boolean) is
+'Ends the open tickets of all files under these nodes; keep_documents: not those of saved documents, whose bytes are
+here and nowhere else.';
 
 create function private.abort_uploads_of(user_id uuid) returns void
 language plpgsql volatile
@@ -660,11 +664,19 @@ language plpgsql volatile
 security definer -- Storage writes as its service role, which has no rights in private
 set search_path = ''
 as $$
+declare
+    v_writer_id uuid := private.document_writer(new.name);
 begin
     perform private.complete_upload(
-        new.name, coalesce(nullif(new.owner_id, ''), private.document_writer(new.name)::text),
-        (new.metadata ->> 'size')::bigint
+        new.name, coalesce(nullif(new.owner_id, ''), v_writer_id::text), (new.metadata ->> 'size')::bigint
     );
+    -- its ticket stays open in the trash; the lock on the file is held by now
+    if v_writer_id is not null and exists (
+        select 1 from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+        where u.key = new.name and n.trashed_at is not null
+    ) then
+        perform private.raise_storage_error('NO_TICKET', 'the file is in the trash');
+    end if;
     return null; -- after trigger
 end;
 $$;

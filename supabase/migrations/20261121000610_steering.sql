@@ -1,12 +1,12 @@
 -- Steering: how people stop ingestion and start it again.
 
-create function private.stop_work(node_ids uuid[]) returns void
+create function private.stop_work(node_ids uuid[], keep_documents boolean default false) returns void
 language plpgsql volatile
 security invoker
 set search_path = ''
 as $$
 begin
-    perform private.abort_uploads(node_ids);
+    perform private.abort_uploads(node_ids, keep_documents);
     update public.ingest_jobs as j
     set
         state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now(),
@@ -15,8 +15,9 @@ begin
     where n.path && node_ids and j.file_id = n.id and j.state in ('queued', 'running');
 end;
 $$;
-comment on function private.stop_work(uuid[]) is
-'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.';
+comment on function private.stop_work(uuid[], boolean) is
+'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.
+keep_documents: saved documents that are not written yet wait.';
 
 create function private.resume_work(node_id uuid) returns void
 language plpgsql volatile

@@ -16,6 +16,13 @@ comment on table private.saved_documents is
 create index saved_documents_run_after_idx on private.saved_documents (run_after);
 alter table private.saved_documents enable row level security;
 
+create function private.is_document(upload public.uploads) returns boolean
+language sql stable
+security invoker
+set search_path = ''
+as $$ select exists (select 1 from private.saved_documents as d where d.upload_id = (upload).id); $$;
+comment on function private.is_document(public.uploads) is 'Whether a ticket is that of a saved document.';
+
 create function private.tg_uploads__forget_document() returns trigger
 language plpgsql volatile
 security definer -- runs for whoever ends the ticket
@@ -126,7 +133,9 @@ security invoker
 set search_path = ''
 as $$
     select u.created_by
-    from public.uploads as u inner join private.saved_documents as d on d.upload_id = u.id
+    from public.uploads as u
+    inner join private.saved_documents as d on d.upload_id = u.id
+    inner join public.nodes as n on n.id = u.file_id and n.trashed_at is null
     where u.key = document_writer.object_key;
 $$;
 comment on function private.document_writer(text) is
@@ -141,11 +150,14 @@ as $$
 begin
     return query
     with due as (
-        select d.upload_id from private.saved_documents as d
+        select d.upload_id
+        from private.saved_documents as d
+        inner join public.uploads as u on u.id = d.upload_id
+        inner join public.nodes as n on n.id = u.file_id and n.trashed_at is null -- in the trash they wait
         where d.run_after <= now()
         order by d.run_after
         limit max_documents
-        for update skip locked
+        for update of d skip locked
     ), claimed as (
         update private.saved_documents as d
         set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 10 * 2 ^ least(d.attempts, 8))

@@ -25,7 +25,7 @@ from narwhal.local.state import StackState
 from narwhal.local.storage.files import FileStore
 from tests.books import assert_balanced
 from tests.chaos.faults import UnreliableStorage
-from tests.chaos.mixture import another, mixture
+from tests.chaos.mixture import another, mixture, sentence
 from tests.conftest import ROOT, clean_environment
 
 PASSWORD = "correct horse battery staple"
@@ -199,6 +199,14 @@ class Storm:
         assert ticket["file_id"] == expected.file_id
         expected.data = data
 
+    def _save_document(self, name: str) -> None:
+        title, content = (
+            f"{self.chance.randrange(10**6)}.md",
+            f"# Saved\n\n{sentence(self.chance)}\n",
+        )
+        saved = self._call("save_document", title=title, content=content)
+        self.files[title] = Expected(saved["file_id"], content.encode())
+
     def _trash(self, name: str) -> None:
         self._call("trash_nodes", ids=[self.files[name].file_id])
         del self.files[name]
@@ -276,6 +284,7 @@ class Storm:
 CHANGES = [
     Storm._new_version,
     Storm._new_version,
+    Storm._save_document,
     Storm._trash,
     Storm._trash_and_restore,
     Storm._trash_and_restore,

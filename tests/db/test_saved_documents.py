@@ -136,20 +136,43 @@ def test_it_is_written_again_until_storage_has_it(db: Database, drive: Drive) ->
     assert drive.write_documents() == 0
 
 
-def test_trashed_before_it_was_written_it_is_gone(db: Database, drive: Drive) -> None:
-    owner = db.create_user()
-    saved = save(drive, owner)
-    key = db.one("select key from public.uploads where version_id = %s", saved["version_id"])
-    drive.rpc(owner, "trash_nodes", ids=[saved["file_id"]])
-    assert db.one("select count(*) from private.saved_documents") == 0
-    assert drive.write_documents() == 0
-    assert quota_of(db, owner)[:2] == (0, 0)
-    with refused_by_storage("NO_TICKET"), db.as_service():  # a worker that has it still
-        db.all(
+def write_late(drive: Drive, key: str) -> None:
+    """As a worker that has claimed the document before."""
+    with drive.db.as_service():
+        drive.db.all(
             "insert into storage.objects (bucket_id, name, version, metadata)"
             " values ('files', %s, '2', '{\"size\": 10}')",
             key,
         )
+
+
+def test_in_the_trash_it_waits_and_restored_it_is_written(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    saved = save(drive, owner)
+    key = db.one("select key from public.uploads where version_id = %s", saved["version_id"])
+    drive.rpc(owner, "trash_nodes", ids=[saved["file_id"]])
+    assert drive.write_documents() == 0
+    with refused_by_storage("NO_TICKET"):
+        write_late(drive, key)
+    assert quota_of(db, owner)[:2] == (0, 10)
+    drive.rpc(owner, "restore_nodes", ids=[saved["file_id"]])
+    assert drive.write_documents() == 1
+    read(drive, "the walrus")
+    assert len(drive.search(owner, "walrus")["hits"]) == 1
+    assert db.all(UNBALANCED) == []
+
+
+def test_purged_before_it_was_written_it_is_gone(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    saved, trashed = save(drive, owner), save(drive, owner, "Other", content="the whale")
+    drive.rpc(owner, "trash_nodes", ids=[trashed["file_id"]])
+    drive.rpc(owner, "purge_nodes", ids=[saved["file_id"], trashed["file_id"]])
+    assert db.one("select count(*) from private.saved_documents") == 0
+    assert drive.write_documents() == 0
+    assert quota_of(db, owner)[:2] == (0, 0)
+    drive.clean_up()
+    assert db.one("select count(*) from public.nodes") == 0
+    assert db.all(UNBALANCED) == []
 
 
 def test_nobody_but_the_service_writes_a_saved_document(db: Database, drive: Drive) -> None:
