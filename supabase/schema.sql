@@ -183,7 +183,7 @@ $$;
 
 COMMENT ON FUNCTION private.abort_upload(upload_id uuid) IS 'Behind public.abort_upload.';
 
-CREATE FUNCTION private.abort_uploads(node_ids uuid[]) RETURNS void
+CREATE FUNCTION private.abort_uploads(node_ids uuid[], keep_documents boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -195,12 +195,14 @@ begin
         select u.owner_id
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
         where n.path && node_ids and u.state in ('open', 'uploading')
+            and not (keep_documents and private.is_document(u))
     )
     order by o.id for no key update;
     for v_upload in
         select u.*
         from public.uploads as u inner join public.nodes as n on n.id = u.file_id
         where n.path && node_ids and u.state in ('open', 'uploading')
+            and not (keep_documents and private.is_document(u))
         for update of u
     loop
         perform private.close_upload(v_upload, 'aborted');
@@ -208,7 +210,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.abort_uploads(node_ids uuid[]) IS 'Ends the open tickets of all files under these nodes.';
+COMMENT ON FUNCTION private.abort_uploads(node_ids uuid[], keep_documents boolean) IS 'Ends the open tickets of all files under these nodes; keep_documents: not those of saved documents, whose bytes are
+here and nowhere else.';
 
 CREATE FUNCTION private.abort_uploads_of(user_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -2594,11 +2597,14 @@ CREATE FUNCTION private.claim_documents(max_documents integer) RETURNS SETOF jso
 begin
     return query
     with due as (
-        select d.upload_id from private.saved_documents as d
+        select d.upload_id
+        from private.saved_documents as d
+        inner join public.uploads as u on u.id = d.upload_id
+        inner join public.nodes as n on n.id = u.file_id and n.trashed_at is null -- in the trash they wait
         where d.run_after <= now()
         order by d.run_after
         limit max_documents
-        for update skip locked
+        for update of d skip locked
     ), claimed as (
         update private.saved_documents as d
         set attempts = d.attempts + 1, run_after = now() + make_interval(secs => 10 * 2 ^ least(d.attempts, 8))
@@ -4286,7 +4292,9 @@ CREATE FUNCTION private.document_writer(object_key text) RETURNS uuid
     SET search_path TO ''
     AS $$
     select u.created_by
-    from public.uploads as u inner join private.saved_documents as d on d.upload_id = u.id
+    from public.uploads as u
+    inner join private.saved_documents as d on d.upload_id = u.id
+    inner join public.nodes as n on n.id = u.file_id and n.trashed_at is null
     where u.key = document_writer.object_key;
 $$;
 
@@ -7031,6 +7039,13 @@ CREATE FUNCTION private.is_current(request private.search_request) RETURNS boole
 
 COMMENT ON FUNCTION private.is_current(request private.search_request) IS 'Whether nothing that concerns a search has changed since it began; null when it is not kept. Ask in the statement that
 finds the hits.';
+
+CREATE FUNCTION private.is_document(upload public.uploads) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$ select exists (select 1 from private.saved_documents as d where d.upload_id = (upload).id); $$;
+
+COMMENT ON FUNCTION private.is_document(upload public.uploads) IS 'Whether a ticket is that of a saved document.';
 
 CREATE FUNCTION private.is_drawn(format text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
@@ -15941,12 +15956,12 @@ CREATE FUNCTION private.stems(word text, language text) RETURNS text[]
 
 COMMENT ON FUNCTION private.stems(word text, language text) IS 'What a dictionary says of a folded word: its stem, null where it does not know the word, {} for a stop word.';
 
-CREATE FUNCTION private.stop_work(node_ids uuid[]) RETURNS void
+CREATE FUNCTION private.stop_work(node_ids uuid[], keep_documents boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 begin
-    perform private.abort_uploads(node_ids);
+    perform private.abort_uploads(node_ids, keep_documents);
     update public.ingest_jobs as j
     set
         state = 'cancelled', lease_token = null, lease_expires_at = null, finished_at = now(),
@@ -15956,7 +15971,8 @@ begin
 end;
 $$;
 
-COMMENT ON FUNCTION private.stop_work(node_ids uuid[]) IS 'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.';
+COMMENT ON FUNCTION private.stop_work(node_ids uuid[], keep_documents boolean) IS 'Ends uploads and ingestion under these nodes: the lease tokens are gone, so no worker can write there any more.
+keep_documents: saved documents that are not written yet wait.';
 
 CREATE FUNCTION private.storage_usage(owner uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -17367,11 +17383,19 @@ CREATE FUNCTION private.tg_objects__complete_upload() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
+declare
+    v_writer_id uuid := private.document_writer(new.name);
 begin
     perform private.complete_upload(
-        new.name, coalesce(nullif(new.owner_id, ''), private.document_writer(new.name)::text),
-        (new.metadata ->> 'size')::bigint
+        new.name, coalesce(nullif(new.owner_id, ''), v_writer_id::text), (new.metadata ->> 'size')::bigint
     );
+    -- its ticket stays open in the trash; the lock on the file is held by now
+    if v_writer_id is not null and exists (
+        select 1 from public.uploads as u inner join public.nodes as n on n.id = u.file_id
+        where u.key = new.name and n.trashed_at is not null
+    ) then
+        perform private.raise_storage_error('NO_TICKET', 'the file is in the trash');
+    end if;
     return null; -- after trigger
 end;
 $$;
@@ -18434,7 +18458,7 @@ begin
     )
     where n.path && ids and n.trashed_at is null;
     get diagnostics v_count = row_count;
-    perform private.stop_work(ids);
+    perform private.stop_work(ids, true);
     return v_count;
 end;
 $$;
@@ -22376,7 +22400,7 @@ REVOKE ALL ON FUNCTION private.abort_upload(upload_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.abort_upload(upload_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.abort_upload(upload_id uuid) TO authenticated;
 
-REVOKE ALL ON FUNCTION private.abort_uploads(node_ids uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.abort_uploads(node_ids uuid[], keep_documents boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.abort_uploads_of(user_id uuid) FROM PUBLIC;
 
@@ -22984,6 +23008,8 @@ GRANT ALL ON FUNCTION private.is_active() TO authenticated;
 GRANT ALL ON FUNCTION private.is_active() TO service_role;
 
 REVOKE ALL ON FUNCTION private.is_current(request private.search_request) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.is_document(upload public.uploads) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_drawn(format text) FROM PUBLIC;
 
@@ -23777,7 +23803,7 @@ REVOKE ALL ON FUNCTION private.stem(word text, language text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.stems(word text, language text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION private.stop_work(node_ids uuid[], keep_documents boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.storage_usage(owner uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.storage_usage(owner uuid) TO anon;
