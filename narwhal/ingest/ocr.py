@@ -28,6 +28,7 @@ from narwhal.ingest.text import clean
 _SURE = 0.5  # least confidence of a line that is kept
 _TALL = 1.5  # length over height of what is a line
 _SURE_OF_ALL = 0.85  # mean square of confidence at which nobody asks which way is up
+_MOST_LANGUAGES = 4  # that are tried where the script does not tell
 _LEAST_READ = 10  # characters: fewer may be scraps of a script that the models do not know
 _SAME_ROW = 0.5  # of the lower line's height, that two lines share
 _GUTTER = 0.01  # of the page's width, between two columns
@@ -161,13 +162,16 @@ def _see_in(image: Image.Image, languages: Sequence[str]) -> tuple[list[Seen], i
     best, turns = _see_upright(image, _see, (2,))
     if languages or _is_sure(best, _LEAST_READ):
         return best, turns
-    other_script = tesseract.languages_of(image)
-    if not other_script or set(other_script) <= tesseract.PACKAGED:
+    told = tesseract.languages_of(image)
+    # a line or two are too few to tell the script by: then the words must be the surer
+    others = told or sorted(tesseract.languages() - tesseract.PACKAGED)[:_MOST_LANGUAGES]
+    if not others or set(others) <= tesseract.PACKAGED:
         return best, turns
     seen, seen_turns = _see_upright(
-        image, partial(_see_words, languages=other_script), (1, 2, 3), _LEAST_READ
+        image, partial(_see_words, languages=others), (1, 2, 3) if told else (), _LEAST_READ
     )
-    return (seen, seen_turns) if _weight(seen) > _weight(best) else (best, turns)
+    is_better = _weight(seen) > _weight(best) and (bool(told) or _is_sure(seen, _LEAST_READ))
+    return (seen, seen_turns) if is_better else (best, turns)
 
 
 def _see_words(image: Image.Image, languages: Sequence[str]) -> list[Seen]:

@@ -75,6 +75,26 @@ def test_a_script_that_the_models_do_not_know_goes_to_tesseract(
     assert ocr.read_picture(drawn(["x"]), 1, None, None).text == "Tides follow the moon"
 
 
+@pytest.mark.parametrize(("confidence", "is_believed"), [(0.95, True), (0.7, False)])
+def test_where_the_script_does_not_tell_only_sure_words_are_believed(
+    monkeypatch: pytest.MonkeyPatch, confidence: float, is_believed: bool
+) -> None:
+    words = "\u0627\u0644\u0645\u062f \u0648\u0627\u0644\u062c\u0632\u0631"
+    asked: list[list[str]] = []
+
+    def see(_image: object, languages: list[str]) -> list[tuple[str, object, float]]:
+        asked.append(languages)
+        return [(words, (0, 0, 1, 0.1), confidence)]
+
+    monkeypatch.setattr(ocr, "_see", lambda _image: [])
+    monkeypatch.setattr(tesseract, "languages", lambda: frozenset({"ara", "eng"}))
+    monkeypatch.setattr(tesseract, "languages_of", lambda _image: [])
+    monkeypatch.setattr(tesseract, "see", see)
+    page = ocr.read_picture(drawn(["x"]), 1, None, None)
+    assert page.text == (words if is_believed else "")
+    assert asked == [["ara"]]
+
+
 def test_the_database_knows_the_packaged_languages(db: Database) -> None:
     codes = db.all("select code from private.ocr_languages where engine = 'rapidocr'")
     assert set(codes) == tesseract.PACKAGED
