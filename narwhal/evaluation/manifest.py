@@ -50,6 +50,11 @@ def is_wordless(entry: dict[str, Any]) -> bool:
     )
 
 
+def is_heard(entry: dict[str, Any]) -> bool:
+    """Whether the file of one line is a recording or a film."""
+    return str(entry.get("mime")).startswith(("audio/", "video/"))
+
+
 def path_of(folder: Path, entry: dict[str, Any]) -> Path:
     """Return the file of one line: paths are given from the folder, or from its parent."""
     path = folder / str(entry["path"])

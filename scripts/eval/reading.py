@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from narwhal.encoders import load_text_encoder
-from narwhal.evaluation.manifest import WITHOUT_TEXT, fold, manifest, path_of
+from narwhal.evaluation.manifest import WITHOUT_TEXT, fold, is_heard, manifest, path_of
 from narwhal.ingest.chunking import chunk
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.limits import Limits, read_in_sandbox
@@ -65,7 +65,7 @@ def _judge(
     tallies: dict[str, Tally] = defaultdict(Tally)
     for entry in entries:
         path = path_of(options.folder, entry)
-        if (WITHOUT_TEXT - {"no-text"}) & set(entry["tags"]):
+        if (WITHOUT_TEXT - {"no-text"}) & set(entry["tags"]) or is_heard(entry):
             continue
         tally = tallies[path.suffix[1:].lower()]
         started = time.monotonic()

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
 
+from narwhal.ingest.blobs import Blob, BlobStore
+from narwhal.ingest.pipeline import STAGES, Stage, run_job
+from narwhal.ingest.queue import Queue
+from narwhal.local.postgres import SUPERUSER
+from tests.conftest import FreshDatabase
 from tests.database import Database
 from tests.db.conftest import Drive, refused
 from tests.db.test_queue import expire_leases
 from tests.db.test_versions import ingested
 
+SPEECH = Path(__file__).parents[1] / "ingest" / "speech.ogg"
 WORDS = ("who owns the rollout", "maria owns it \U0001f40b", "until the spring")
 SEGMENTS = [
     {"start_ms": 500, "end_ms": 2400, "text": WORDS[0], "language": "en", "confidence": 0.9},
@@ -166,3 +174,47 @@ def test_a_restored_version_has_its_transcript_without_listening(
     assert len(first["transcript"]) == len(SEGMENTS)
     assert again["transcript"] == first["transcript"]
     assert again["chunks"] == first["chunks"]
+
+
+class _Shelf:
+    """Storage with one object."""
+
+    def __init__(self, path: Path) -> None:
+        self.blob = Blob(path, path.stat().st_size, sha256(path.read_bytes()).hexdigest())
+
+    def fetch(self, _bucket: str, _key: str) -> Blob:
+        return self.blob
+
+    def release(self, _key: str) -> None:
+        pass
+
+
+def test_a_worker_hears_a_recording_and_looks_at_its_words(
+    fresh_database: FreshDatabase,
+) -> None:
+    with (
+        fresh_database.connect(SUPERUSER) as connection,
+        fresh_database.connect(SUPERUSER) as working,
+    ):
+        working.execute("set role narwhal_worker")
+        db = Database(connection)
+        drive = Drive(db)
+        owner = db.create_user()
+        db.all("update private.settings set value = 'true' where key = 'insights.automatic'")
+        ticket = drive.upload(owner, "speech.ogg", SPEECH.stat().st_size)
+        queue, shelf = Queue(working), cast(BlobStore, _Shelf(SPEECH))
+        stages = []
+        while jobs := queue.claim("test", [1], tuple(STAGES)):
+            for job in jobs:
+                run_job(Stage(queue, shelf, job, lambda: False))
+                stages.append(job.stage)
+        assert _state(db, ticket) == ("ready", None, "en")
+        assert [stage for stage in stages if stage not in ("scan", "render")] == [
+            "detect", "extract", "transcribe", "chunk", "embed_text", "insights",
+        ]  # fmt: skip
+        (hit,) = drive.search(owner, "small dog", embedding=None)["hits"]
+        start_ms, end_ms = hit["time_range_ms"]
+        assert 0 <= start_ms < 500
+        assert 2000 < end_ms <= 3000
+        kinds = db.all("select kind from public.insights order by kind")
+        assert {"category", "key_phrases"} <= set(kinds)
