@@ -80,8 +80,6 @@ def check(own_stack: tuple[Path, StackState], *, files: int, seconds: float, see
         storm = Storm(home, stack, storage, chance, seconds, files, stormy)
         storm.blow()
     print(storm.kills, "kills,", storm.cuts, "cuts,", storage.failures, "failures,", storm.done)
-    assert storm.kills >= seconds / 4
-    assert storage.failures > 0
     assert_nothing_is_left_over(stack, home)
 
     send_anew(calm, storm.files)
