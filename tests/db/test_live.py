@@ -62,6 +62,12 @@ def live_database(cluster: Any) -> Iterator[str]:
         with psycopg.connect(cluster.url(SUPERUSER, name)) as inside:
             inside.execute(REALTIME)
         migrate(cluster.url("postgres", name))
+        with psycopg.connect(
+            cluster.url(SUPERUSER, name)
+        ) as inside:  # as in the template of all other tests
+            inside.execute(
+                "update private.settings set value = 'false' where key = 'insights.automatic'"
+            )
         yield name
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
