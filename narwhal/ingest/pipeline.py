@@ -240,6 +240,7 @@ def run_render(stage: Stage) -> None:
             "dpi": int(settings["render.dpi"]),
             "most_pixels": int(settings["render.most_pixels"]),
             "images": todo["images"],
+            "frames": int(settings["render.frames"]),
         }
         limits = replace(
             _limits(stage.job),

@@ -1,4 +1,4 @@
-"""Pictures to look at: pages of PDFs and of image files as WEBP, and a thumbnail of the whole.
+"""Pictures to look at: pages of PDFs and of image files as WEBP, frames of films, and thumbnails.
 
 Beside them the images in documents, with what they show around them.
 
@@ -33,7 +33,8 @@ _EFFORT = 2  # of 6: a page takes a fifth of the time of 6, and a few percent mo
 class Wanted:
     """What is to be drawn: pages, by number, and a thumbnail; how large pages may be.
 
-    `images` are the numbers of those that need not be looked at again.
+    `images` are the numbers of those that need not be looked at again. Of a film, `frames` are
+    its pages.
     """
 
     pages: Sequence[int]
@@ -41,6 +42,7 @@ class Wanted:
     dpi: int
     most_pixels: int
     images: Sequence[int] = ()
+    frames: int = 1
 
 
 def draw(source: Source, wanted: Wanted, limits: Limits) -> Iterator[Picture | EmbeddedImage]:
@@ -54,6 +56,8 @@ def draw(source: Source, wanted: Wanted, limits: Limits) -> Iterator[Picture | E
         if 1 in wanted.pages and 0 not in wanted.images:
             yield _photo(source)
         yield from _draw_pages(_frames, source, wanted)
+    elif source.detected.format == "video":
+        yield from _draw_film(source, wanted)
     else:
         yield from _draw_images(source, wanted, limits)
 
@@ -84,6 +88,18 @@ def _draw_pages(
         if needs_thumbnail:
             yield thumbnail(image)
             needs_thumbnail = False
+
+
+def _draw_film(source: Source, wanted: Wanted) -> Iterator[Picture]:
+    from narwhal.ingest.films import frames, telling_frame
+
+    if wanted.thumbnail:
+        image = telling_frame(source, wanted.most_pixels)
+        if image is not None:
+            yield thumbnail(image)
+    for number, image in frames(source, wanted.pages, wanted.frames, wanted.most_pixels):
+        image = _resized(image, wanted.most_pixels)
+        yield Picture("page", number, image.width, image.height, _webp(image))
 
 
 def _of_image(idx: int, image: Image.Image) -> Picture:

@@ -67,7 +67,7 @@ def look(source: Source) -> Medium:
 
     Raises ReadError: `corrupt` for a broken file, `unsupported_media` for an unknown codec.
     """
-    with _open(source) as container:
+    with open_container(source) as container:
         stream = _sound(container)
         if stream is not None and next(_decoded(container, stream, 0), None) is None:
             raise _broken()
@@ -79,7 +79,7 @@ def stretches(source: Source, start_ms: int, end_ms: int) -> Iterator[Stretch]:
 
     The last stretch reaches at least `end_ms`, unless the sound ends before.
     """
-    with _open(source) as container:
+    with open_container(source) as container:
         stream = _sound(container)
         if stream is None:
             return
@@ -89,7 +89,8 @@ def stretches(source: Source, start_ms: int, end_ms: int) -> Iterator[Stretch]:
                 return
 
 
-def _open(source: Source) -> Any:
+def open_container(source: Source) -> Any:
+    """Open a recording or a film, by the demuxer of its type only; ReadError as `look`."""
     source.file.seek(0)
     try:
         return av.open(

@@ -4,6 +4,7 @@
 
 insert into private.settings (key, value, description) values
 ('render.pages', '100', 'Pages of a file that are drawn, from the first.'),
+('render.frames', '6', 'Frames of a film that are drawn as its pages, evenly spaced.'),
 ('render.dpi', '144', 'Pixels per inch of a drawn page.'),
 ('render.most_pixels', '4000000', 'Pixels of a drawn page at most; a larger one is drawn smaller.'),
 ('render.time_limit_s', '180', 'Wall time, and CPU time, for drawing one file, in seconds.'),
@@ -13,14 +14,14 @@ create function private.is_drawn(format text) returns boolean
 language sql immutable
 security invoker
 set search_path = ''
-as $$ select format in ('pdf', 'image'); $$;
-comment on function private.is_drawn(text) is 'Whether files of a format have pages that can be drawn.';
+as $$ select format in ('pdf', 'image', 'video'); $$;
+comment on function private.is_drawn(text) is 'Whether files of a format have pages, or frames, that can be drawn.';
 
 create function private.may_hold_images(format text) returns boolean
 language sql immutable
 security invoker
 set search_path = ''
-as $$ select format in ('pdf', 'image', 'docx', 'pptx', 'epub', 'html', 'eml'); $$;
+as $$ select format in ('pdf', 'image', 'video', 'docx', 'pptx', 'epub', 'html', 'eml'); $$;
 comment on function private.may_hold_images(text) is 'Whether the render stage finds images in files of a format.';
 
 create function private.enqueue_render(version_id uuid) returns void
@@ -49,6 +50,7 @@ security invoker
 set search_path = ''
 as $$
     select case
+        when v.format = 'video' then (private.setting('render.frames'))::integer -- at most
         when private.is_drawn(v.format) then least(v.page_count, (private.setting('render.pages'))::integer)
         else 0
     end
@@ -249,8 +251,8 @@ comment on function public.list_pictures(uuid[], text, integer[]) is
 'Where the pictures of files are: {items: [{file_id, version_id, kind, page, image, bucket, key, width, height}],
 next_cursor}.
 
-kind: thumbnail (one a file, at most 300 by 300 pixels), page (pages drawn at 144 dpi, by number; pages: only these) or
-image (what stands in a document, by its number in the table images).
+kind: thumbnail (one a file, at most 300 by 300 pixels), page (pages drawn at 144 dpi, by number, of a film some of its
+frames; pages: only these) or image (what stands in a document, by its number in the table images).
 Download them from Storage, or make signed URLs of their keys. Files that the caller cannot see, or that have none (yet),
 are left out. They are of the version in service. Raises INVALID_ARGUMENT,
 NOT_AUTHENTICATED.';

@@ -91,6 +91,26 @@ def test_formats_without_pages_are_not_drawn(db: Database, drive: Drive) -> None
     assert db.all("select 1 from public.ingest_jobs where stage = 'render'") == []
 
 
+def test_a_film_is_drawn_as_far_as_it_has_frames(db: Database, drive: Drive) -> None:
+    owner = db.create_user()
+    db.all("update private.settings set value = '4' where key = 'render.frames'")
+    ticket = drive.upload(owner, "film.mp4")
+    (job,) = drive.claim()
+    drive.work("finish_detect", job, "0" * 64, "video/mp4", "video", None)
+    (job,) = drive.claim()
+    drive.work("finish_extract", job, None, False, [])
+    jobs = {job["stage"]: job for job in drive.claim(2)}
+    assert set(jobs) == {"transcribe", "render"}
+    job = jobs["render"]
+    assert drive.work("job_renditions", job)["left"] == [1, 2, 3, 4]
+    for page in (None, 1, 2):
+        store(drive, job, page)
+    drive.work("finish_render", job)
+    items = drive.rpc(owner, "list_pictures", file_ids=[ticket["file_id"]], kind="page")["items"]
+    assert [item["page"] for item in items] == [1, 2]
+    assert db.one("select state from public.ingest_jobs where stage = 'render'") == "done"
+
+
 def test_a_lost_worker_costs_no_page_that_was_stored(db: Database, drive: Drive) -> None:
     _, lost = read_pdf(drive, db.create_user())
     drive.work("job_renditions", lost)
