@@ -330,7 +330,8 @@ def _time_range(times: Sequence[Spoken], start: int, end: int) -> tuple[int, int
     last = bisect_left(times, end, key=lambda spoken: spoken.start)
     if first >= last:
         return None
-    return times[first].start_ms, max(spoken.end_ms for spoken in times[first:last])
+    said = times[first:last]  # lines of subtitles may be said at once
+    return min(spoken.start_ms for spoken in said), max(spoken.end_ms for spoken in said)
 
 
 class _LineIndex:

@@ -17,11 +17,10 @@ from typing import Any
 
 from narwhal.encoders.speech import RATE, Recognizer, Segment, Utterance
 from narwhal.ingest.document import ReadError
-from narwhal.ingest.limits import Limits, listen_in_sandbox
+from narwhal.ingest.limits import MOST_MS, Limits, listen_in_sandbox
 from narwhal.ingest.text import clean
 
 STRETCH_MS = 120_000
-_MOST_MS = 1 << 31
 _LONGEST_WORDS = 4_000  # characters of a segment
 
 
@@ -135,10 +134,10 @@ def _utterance(values: dict[str, Any]) -> Utterance:
 
 
 def _ms(value: int) -> int:
-    if not 0 <= value < _MOST_MS:
+    if not 0 <= value < MOST_MS:
         raise ValueError("a time lies outside of all recordings")
     return int(value)
 
 
 def _known(value: int | None) -> int | None:
-    return None if value is None or not 0 <= value < _MOST_MS else int(value)
+    return None if value is None or not 0 <= value < MOST_MS else int(value)

@@ -36,6 +36,7 @@ from narwhal.ingest.document import (
     Page,
     Picture,
     ReadError,
+    Spoken,
 )
 from narwhal.ingest.text import clean
 
@@ -46,6 +47,7 @@ _BYTES_PER_CHARACTER = 16
 _BYTES_FREE = 16 * MIB
 _FULL_PAGE = 200  # characters
 _START_S = 20.0  # for loading the models of OCR
+MOST_MS = 1 << 31  # beyond any time in a recording
 _LOOK_S = 0.05  # how often the memory of the reading process is looked at
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
 
@@ -498,7 +500,17 @@ def _page(values: dict[str, Any]) -> Page:
             Heading(_offset(start, text), int(level), clean(str(title))[:500])
             for start, level, title in values["headings"]
         ),
+        times=tuple(
+            _spoken(_offset(start, text), _offset(end, text), *times)
+            for start, end, *times in values["times"]
+        ),
     )
+
+
+def _spoken(start: int, end: int, start_ms: int, end_ms: int) -> Spoken:
+    if not (start < end and 0 <= start_ms < end_ms < MOST_MS):
+        raise ValueError("a time lies outside of all recordings")
+    return Spoken(start, end, int(start_ms), int(end_ms))
 
 
 def _source(value: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -457,6 +457,7 @@ def page_row(page: Page) -> dict[str, Any]:
                 [line.start, line.end, *(round(x, 4) for x in line.box)] for line in page.lines
             ],
             "headings": [[h.start, h.level, h.text] for h in page.headings],
+            **({"times": [list(astuple(said)) for said in page.times]} if page.times else {}),
         },
     }
 

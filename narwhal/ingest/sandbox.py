@@ -162,6 +162,7 @@ def _values(page: Page) -> dict[str, Any]:
         "needs_ocr": page.needs_ocr,
         "lines": [(line.start, line.end, line.box) for line in page.lines],
         "headings": [(heading.start, heading.level, heading.text) for heading in page.headings],
+        "times": [(said.start, said.end, said.start_ms, said.end_ms) for said in page.times],
     }
 
 

@@ -20,7 +20,7 @@ comment on column public.pages.width is 'In points; null where the format has no
 comment on column public.pages.needs_ocr is 'Shows something that its text does not tell; false again after OCR.';
 comment on column public.pages.layout is
 '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
-0..1 from the top left. Of speech also times: [[start, end, start_ms, end_ms], …].';
+0..1 from the top left. Of speech and of subtitles also times: [[start, end, start_ms, end_ms], …].';
 create index pages_file_id_idx on public.pages (file_id);
 
 create table public.chunks (

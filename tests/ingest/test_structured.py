@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from narwhal.ingest.chunking import chunk
 from narwhal.ingest.limits import MIB, Limits, read_in_sandbox
+from narwhal.ingest.pipeline import page_row
 from tests.ingest.conftest import Read
 
 BYTES = base64.b64encode(bytes(range(256)) * 3).decode()
@@ -146,6 +148,32 @@ def test_subtitles_are_what_is_said(read: Read) -> None:
     )
     assert read(vtt, "a.vtt").pages[0].text == "Hello & welcome\n- 12 -"
     assert read(b"no times\n\nat all", "a.srt").pages[0].text == "no times\nat all"
+
+
+def test_subtitles_tell_when_it_is_said(tmp_path: Path) -> None:
+    cues = [(1, "00:00:01,500 --> 00:00:02,750", "Seals rest\nhere.")]
+    cues += [(2, "01:00:03,000 --> 01:00:04,5 X1:1", "{\\an8}Größe")]
+    cues += [(3, "01:00:09,000 --> 01:00:09,000", "no time at all"), (4, "late", "none")]
+    (tmp_path / "stored").write_text("\n".join(f"{n}\n{when}\n{text}\n" for n, when, text in cues))
+    document = read_in_sandbox(tmp_path / "stored", "a.srt")
+    (page,) = document.pages
+    assert [
+        (page.text[said.start : said.end].strip(), said.start_ms, said.end_ms)
+        for said in page.times
+    ] == [("Seals rest\nhere.", 1500, 2750), ("Größe", 3_603_000, 3_604_500)]
+    assert page_row(page)["layout"]["times"][0] == [0, 16, 1500, 2750]
+    pieces = chunk(document, size=18, overlap=0, count_tokens=len, max_tokens=100)
+    assert [(piece.content, piece.time_range_ms) for piece in pieces] == [
+        ("Seals rest\nhere.", (1500, 2750)),
+        ("Größe\nno time at", (3_603_000, 3_604_500)),
+        ("all\n4\nlate\nnone", None),
+    ]
+
+
+def test_a_cue_is_no_later_than_what_is_said_at_once(read: Read) -> None:
+    vtt = "WEBVTT\n\n00:05.000 --> 00:09.000\nwhale\n\n00:02.000 --> 00:07.000\nsong\n"
+    (piece,) = chunk(read(vtt.encode(), "a.vtt"), count_tokens=len, max_tokens=100)
+    assert piece.time_range_ms == (2000, 9000)
 
 
 def test_calendars_and_cards_are_fields_unfolded_and_decoded(read: Read) -> None:

@@ -145,6 +145,7 @@ def _beginning(page: Page, most: int) -> Page:
         text=text,
         lines=tuple(line for line in page.lines if line.end <= len(text)),
         headings=tuple(heading for heading in page.headings if heading.start < len(text)),
+        times=tuple(spoken for spoken in page.times if spoken.end <= len(text)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from narwhal.ingest.document import Heading, Page, ReadError
+from narwhal.ingest.document import Heading, Page, ReadError, Spoken
 from narwhal.ingest.extractors import FullError, is_late, too_much_text, took_too_long
 from narwhal.ingest.limits import Limits
 from narwhal.ingest.text import clean
@@ -22,6 +22,7 @@ class Blocks:
         self._pieces: list[str] = []
         self._parts: list[str] = []  # since the last piece: many small strings take much memory
         self._headings: list[Heading] = []
+        self._times: list[Spoken] = []
         self._gap = 0
         self.length = 0
 
@@ -79,6 +80,11 @@ class Blocks:
         """Note a heading at the end of the text so far; an empty title ends all headings above."""
         self._headings.append(Heading(self.length, level, " ".join(clean(title).split())[:200]))
 
+    def say(self, since: int, start_ms: int, end_ms: int) -> None:
+        """Note when the blocks were said that were added since the text had that length."""
+        if since < self.length and start_ms < end_ms:
+            self._times.append(Spoken(since, self.length, start_ms, end_ms))
+
     def page(self, number: int, width: float | None = None, height: float | None = None) -> Page:
         """Make the page of what was added."""
         return Page(
@@ -87,4 +93,5 @@ class Blocks:
             width=width,
             height=height,
             headings=tuple(self._headings),
+            times=tuple(self._times),
         )
