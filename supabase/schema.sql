@@ -7050,9 +7050,9 @@ COMMENT ON FUNCTION private.is_document(upload public.uploads) IS 'Whether a tic
 CREATE FUNCTION private.is_drawn(format text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
-    AS $$ select format in ('pdf', 'image'); $$;
+    AS $$ select format in ('pdf', 'image', 'video'); $$;
 
-COMMENT ON FUNCTION private.is_drawn(format text) IS 'Whether files of a format have pages that can be drawn.';
+COMMENT ON FUNCTION private.is_drawn(format text) IS 'Whether files of a format have pages, or frames, that can be drawn.';
 
 CREATE FUNCTION private.is_live() RETURNS boolean
     LANGUAGE sql STABLE
@@ -8710,7 +8710,7 @@ COMMENT ON FUNCTION private.max_sim(tokens extensions.halfvec[]) IS 'MaxSim of a
 CREATE FUNCTION private.may_hold_images(format text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     SET search_path TO ''
-    AS $$ select format in ('pdf', 'image', 'docx', 'pptx', 'epub', 'html', 'eml'); $$;
+    AS $$ select format in ('pdf', 'image', 'video', 'docx', 'pptx', 'epub', 'html', 'eml'); $$;
 
 COMMENT ON FUNCTION private.may_hold_images(format text) IS 'Whether the render stage finds images in files of a format.';
 
@@ -9872,7 +9872,7 @@ COMMENT ON COLUMN public.pages.width IS 'In points; null where the format has no
 COMMENT ON COLUMN public.pages.needs_ocr IS 'Shows something that its text does not tell; false again after OCR.';
 
 COMMENT ON COLUMN public.pages.layout IS '{lines: [[start, end, x0, y0, x1, y1], …], headings: [[start, level, text], …]}: offsets in characters of text, boxes
-0..1 from the top left. Of speech also times: [[start, end, start_ms, end_ms], …].';
+0..1 from the top left. Of speech and of subtitles also times: [[start, end, start_ms, end_ms], …].';
 
 CREATE FUNCTION private.pages_in_work(version_id uuid) RETURNS SETOF public.pages
     LANGUAGE plpgsql STABLE
@@ -9894,6 +9894,7 @@ CREATE FUNCTION private.pages_to_draw(version_id uuid) RETURNS integer
     SET search_path TO ''
     AS $$
     select case
+        when v.format = 'video' then (private.setting('render.frames'))::integer -- at most
         when private.is_drawn(v.format) then least(v.page_count, (private.setting('render.pages'))::integer)
         else 0
     end
@@ -19482,8 +19483,8 @@ CREATE FUNCTION public.list_pictures(file_ids uuid[], kind text DEFAULT 'thumbna
 COMMENT ON FUNCTION public.list_pictures(file_ids uuid[], kind text, pages integer[]) IS 'Where the pictures of files are: {items: [{file_id, version_id, kind, page, image, bucket, key, width, height}],
 next_cursor}.
 
-kind: thumbnail (one a file, at most 300 by 300 pixels), page (pages drawn at 144 dpi, by number; pages: only these) or
-image (what stands in a document, by its number in the table images).
+kind: thumbnail (one a file, at most 300 by 300 pixels), page (pages drawn at 144 dpi, by number, of a film some of its
+frames; pages: only these) or image (what stands in a document, by its number in the table images).
 Download them from Storage, or make signed URLs of their keys. Files that the caller cannot see, or that have none (yet),
 are left out. They are of the version in service. Raises INVALID_ARGUMENT,
 NOT_AUTHENTICATED.';
