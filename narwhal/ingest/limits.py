@@ -197,6 +197,19 @@ def listen_in_sandbox(
             yield message
 
 
+def unpack_in_sandbox(
+    path: Path, name: str, mime: str | None, wanted: dict[str, Any], limits: Limits
+) -> Iterator[dict[str, Any]]:
+    """Take the file at `path` apart in a process of its own; yield each answer.
+
+    `wanted` is `{most_count, most_bytes, most_total_bytes}`; `narwhal.ingest.unpacking` makes sense
+    of the answers. Raises ReadError as `read_in_sandbox` does.
+    """
+    with _reader(path, name, mime, limits, "unpack", wanted=wanted) as answer:
+        while isinstance(message := answer.next(), dict):
+            yield message
+
+
 def detect_in_sandbox(
     path: Path,
     name: str,
@@ -315,6 +328,8 @@ class _Answer:
                     return _picture(message["picture"])
                 if "heard" in message:
                     return dict(message["heard"])
+                if "member" in message:
+                    return dict(message["member"])
                 if "image" in message:
                     return _image(message["image"])
                 if "detected" in message:

@@ -46,6 +46,7 @@ from narwhal.ingest.queue import Job, LeaseLostError, Queue
 from narwhal.ingest.scanner import scan
 from narwhal.ingest.services import ServiceError, using
 from narwhal.ingest.text import clean
+from narwhal.ingest.unpacking import Unpacked, unpack
 
 EMBED_BATCH = 32
 _BATCH = 1_000_000  # characters of a file that are held at a time
@@ -92,7 +93,7 @@ def run_job(stage: Stage) -> None:
     except ReadError as error:
         stage.queue.fail(stage.job, error.code, error.message, terminal=True)
     except NoSpaceError:
-        message = "There is not enough space left for pictures of this file."
+        message = "There is not enough space left for what this file holds."
         stage.queue.fail(stage.job, "quota_exceeded", message, terminal=True)
     except psycopg.OperationalError:
         raise
@@ -396,6 +397,53 @@ def run_insights(stage: Stage) -> None:
     )
 
 
+def run_unpack(stage: Stage) -> None:
+    """Make files of a mail's attachments; those that are there already are left as they are."""
+    settings = stage.job.settings
+    if not stage.queue.is_to_be_unpacked(stage.job):
+        stage.queue.finish_unpack(stage.job)
+        return
+    limits = replace(
+        _limits(stage.job),
+        seconds=float(settings["unpack.time_limit_s"]),
+        memory_bytes=int(settings["unpack.memory_limit_mb"]) * MIB,
+        characters=int(settings["unpack.max_total_bytes"]) // 8,  # room for so much in base64
+    )
+    wanted = {
+        "most_count": int(settings["unpack.max_count"]),
+        "most_bytes": int(settings["unpack.max_bytes"]),
+        "most_total_bytes": int(settings["unpack.max_total_bytes"]),
+    }
+    found: list[str] = []
+    refused: list[str] = []
+    with _blob(stage) as blob:
+        for member in unpack(blob.path, stage.job.name, stage.job.mime, wanted, limits):
+            stage.check()
+            found.append(member.member)
+            if member.is_refused or not _keep_member(stage, member):
+                refused.append(member.name)
+    sentence = f"These stay inside: {', '.join(refused)}" if refused else None
+    stage.queue.finish_unpack(stage.job, found, sentence)
+
+
+def _keep_member(stage: Stage, member: Unpacked) -> bool:
+    """Make a file of a member; False where an upload of it would be refused."""
+    try:
+        place = stage.queue.begin_member(stage.job, member)
+    except psycopg.Error as error:
+        detail = error.diag.message_detail or ""
+        if "QUOTA_EXCEEDED" in detail:
+            raise NoSpaceError from error
+        if error.sqlstate in ("PT413", "PT415", "PT422"):
+            return False
+        raise
+    if place is not None:
+        stage.blobs.store(
+            place["bucket"], place["key"], member.data, member.mime or "application/octet-stream"
+        )
+    return True
+
+
 STAGES: dict[str, Callable[[Stage], None]] = {
     "scan": run_scan,
     "detect": run_detect,
@@ -403,6 +451,7 @@ STAGES: dict[str, Callable[[Stage], None]] = {
     "ocr": run_ocr,
     "transcribe": run_transcribe,
     "render": run_render,
+    "unpack": run_unpack,
     "chunk": run_chunk,
     "embed_text": run_embed_text,
     "insights": run_insights,

@@ -6,6 +6,7 @@ here they only get names and types.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, LiteralString
@@ -14,6 +15,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from narwhal.ingest.document import EmbeddedImage, Picture
+from narwhal.ingest.unpacking import Unpacked
 
 PENDING_CHANNEL = "narwhal_jobs"
 
@@ -300,6 +302,32 @@ class Queue:
     def finish_render(self, job: Job) -> None:
         """End the stage; what an earlier run made and this one did not goes."""
         self._call("select private.finish_render(%s, %s)", job)
+
+    def is_to_be_unpacked(self, job: Job) -> bool:
+        """Whether files are to be taken out of the job's version."""
+        return bool(self._call("select private.job_members(%s, %s)", job))
+
+    def begin_member(self, job: Job, member: Unpacked) -> dict[str, Any] | None:
+        """Make a file of what is inside of the job's; `{bucket, key}` where its bytes go, if any.
+
+        Raises psycopg.Error with the SQLSTATE of what an upload would be refused for.
+        """
+        place: dict[str, Any] | None = self._call(
+            "select private.begin_member(%s, %s, %s, %s, %s, %s, %s)",
+            job,
+            member.member,
+            member.name,
+            len(member.data),
+            member.mime,
+            hashlib.sha256(member.data).hexdigest(),
+        )
+        return place
+
+    def finish_unpack(
+        self, job: Job, members: list[str] | None = None, refused: str | None = None
+    ) -> None:
+        """End the stage: all members that there are, and a sentence about what was left inside."""
+        self._call("select private.finish_unpack(%s, %s, %s::text[], %s)", job, members, refused)
 
     def _call(self, statement: LiteralString, job: Job, *values: object) -> Any:
         try:

@@ -21,6 +21,7 @@ from narwhal.ingest.limits import Limits
 from narwhal.ingest.lockdown import limit_resources, lock_down
 from narwhal.ingest.locks import unlocked
 
+_PIECE = 768 * 1024  # bytes
 _SHARE_OF_TIME = 0.85  # after which readers end by themselves, with what they have
 
 
@@ -52,6 +53,8 @@ def main() -> None:
                 _draw(source, job["wanted"], limits, sys.stdout)
             elif job["task"] == "listen":
                 _listen(source, job["wanted"], sys.stdout)
+            elif job["task"] == "unpack":
+                _unpack(source, job["wanted"], sys.stdout)
             else:
                 _read(source, limits, sys.stdout)
     except ReadError as error:
@@ -149,6 +152,26 @@ def _listen(source: Source, wanted: dict[str, Any], out: TextIO) -> None:
         "is_end": reached < wanted["end_ms"],
     }
     _answer(out, {"heard": ended})
+    _answer(out, {"paged": False})
+
+
+def _unpack(source: Source, wanted: dict[str, Any], out: TextIO) -> None:
+    """Answer with each file inside: what it is called, then its bytes in pieces."""
+    from narwhal.ingest.members import members
+
+    left = int(wanted["most_total_bytes"])
+    for count, member in enumerate(members(source)):
+        size = len(member.data)
+        is_refused = count >= wanted["most_count"] or size > wanted["most_bytes"] or size > left
+        head = {"member": member.member, "name": member.name, "mime": member.mime}
+        _answer(out, {"member": {**head, "size": size, "is_refused": is_refused}})
+        if is_refused:
+            continue
+        left -= size
+        for start in range(0, size, _PIECE):
+            data = binascii.b2a_base64(member.data[start : start + _PIECE], newline=False)
+            _answer(out, {"member": {"data": data.decode()}})
+        out.flush()
     _answer(out, {"paged": False})
 
 

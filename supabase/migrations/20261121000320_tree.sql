@@ -677,6 +677,7 @@ begin
             from public.shares as s
             where s.node_id = any(v_node.path)
         ), '[]') else '[]' end,
+        'members', private.members_of(v_node),
         'truncated', coalesce(h.truncated, n.truncated, false),
         'problem', case when n.status in ('failed', 'skipped', 'rejected', 'ready') and n.error_code is not null then
             jsonb_build_object(
@@ -710,7 +711,8 @@ set search_path = ''
 as $$ select private.file_details(file_id); $$;
 comment on function public.file_details(uuid) is
 'One file or folder with all that a frontend shows of it: the node and path, level, bucket and key of its bytes,
-quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above),
+quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above), members
+(files that were taken out of it, such as attachments: {id, name, size, mime, status}),
 truncated (a limit ended reading it: its beginning is found), problem {error_code, error_message, new_version_failed} or
 null; of a folder also child_count and total_size, the bytes of all files below it. Raises NOT_FOUND.';
 grant execute on function public.file_details(uuid) to anon, authenticated;

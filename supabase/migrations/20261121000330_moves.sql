@@ -639,6 +639,7 @@ begin
     inner join public.nodes as n on n.id = c.old_id
     left join unnest(v_old_ids, v_new_ids) as p (old_id, new_id) on p.old_id = n.parent_id;
 
+    perform private.copy_members(v_old_ids, v_new_ids);
     perform private.append_version(c.new_id, private.content_version_id(n), auth.uid())
     from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
     inner join public.nodes as n on n.id = c.old_id

@@ -7,7 +7,7 @@ create table public.uploads (
     version_id uuid not null default gen_random_uuid(),
     bucket text not null default 'files',
     key text not null unique,
-    mode text not null check (mode in ('standard', 'tus')),
+    mode text not null check (mode in ('standard', 'tus', 'worker')),
     size bigint not null check (size >= 0),
     bytes_received bigint not null default 0,
     mime text,
@@ -25,6 +25,8 @@ create table public.uploads (
 comment on table public.uploads is 'Upload tickets: the right, the place and the quota for one version of one file.';
 comment on column public.uploads.file_id is
 'The file; null once an upload that ended without bytes took along the file that waited for it.';
+comment on column public.uploads.mode is
+'How the bytes come: in one request, in parts, or by a worker that takes them out of another file.';
 comment on column public.uploads.size is 'Promised size in bytes; as much quota is reserved while the ticket is open.';
 comment on column public.uploads.bytes_received is '0 until completion: Storage''s permission tests are rolled back.';
 comment on column public.uploads.sha256 is 'What the client says the bytes hash to, hex; a worker checks it.';

@@ -120,7 +120,8 @@ begin
     from public.ingest_jobs as j
     cross join lateral (select j.state = 'done' as is_done) as d
     cross join public.file_versions as t
-    where j.version_id = source_version_id and j.space_id is null and t.id = target_version_id;
+    where j.version_id = source_version_id and j.space_id is null and j.stage <> 'unpack' and t.id = target_version_id;
+    perform private.enqueue_unpack(target_version_id); -- what is inside of this file may be of another version
 
     -- a space that came since, or whose vectors are gone, is computed; no other
     insert into public.ingest_jobs (

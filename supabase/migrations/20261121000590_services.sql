@@ -25,7 +25,7 @@ create function private.services_of(stage text, space_id smallint) returns text[
 language sql immutable parallel safe
 return case
     when stage = 'scan' then array['storage', 'scanner']
-    when stage in ('detect', 'extract', 'ocr', 'transcribe', 'render') then array['storage']
+    when stage in ('detect', 'extract', 'ocr', 'transcribe', 'render', 'unpack') then array['storage']
     when space_id is not null then array['encoder ' || space_id]
     else '{}'
 end;

@@ -104,8 +104,8 @@ security invoker
 set search_path = ''
 as $$
     select array[
-        'scan', 'detect', 'extract', 'ocr', 'transcribe', 'render', 'chunk', 'embed_text', 'embed_pages', 'caption',
-        'insights'
+        'scan', 'detect', 'extract', 'ocr', 'transcribe', 'render', 'unpack', 'chunk', 'embed_text', 'embed_pages',
+        'caption', 'insights'
     ];
 $$;
 comment on function private.stages() is 'The stages of ingestion, in their order.';
@@ -213,7 +213,7 @@ security invoker
 set search_path = ''
 as $$
     select case
-        when is_required.stage in ('render', 'caption', 'insights') then false
+        when is_required.stage in ('render', 'unpack', 'caption', 'insights') then false
         when is_required.space_id is null then true
         else exists (
             select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
@@ -221,8 +221,8 @@ as $$
     end;
 $$;
 comment on function private.is_required(text, smallint) is
-'Whether a file needs a job to be ready: not those that make pictures to look at, captions and insights, and of those
-with a space only an active one''s. A file stays ready when a job that it does not need fails.';
+'Whether a file needs a job to be ready: not those that make pictures, captions and insights or take files out of it,
+and of those with a space only an active one''s. A file stays ready when a job that it does not need fails.';
 
 -- The queue ------------------------------------------------------------------------------------
 
@@ -570,11 +570,13 @@ begin
         perform private.enqueue(v_job.version_id, 'chunk');
     end if;
     perform private.enqueue_render(v_job.version_id);
+    perform private.enqueue_unpack(v_job.version_id);
 end;
 $$;
 comment on function private.finish_extract(uuid, uuid, text, boolean, jsonb, text) is
 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues what
-comes next: ocr where a page needs it, transcribe for what is heard, else chunk; and render beside it where there is something to draw. truncated_by: the limit
+comes next: ocr where a page needs it, transcribe for what is heard, else chunk; and beside it render where there is
+something to draw, unpack where there is something to take out. truncated_by: the limit
 that ended reading.';
 
 create function private.job_pages(

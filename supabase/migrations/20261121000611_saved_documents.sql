@@ -134,13 +134,12 @@ set search_path = ''
 as $$
     select u.created_by
     from public.uploads as u
-    inner join private.saved_documents as d on d.upload_id = u.id
     inner join public.nodes as n on n.id = u.file_id and n.trashed_at is null
-    where u.key = document_writer.object_key;
+    where u.key = document_writer.object_key and (u.mode = 'worker' or private.is_document(u));
 $$;
 comment on function private.document_writer(text) is
-'For whom a worker writes this object of the bucket files; null when it is no saved document. Storage names nobody
-when the service itself writes; clients that are nobody may write nothing.';
+'For whom a worker writes this object of the bucket files; null when it is neither a saved document nor taken out of
+another file. Storage names nobody when the service itself writes; clients that are nobody may write nothing.';
 
 create function private.claim_documents(max_documents integer) returns setof jsonb
 language plpgsql volatile

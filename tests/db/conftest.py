@@ -126,8 +126,8 @@ class Drive:
             self.work("finish_extract", job, "en", True, pages)
         elif job["stage"] == "chunk":
             self.work("finish_chunk", job, chunk_rows(texts))
-        elif job["stage"] == "render":
-            self.work("finish_render", job)
+        elif job["stage"] in ("render", "unpack"):
+            self.work(f"finish_{job['stage']}", job)
         else:
             missing = self.work("job_texts", job, 1000)["texts"]
             vectors = [{"hash": t["hash"], "embedding": embed(t["content"])} for t in missing]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from email import policy
 from email.errors import MessageError
+from email.generator import BytesGenerator
 from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesParser
@@ -45,41 +46,39 @@ def read_mail(file: BinaryIO, blocks: Blocks, limits: Limits, *, depth: int = 0)
         _Reader(blocks, limits).add_message(_parse(file), depth=depth)
 
 
+def attachments(file: BinaryIO) -> Iterator[tuple[str, str | None, bytes]]:
+    """Yield (name, type, bytes) of each file that the message carries, messages among them."""
+    for part, _ in _Leaves().of(_parse(file)):
+        if _is_body(part) or _is_layout(part):
+            continue
+        payload = part.get_payload()
+        if part.get_content_maintype() == "message" and isinstance(payload, list):
+            for inner in payload:
+                if isinstance(inner, Message):
+                    yield f"{_header(inner, 'Subject')[:200]}.eml", "message/rfc822", _whole(inner)
+        else:
+            yield _filename(part), part.get_content_type(), _bytes(part)
+
+
+def _whole(message: Message) -> bytes:
+    """A message inside of another, as a file."""
+    out = io.BytesIO()
+    BytesGenerator(out, mangle_from_=False, policy=policy.compat32).flatten(message)
+    return out.getvalue()
+
+
 def _parse(file: BinaryIO) -> Message:
     # compat32 takes the malformed headers of real mail, at which the newer policy raises.
     return BytesParser(policy=policy.compat32).parse(file)
 
 
-class _Reader:
-    """Adds messages to one page's blocks."""
+class _Leaves:
+    """Finds the parts of messages that hold content, so many of all together."""
 
-    def __init__(self, blocks: Blocks, limits: Limits) -> None:
-        self.blocks = blocks
-        self._limits = limits
+    def __init__(self) -> None:
         self._parts = 0
 
-    def add_message(self, message: Message, *, depth: int) -> None:
-        """Add a message: its header, its body, its attachments."""
-        subject = _header(message, "Subject")
-        self.blocks.add(subject, level=depth + 1)
-        for name in _FIELDS:
-            value = _header(message, name)
-            if value:
-                self.blocks.add(f"{name}: {value}", gap=1)
-        attached = []
-        bodies: dict[int, list[Message]] = {}
-        for part, group in self._leaves(message):
-            if _is_body(part):
-                bodies.setdefault(group, []).append(part)
-            else:
-                attached.append(part)
-        for alternatives in bodies.values():
-            for text in distinct([self._body(part) for part in alternatives]):
-                self.blocks.add(text)
-        for part in attached:
-            self._add_attachment(part, depth)
-
-    def _leaves(self, message: Message) -> Iterator[tuple[Message, int]]:
+    def of(self, message: Message) -> Iterator[tuple[Message, int]]:
         """The parts that hold content, with a number that alternatives of each other share.
 
         Walks with a list, not by recursion: mail may nest as deep as its sender likes.
@@ -99,6 +98,36 @@ class _Reader:
             if group is None:
                 groups += 1
             yield part, group or groups
+
+
+class _Reader:
+    """Adds messages to one page's blocks."""
+
+    def __init__(self, blocks: Blocks, limits: Limits) -> None:
+        self.blocks = blocks
+        self._limits = limits
+        self._leaves = _Leaves()
+
+    def add_message(self, message: Message, *, depth: int) -> None:
+        """Add a message: its header, its body, its attachments."""
+        subject = _header(message, "Subject")
+        self.blocks.add(subject, level=depth + 1)
+        for name in _FIELDS:
+            value = _header(message, name)
+            if value:
+                self.blocks.add(f"{name}: {value}", gap=1)
+        attached = []
+        bodies: dict[int, list[Message]] = {}
+        for part, group in self._leaves.of(message):
+            if _is_body(part):
+                bodies.setdefault(group, []).append(part)
+            else:
+                attached.append(part)
+        for alternatives in bodies.values():
+            for text in distinct([self._body(part) for part in alternatives]):
+                self.blocks.add(text)
+        for part in attached:
+            self._add_attachment(part, depth)
 
     def _body(self, part: Message) -> str:
         data = _bytes(part)
@@ -121,8 +150,8 @@ class _Reader:
                     self.add_message(inner, depth=depth + 1)
             return
         name = _filename(part)
-        if part.get_content_maintype() == "image" and part.get("Content-ID"):
-            return  # a picture of the message's own layout
+        if _is_layout(part):
+            return
         if name:
             self.blocks.add(name, level=depth + 2)
         file = io.BytesIO(_bytes(part))
@@ -154,6 +183,11 @@ def _is_body(part: Message) -> bool:
         and part.get_content_disposition() != "attachment"
         and not _filename(part)
     )
+
+
+def _is_layout(part: Message) -> bool:
+    """Whether a part is a picture of the message's own layout."""
+    return part.get_content_maintype() == "image" and bool(part.get("Content-ID"))
 
 
 def _bytes(part: Message) -> bytes:

@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import BinaryIO
 
 import olefile
 
@@ -52,6 +53,27 @@ def read(source: Source, limits: Limits) -> Iterator[Page]:
     with olefile.OleFileIO(source.file) as archive:
         _add_message(_Folder(archive, (), 32), blocks, limits, depth=0)
     yield blocks.page(1)
+
+
+def attachments(file: BinaryIO) -> Iterator[tuple[str, str | None, bytes]]:
+    """Yield (name, type, bytes) of each file that the message carries.
+
+    A message inside of it is no file; the files that it carries are yielded, too.
+    """
+    with olefile.OleFileIO(file) as archive:
+        yield from _attachments(_Folder(archive, (), 32), 0)
+
+
+def _attachments(message: _Folder, depth: int) -> Iterator[tuple[str, str | None, bytes]]:
+    for index, attachment in enumerate(message.folders("__attach_version1.0_#", 8)):
+        if index == _MOST_ATTACHMENTS:
+            return
+        inner = attachment.message()
+        if inner and depth < MOST_DEPTH:
+            yield from _attachments(inner, depth + 1)
+        elif not inner and not _is_layout(attachment):
+            name = bare_name(attachment.text(*_FILE_NAMES))
+            yield name, attachment.text(_MIME) or None, attachment.data(_DATA)
 
 
 class _Folder:
@@ -187,6 +209,11 @@ def _bodies(message: _Folder, limits: Limits) -> list[str]:
     return distinct(found)
 
 
+def _is_layout(attachment: _Folder) -> bool:
+    """Whether an attachment is a picture of the message's own layout."""
+    return attachment.text(_MIME).startswith("image/") and bool(attachment.text(_CONTENT_ID))
+
+
 def _add_attachment(attachment: _Folder, blocks: Blocks, limits: Limits, depth: int) -> None:
     """Add an attachment's name, and its text where it can be read."""
     inner = attachment.message()
@@ -194,9 +221,9 @@ def _add_attachment(attachment: _Folder, blocks: Blocks, limits: Limits, depth: 
         if depth < MOST_DEPTH:
             _add_message(inner, blocks, limits, depth=depth + 1)
         return
+    if _is_layout(attachment):
+        return
     mime = attachment.text(_MIME)
-    if mime.startswith("image/") and attachment.text(_CONTENT_ID):
-        return  # a picture of the message's own layout
     name = bare_name(attachment.text(*_FILE_NAMES))
     blocks.add(name, level=depth + 2)
     file = io.BytesIO(attachment.data(_DATA))
