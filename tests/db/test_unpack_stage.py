@@ -210,9 +210,9 @@ def test_what_the_mail_has_no_more_goes_to_the_trash(db: Database, drive: Drive)
     take(drive, job, "a.txt", b"a.txt")
     assert drive.work("job_members", job)  # control: the lease is good
     with refused("CONFLICT_STATE", lease="lost"):
-        drive.work("finish_unpack", job | {"lease_token": str(uuid.uuid4())}, ["a.txt"])
+        drive.work("finish_unpack", job | {"lease_token": str(uuid.uuid4())}, "{a.txt}")
     assert "b.txt" in db.all(MEMBERS, file)
-    drive.work("finish_unpack", job, ["a.txt"])
+    drive.work("finish_unpack", job, "{a.txt}")
     assert names(drive, owner, file) == ["a.txt", "c.txt"]
     (trashed,) = drive.rpc(owner, "list_trash")["items"]
     assert (trashed["name"], trashed["path"]) == ("b.txt", "/a.eml/b.txt")
@@ -221,7 +221,7 @@ def test_what_the_mail_has_no_more_goes_to_the_trash(db: Database, drive: Drive)
     job = run_mail(drive)
     for name in ids:
         assert take(drive, job, name, name.encode()) is None
-    drive.work("finish_unpack", job, list(ids))
+    drive.work("finish_unpack", job, f"{{{','.join(ids)}}}")
     run_mail(drive)
     assert names(drive, owner, file) == ["a.txt", "b.txt", "c.txt"]
     assert db.all(UNBALANCED) == []
