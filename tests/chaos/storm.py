@@ -196,6 +196,16 @@ class Storm:
     def _call(self, function: str, **arguments: Any) -> Any:
         return self.client.rpc(function, arguments).execute().data
 
+    def _insist(self, function: str, **arguments: Any) -> None:
+        """Call until nobody else is at it: nothing may be refused for longer than that."""
+        while True:
+            try:
+                self._call(function, **arguments)
+                return
+            except APIError as error:
+                if "LOCKED" not in str(error.details):
+                    raise
+
     def _new_version(self, name: str) -> None:
         expected = self.files[name]
         data = another(name, self.chance)
@@ -218,13 +228,7 @@ class Storm:
     def _trash_and_restore(self, name: str) -> None:
         self._call("trash_nodes", ids=[self.files[name].file_id])
         time.sleep(self.chance.uniform(0, 0.5))
-        while True:  # a restore must never be refused for longer than somebody is at it
-            try:
-                self._call("restore_nodes", ids=[self.files[name].file_id])
-                return
-            except APIError as error:
-                if "LOCKED" not in str(error.details):
-                    raise
+        self._insist("restore_nodes", ids=[self.files[name].file_id])
 
     def _purge(self, name: str) -> None:
         self._call("purge_nodes", ids=[self.files[name].file_id])
@@ -251,7 +255,11 @@ class Storm:
     def _copy(self, name: str) -> None:
         expected = self.files[name]
         made = self._call("copy_nodes", ids=[expected.file_id], on_conflict="rename")["items"][0]
-        self.files[made["name"]] = Expected(made["id"], expected.data)
+        copy_name = made["name"]
+        if copy_name in self.files:  # what was moved away leaves its name free here
+            copy_name = f"{self.chance.randrange(10**6)} {copy_name}"
+            self._insist("rename_node", id=made["id"], name=copy_name)
+        self.files[copy_name] = Expected(made["id"], expected.data)
 
     def _restore_first_version(self, name: str) -> None:
         expected = self.files[name]
