@@ -1125,6 +1125,75 @@ $$;
 
 COMMENT ON FUNCTION private.begin_download(file_id uuid, version_id uuid) IS 'Behind public.begin_download.';
 
+CREATE FUNCTION private.begin_member(job_id uuid, lease_token uuid, member text, name text, size bigint, mime text, sha256 text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_unpacking(job_id, lease_token);
+    v_container public.nodes;
+    v_version public.file_versions;
+    v_author_id uuid;
+    v_known private.file_members;
+    v_file public.nodes;
+    v_upload public.uploads;
+begin
+    select n.* into v_container from public.nodes as n where n.id = v_job.file_id;
+    select v.* into v_version from public.file_versions as v where v.id = v_job.version_id;
+    v_author_id := private.member_author(v_version, v_container);
+    if v_author_id is null then
+        perform private.raise_error('FORBIDDEN', 'Nobody is left who may write there.');
+    end if;
+
+    -- one of an earlier version that is still on its way would come too late
+    perform private.close_upload(u, 'aborted')
+    from private.file_members as m
+    inner join public.uploads as u on u.file_id = m.file_id
+    where m.container_id = v_container.id and m.member = begin_member.member
+        and u.mode = 'worker' and u.state in ('open', 'uploading') and u.sha256 <> begin_member.sha256;
+
+    select m.* into v_known
+    from private.file_members as m
+    where m.container_id = v_container.id and m.member = begin_member.member;
+    select n.* into v_file from public.nodes as n where n.id = v_known.file_id;
+    if v_file.id is not null then
+        if v_known.sha256 = begin_member.sha256
+            or v_file.trashed_at is not null
+            or v_file.parent_id is distinct from v_container.id then
+            return null; -- it is there, or people put it elsewhere
+        end if;
+        select u.* into v_upload
+        from public.uploads as u
+        where u.file_id = v_file.id and u.mode = 'worker' and u.state in ('open', 'uploading');
+        if v_upload.id is not null then
+            return jsonb_build_object('bucket', v_upload.bucket, 'key', v_upload.key);
+        end if;
+    end if;
+
+    perform private.check_upload(name, size, mime, sha256, 'rename');
+    perform private.check_plan(v_container.owner_id, name, size);
+    if v_file.id is null then
+        perform private.check_depth(cardinality(v_container.path) + 1);
+        v_file.id := gen_random_uuid();
+        insert into public.nodes (id, kind, name, parent_id, owner_id, path, mime, status, created_by)
+        values (
+            v_file.id, 'file', private.free_name(v_container.owner_id, v_container.id, begin_member.name),
+            v_container.id, v_container.owner_id, v_container.path || v_file.id, begin_member.mime, 'uploading',
+            v_author_id
+        )
+        returning * into v_file;
+        insert into private.file_members (file_id, container_id, member)
+        values (v_file.id, v_container.id, begin_member.member);
+    end if;
+    return private.reserve_member(v_file, size, mime, sha256, v_version.reading, v_author_id);
+end;
+$$;
+
+COMMENT ON FUNCTION private.begin_member(job_id uuid, lease_token uuid, member text, name text, size bigint, mime text, sha256 text) IS 'Makes a file of what is inside of the job''s: {bucket, key}, where the worker writes its bytes, or null when nothing is
+to be written: it is there, the owner has these bytes, or people have moved or trashed it. Other bytes under the same
+member become its next version. Raises what an upload would: INVALID_ARGUMENT, TYPE_NOT_ALLOWED, FILE_TOO_LARGE,
+QUOTA_EXCEEDED.';
+
 CREATE FUNCTION private.begin_reread(version_id uuid, stage text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2887,7 +2956,7 @@ CREATE TABLE public.uploads (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone NOT NULL,
     completed_at timestamp with time zone,
-    CONSTRAINT uploads_mode_check CHECK ((mode = ANY (ARRAY['standard'::text, 'tus'::text]))),
+    CONSTRAINT uploads_mode_check CHECK ((mode = ANY (ARRAY['standard'::text, 'tus'::text, 'worker'::text]))),
     CONSTRAINT uploads_size_check CHECK ((size >= 0)),
     CONSTRAINT uploads_state_check CHECK ((state = ANY (ARRAY['open'::text, 'uploading'::text, 'completed'::text, 'aborted'::text, 'expired'::text, 'refused'::text])))
 );
@@ -2895,6 +2964,8 @@ CREATE TABLE public.uploads (
 COMMENT ON TABLE public.uploads IS 'Upload tickets: the right, the place and the quota for one version of one file.';
 
 COMMENT ON COLUMN public.uploads.file_id IS 'The file; null once an upload that ended without bytes took along the file that waited for it.';
+
+COMMENT ON COLUMN public.uploads.mode IS 'How the bytes come: in one request, in parts, or by a worker that takes them out of another file.';
 
 COMMENT ON COLUMN public.uploads.size IS 'Promised size in bytes; as much quota is reserved while the ticket is open.';
 
@@ -3230,7 +3301,8 @@ begin
     from public.ingest_jobs as j
     cross join lateral (select j.state = 'done' as is_done) as d
     cross join public.file_versions as t
-    where j.version_id = source_version_id and j.space_id is null and t.id = target_version_id;
+    where j.version_id = source_version_id and j.space_id is null and j.stage <> 'unpack' and t.id = target_version_id;
+    perform private.enqueue_unpack(target_version_id); -- what is inside of this file may be of another version
 
     -- a space that came since, or whose vectors are gone, is computed; no other
     insert into public.ingest_jobs (
@@ -3281,6 +3353,19 @@ CREATE FUNCTION private.copy_insights(source_version_id uuid, target_version_id 
 $$;
 
 COMMENT ON FUNCTION private.copy_insights(source_version_id uuid, target_version_id uuid) IS 'Gives a version the insights of another one with the same bytes.';
+
+CREATE FUNCTION private.copy_members(old_ids uuid[], new_ids uuid[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    insert into private.file_members (file_id, container_id, member, sha256)
+    select f.new_id, c.new_id, m.member, m.sha256
+    from unnest(old_ids, new_ids) as f (old_id, new_id)
+    inner join private.file_members as m on m.file_id = f.old_id
+    inner join unnest(old_ids, new_ids) as c (old_id, new_id) on c.old_id = m.container_id;
+$$;
+
+COMMENT ON FUNCTION private.copy_members(old_ids uuid[], new_ids uuid[]) IS 'Notes of copied files which of them came out of which other one.';
 
 CREATE FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
@@ -3444,6 +3529,7 @@ begin
     inner join public.nodes as n on n.id = c.old_id
     left join unnest(v_old_ids, v_new_ids) as p (old_id, new_id) on p.old_id = n.parent_id;
 
+    perform private.copy_members(v_old_ids, v_new_ids);
     perform private.append_version(c.new_id, private.content_version_id(n), auth.uid())
     from unnest(v_old_ids, v_new_ids) as c (old_id, new_id)
     inner join public.nodes as n on n.id = c.old_id
@@ -4293,13 +4379,12 @@ CREATE FUNCTION private.document_writer(object_key text) RETURNS uuid
     AS $$
     select u.created_by
     from public.uploads as u
-    inner join private.saved_documents as d on d.upload_id = u.id
     inner join public.nodes as n on n.id = u.file_id and n.trashed_at is null
-    where u.key = document_writer.object_key;
+    where u.key = document_writer.object_key and (u.mode = 'worker' or private.is_document(u));
 $$;
 
-COMMENT ON FUNCTION private.document_writer(object_key text) IS 'For whom a worker writes this object of the bucket files; null when it is no saved document. Storage names nobody
-when the service itself writes; clients that are nobody may write nothing.';
+COMMENT ON FUNCTION private.document_writer(object_key text) IS 'For whom a worker writes this object of the bucket files; null when it is neither a saved document nor taken out of
+another file. Storage names nobody when the service itself writes; clients that are nobody may write nothing.';
 
 CREATE FUNCTION private.drop_reread(version_id uuid) RETURNS void
     LANGUAGE plpgsql
@@ -4591,6 +4676,31 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.enqueue_render(version_id uuid) IS 'Queues render for a version of a format that has pictures.';
+
+CREATE FUNCTION private.enqueue_unpack(version_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+    if exists (
+        select 1
+        from public.file_versions as v inner join public.nodes as n on n.id = v.file_id
+        where v.id = enqueue_unpack.version_id
+            and v.format in ('eml', 'msg')
+            and (private.setting('unpack.max_depth'))::integer > (
+                select count(*) from public.nodes as a
+                where a.id = any(n.path) and a.id <> n.id and a.kind = 'file'
+            )
+    ) then
+        perform private.enqueue(version_id, 'unpack');
+    else
+        delete from public.ingest_jobs as j -- an earlier run
+        where j.version_id = enqueue_unpack.version_id and j.stage = 'unpack';
+    end if;
+end;
+$$;
+
+COMMENT ON FUNCTION private.enqueue_unpack(version_id uuid) IS 'Queues unpack for a version that is mail, unless it came out of others so deep already.';
 
 CREATE FUNCTION private.epoch(scope_ids uuid[]) RETURNS bigint
     LANGUAGE sql STABLE
@@ -4970,6 +5080,7 @@ begin
             from public.shares as s
             where s.node_id = any(v_node.path)
         ), '[]') else '[]' end,
+        'members', private.members_of(v_node),
         'truncated', coalesce(h.truncated, n.truncated, false),
         'problem', case when n.status in ('failed', 'skipped', 'rejected', 'ready') and n.error_code is not null then
             jsonb_build_object(
@@ -5850,11 +5961,13 @@ begin
         perform private.enqueue(v_job.version_id, 'chunk');
     end if;
     perform private.enqueue_render(v_job.version_id);
+    perform private.enqueue_unpack(v_job.version_id);
 end;
 $$;
 
 COMMENT ON FUNCTION private.finish_extract(job_id uuid, lease_token uuid, language text, is_paged boolean, pages jsonb, truncated_by text) IS 'Stores the pages [{page, text, width, height, source, needs_ocr, layout}], null when store_pages has, and queues what
-comes next: ocr where a page needs it, transcribe for what is heard, else chunk; and render beside it where there is something to draw. truncated_by: the limit
+comes next: ocr where a page needs it, transcribe for what is heard, else chunk; and beside it render where there is
+something to draw, unpack where there is something to take out. truncated_by: the limit
 that ended reading.';
 
 CREATE FUNCTION private.finish_insights(job_id uuid, lease_token uuid, insights jsonb, sketch integer[], bands bigint[]) RETURNS void
@@ -6072,6 +6185,38 @@ $$;
 
 COMMENT ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) IS 'Ends the transcribe stage: what was said becomes the text of the file, and chunk is queued. Of an engine of low
 quality, what it is not sure of on the whole, as of a language that it does not know, is dropped.';
+
+CREATE FUNCTION private.finish_unpack(job_id uuid, lease_token uuid, members text[] DEFAULT NULL::text[], refused text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_container_id uuid;
+    v_stale_ids uuid[];
+    v_job public.ingest_jobs;
+begin
+    select j.file_id into v_container_id
+    from public.ingest_jobs as j
+    where j.id = job_id and j.lease_token = finish_unpack.lease_token;
+    v_stale_ids := private.stale_members(v_container_id, members);
+    if v_stale_ids <> '{}' then
+        perform private.lock_subtrees(v_stale_ids, array[v_container_id]);
+        v_stale_ids := private.stale_members(v_container_id, members);
+    end if;
+    v_job := private.own_job(job_id, lease_token);
+    if v_stale_ids <> '{}' then
+        perform private.trash_trees(v_stale_ids);
+        delete from private.file_members as m where m.file_id = any(v_stale_ids); -- they would come anew
+    end if;
+    perform private.finish_job(job_id);
+    update public.ingest_jobs as j
+    set error_code = 'members_refused', error_message = left(refused, 1000)
+    where j.id = job_id and refused is not null;
+end;
+$$;
+
+COMMENT ON FUNCTION private.finish_unpack(job_id uuid, lease_token uuid, members text[], refused text) IS 'Ends the stage. members: all that are in there; what came out of an earlier version and is not goes to the trash. null:
+nothing was looked at. refused: a sentence about what stays inside, for ingest_jobs.error_message.';
 
 CREATE FUNCTION private.first_stage() RETURNS text
     LANGUAGE sql STABLE
@@ -7110,7 +7255,7 @@ CREATE FUNCTION private.is_required(stage text, space_id smallint) RETURNS boole
     SET search_path TO ''
     AS $$
     select case
-        when is_required.stage in ('render', 'caption', 'insights') then false
+        when is_required.stage in ('render', 'unpack', 'caption', 'insights') then false
         when is_required.space_id is null then true
         else exists (
             select 1 from public.embedding_spaces as s where s.id = is_required.space_id and s.state = 'active'
@@ -7118,8 +7263,8 @@ CREATE FUNCTION private.is_required(stage text, space_id smallint) RETURNS boole
     end;
 $$;
 
-COMMENT ON FUNCTION private.is_required(stage text, space_id smallint) IS 'Whether a file needs a job to be ready: not those that make pictures to look at, captions and insights, and of those
-with a space only an active one''s. A file stays ready when a job that it does not need fails.';
+COMMENT ON FUNCTION private.is_required(stage text, space_id smallint) IS 'Whether a file needs a job to be ready: not those that make pictures, captions and insights or take files out of it,
+and of those with a space only an active one''s. A file stays ready when a job that it does not need fails.';
 
 CREATE FUNCTION private.is_reread(version_id uuid) RETURNS boolean
     LANGUAGE sql STABLE
@@ -7172,6 +7317,24 @@ CREATE FUNCTION private.is_trashed(node_id uuid) RETURNS boolean
 $$;
 
 COMMENT ON FUNCTION private.is_trashed(node_id uuid) IS 'Whether a node is in the trash, or purged.';
+
+CREATE FUNCTION private.job_members(job_id uuid, lease_token uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+    v_job public.ingest_jobs := private.own_job(job_id, lease_token);
+begin
+    return not exists (
+        select 1
+        from public.file_versions as v
+        inner join public.file_versions as l on l.file_id = v.file_id and l.no > v.no
+        where v.id = v_job.version_id
+    );
+end;
+$$;
+
+COMMENT ON FUNCTION private.job_members(job_id uuid, lease_token uuid) IS 'Whether files are to be taken out of the job''s version: only out of the newest.';
 
 CREATE FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -8714,6 +8877,40 @@ CREATE FUNCTION private.may_hold_images(format text) RETURNS boolean
 
 COMMENT ON FUNCTION private.may_hold_images(format text) IS 'Whether the render stage finds images in files of a format.';
 
+CREATE FUNCTION private.member_author(version public.file_versions, container public.nodes) RETURNS uuid
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select p.user_id
+    from (
+        select (version).created_by as user_id, 1 as place
+        union all
+        select (container).owner_id, 2
+        union all
+        select m.user_id, 3 from public.workspace_members as m where m.workspace_id = (container).owner_id
+    ) as p
+    where private.user_has_permission(p.user_id, 'edit_documents')
+        and private.level_rank(private.user_level(p.user_id, container)) >= private.level_rank('edit')
+    order by p.place, p.user_id
+    limit 1;
+$$;
+
+COMMENT ON FUNCTION private.member_author(version public.file_versions, container public.nodes) IS 'In whose name files are taken out of a version: whoever uploaded it, or when they may not write there any more its
+owner, or somebody of the workspace; null for nobody.';
+
+CREATE FUNCTION private.members_of(container public.nodes) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'id', n.id, 'name', n.name, 'size', n.size, 'mime', n.mime, 'status', n.status
+    ) order by n.name), '[]')
+    from public.nodes as n
+    where n.parent_id = (container).id and n.trashed_at is null and (container).kind = 'file';
+$$;
+
+COMMENT ON FUNCTION private.members_of(container public.nodes) IS 'The living files inside of a file, for file_details: [{id, name, size, mime, status}]. Who reads it reads them.';
+
 CREATE FUNCTION private.miscounted_files() RETURNS TABLE(file_id uuid, owner_id uuid, version_id uuid)
     LANGUAGE sql STABLE
     SET search_path TO ''
@@ -8735,8 +8932,8 @@ CREATE FUNCTION private.stages() RETURNS text[]
     SET search_path TO ''
     AS $$
     select array[
-        'scan', 'detect', 'extract', 'ocr', 'transcribe', 'render', 'chunk', 'embed_text', 'embed_pages', 'caption',
-        'insights'
+        'scan', 'detect', 'extract', 'ocr', 'transcribe', 'render', 'unpack', 'chunk', 'embed_text', 'embed_pages',
+        'caption', 'insights'
     ];
 $$;
 
@@ -9561,6 +9758,32 @@ end;
 $$;
 
 COMMENT ON FUNCTION private.own_link(link_id uuid, level text) IS 'The link, when the caller manages its node or (level null) made it. Raises NOT_FOUND or FORBIDDEN.';
+
+CREATE FUNCTION private.own_unpacking(job_id uuid, lease_token uuid) RETURNS public.ingest_jobs
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_container_id uuid;
+begin
+    select j.file_id into v_container_id from public.ingest_jobs as j where j.id = job_id;
+    -- account, nodes, owner, job: the order in which everything locks
+    perform private.hold_account(private.member_author(v, n))
+    from public.ingest_jobs as j
+    inner join public.file_versions as v on v.id = j.version_id
+    inner join public.nodes as n on n.id = j.file_id
+    where j.id = job_id;
+    perform private.hold_spaces();
+    perform from public.nodes as n
+    where n.id = v_container_id
+        or n.id in (select m.file_id from private.file_members as m where m.container_id = v_container_id)
+    order by n.id for no key update;
+    perform private.lock_file(v_container_id);
+    return private.own_job(job_id, lease_token);
+end;
+$$;
+
+COMMENT ON FUNCTION private.own_unpacking(job_id uuid, lease_token uuid) IS 'own_job for whoever takes a file apart: locks it, what came out of it, and its owner.';
 
 CREATE FUNCTION private.owner_ids_of(user_id uuid) RETURNS uuid[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -13462,6 +13685,43 @@ $$;
 COMMENT ON FUNCTION private.require_writer() IS 'The id of a caller who may write at all, and who stays until the transaction ends. Raises NOT_AUTHENTICATED, or
 FORBIDDEN for a role without edit_documents (viewer) and for anonymous holders of a link.';
 
+CREATE FUNCTION private.reserve_member(file public.nodes, size bigint, mime text, sha256 text, reading jsonb, created_by uuid) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+    v_blob private.blobs;
+    v_upload public.uploads;
+begin
+    select b.* into v_blob
+    from private.blobs as b
+    where b.owner_id = (file).owner_id and b.bucket = 'files' and b.released_at is null
+        and b.sha256 = reserve_member.sha256 and b.size = reserve_member.size
+    limit 1;
+    if v_blob.id is not null then
+        perform private.add_version((file).id, gen_random_uuid(), v_blob, mime, created_by, reading);
+        update private.file_members as m set sha256 = reserve_member.sha256 where m.file_id = (file).id;
+        return null;
+    end if;
+    perform private.require_quota((file).owner_id, size);
+    v_upload.version_id := gen_random_uuid();
+    insert into public.uploads (
+        owner_id, file_id, version_id, key, mode, size, mime, sha256, reading, created_by, expires_at
+    )
+    values (
+        (file).owner_id, (file).id, v_upload.version_id,
+        format('%s/%s/%s', (file).owner_id, (file).id, v_upload.version_id), 'worker', size, mime, sha256, reading,
+        created_by, now() + make_interval(secs => (private.setting('uploads.ticket_ttl_s'))::double precision)
+    )
+    returning * into v_upload;
+    perform private.charge((file).owner_id, 0, size, 'reserve', v_upload.id);
+    return jsonb_build_object('bucket', v_upload.bucket, 'key', v_upload.key);
+end;
+$$;
+
+COMMENT ON FUNCTION private.reserve_member(file public.nodes, size bigint, mime text, sha256 text, reading jsonb, created_by uuid) IS 'A ticket for a file''s next version: {bucket, key}, where a worker writes it. null when the owner has these bytes: they
+are the next version already. Raises QUOTA_EXCEEDED.';
+
 CREATE FUNCTION private.resolve_comment(id uuid, is_resolved boolean) RETURNS public.comments
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -15114,7 +15374,7 @@ COMMENT ON FUNCTION private.serve_version(version_id uuid) IS 'Puts a version''s
 
 CREATE FUNCTION private.services_of(stage text, space_id smallint) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (stage = 'scan'::text) THEN ARRAY['storage'::text, 'scanner'::text] WHEN (stage = ANY (ARRAY['detect'::text, 'extract'::text, 'ocr'::text, 'transcribe'::text, 'render'::text])) THEN ARRAY['storage'::text] WHEN (space_id IS NOT NULL) THEN ARRAY[('encoder '::text || space_id)] ELSE '{}'::text[] END;
+    RETURN CASE WHEN (stage = 'scan'::text) THEN ARRAY['storage'::text, 'scanner'::text] WHEN (stage = ANY (ARRAY['detect'::text, 'extract'::text, 'ocr'::text, 'transcribe'::text, 'render'::text, 'unpack'::text])) THEN ARRAY['storage'::text] WHEN (space_id IS NOT NULL) THEN ARRAY[('encoder '::text || space_id)] ELSE '{}'::text[] END;
 
 COMMENT ON FUNCTION private.services_of(stage text, space_id smallint) IS 'The outside services that a job of this stage needs.';
 
@@ -15926,6 +16186,25 @@ $$;
 
 COMMENT ON FUNCTION private.split_words(phrase text) IS 'The words of a phrase: each run of letters and digits as a whole (part 0), and its parts where case or kind changes;
 of scripts without spaces, pairs of characters.';
+
+CREATE FUNCTION private.stale_members(container_id uuid, members text[]) RETURNS uuid[]
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+    select coalesce(array_agg(n.id order by n.id), '{}')
+    from private.file_members as m
+    inner join public.nodes as n
+        on n.id = m.file_id and n.parent_id = m.container_id and n.trashed_at is null
+    where m.container_id = stale_members.container_id
+        and m.member <> all(members)
+        and not exists ( -- what people have changed is theirs
+            select 1 from public.file_versions as v
+            where v.file_id = n.id and v.id = private.current_version_id(n) and v.sha256 <> m.sha256
+        );
+$$;
+
+COMMENT ON FUNCTION private.stale_members(container_id uuid, members text[]) IS 'Files that came out of an earlier version of a file and are none of these members, unless people have changed or moved
+them.';
 
 CREATE FUNCTION private.steerable_ids(ids uuid[]) RETURNS uuid[]
     LANGUAGE sql STABLE
@@ -17721,6 +18000,18 @@ $$;
 
 COMMENT ON FUNCTION private.tg_uploads__forget_document() IS 'What is written, or will not be, need not be kept.';
 
+CREATE FUNCTION private.tg_uploads__note_member() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+    update private.file_members as m set sha256 = new.sha256 where m.file_id = new.file_id;
+    return null; -- after trigger
+end;
+$$;
+
+COMMENT ON FUNCTION private.tg_uploads__note_member() IS 'Notes which bytes of a member Storage has.';
+
 CREATE FUNCTION private.tg_uploads__release() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -19316,7 +19607,8 @@ CREATE FUNCTION public.file_details(file_id uuid) RETURNS jsonb
     AS $$ select private.file_details(file_id); $$;
 
 COMMENT ON FUNCTION public.file_details(file_id uuid) IS 'One file or folder with all that a frontend shows of it: the node and path, level, bucket and key of its bytes,
-quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above),
+quota {used, reserved, limit} in bytes (to its owner), versions (newest first), shares (level manage and above), members
+(files that were taken out of it, such as attachments: {id, name, size, mime, status}),
 truncated (a limit ended reading it: its beginning is found), problem {error_code, error_message, new_version_failed} or
 null; of a folder also child_count and total_size, the bytes of all files below it. Raises NOT_FOUND.';
 
@@ -20146,6 +20438,21 @@ that depend on it: a crash empties both.';
 COMMENT ON COLUMN private.epochs.xid IS 'The transaction; 0 for the sum of those that were folded.';
 
 COMMENT ON COLUMN private.epochs.edits IS 'How many statements changed something; an answer may be computed in between.';
+
+CREATE TABLE private.file_members (
+    file_id uuid NOT NULL,
+    container_id uuid NOT NULL,
+    member text NOT NULL,
+    sha256 text,
+    CONSTRAINT file_members_member_check CHECK (((char_length(member) >= 1) AND (char_length(member) <= 500))),
+    CONSTRAINT file_members_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
+);
+
+COMMENT ON TABLE private.file_members IS 'Which file came out of which, so that taking it apart again doubles nothing, whatever people did with what came out.';
+
+COMMENT ON COLUMN private.file_members.member IS 'What it is called in there, made distinct.';
+
+COMMENT ON COLUMN private.file_members.sha256 IS 'Of the bytes that were taken out last, hex; null until Storage has them. The file may hold others by now.';
 
 CREATE TABLE private.file_passwords (
     file_id uuid NOT NULL,
@@ -21060,6 +21367,12 @@ ALTER TABLE ONLY private.draft_transcripts
 ALTER TABLE ONLY private.epochs
     ADD CONSTRAINT epochs_pkey PRIMARY KEY (scope_id, xid);
 
+ALTER TABLE ONLY private.file_members
+    ADD CONSTRAINT file_members_container_id_member_key UNIQUE (container_id, member);
+
+ALTER TABLE ONLY private.file_members
+    ADD CONSTRAINT file_members_pkey PRIMARY KEY (file_id);
+
 ALTER TABLE ONLY private.file_passwords
     ADD CONSTRAINT file_passwords_pkey PRIMARY KEY (file_id, password);
 
@@ -21643,6 +21956,8 @@ CREATE TRIGGER _500_hand_over AFTER DELETE ON public.workspace_members REFERENCI
 
 CREATE TRIGGER _500_mark AFTER UPDATE OF page, language ON public.chunks FOR EACH ROW WHEN (((old.page IS DISTINCT FROM new.page) OR (old.language IS DISTINCT FROM new.language))) EXECUTE FUNCTION private.tg_chunks__mark();
 
+CREATE TRIGGER _500_note_member AFTER UPDATE OF state ON public.uploads FOR EACH ROW WHEN (((new.mode = 'worker'::text) AND (new.state = 'completed'::text))) EXECUTE FUNCTION private.tg_uploads__note_member();
+
 CREATE TRIGGER _500_release AFTER DELETE ON public.uploads REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION private.tg_uploads__release();
 
 CREATE TRIGGER _510_move_tags AFTER UPDATE OF owner_id ON public.nodes FOR EACH ROW WHEN ((old.owner_id IS DISTINCT FROM new.owner_id)) EXECUTE FUNCTION private.tg_nodes__move_tags();
@@ -21841,6 +22156,12 @@ ALTER TABLE ONLY private.draft_transcripts
 
 ALTER TABLE ONLY private.draft_transcripts
     ADD CONSTRAINT draft_transcripts_version_id_fkey FOREIGN KEY (version_id) REFERENCES public.file_versions(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.file_members
+    ADD CONSTRAINT file_members_container_id_fkey FOREIGN KEY (container_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY private.file_members
+    ADD CONSTRAINT file_members_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY private.file_passwords
     ADD CONSTRAINT file_passwords_file_id_fkey FOREIGN KEY (file_id) REFERENCES public.nodes(id) ON DELETE CASCADE;
@@ -22153,6 +22474,8 @@ ALTER TABLE private.draft_segments ENABLE ROW LEVEL SECURITY;
 ALTER TABLE private.draft_transcripts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.epochs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE private.file_members ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE private.file_passwords ENABLE ROW LEVEL SECURITY;
 
@@ -22474,6 +22797,9 @@ REVOKE ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) FRO
 GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO anon;
 GRANT ALL ON FUNCTION private.begin_download(file_id uuid, version_id uuid) TO authenticated;
 
+REVOKE ALL ON FUNCTION private.begin_member(job_id uuid, lease_token uuid, member text, name text, size bigint, mime text, sha256 text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.begin_member(job_id uuid, lease_token uuid, member text, name text, size bigint, mime text, sha256 text) TO narwhal_worker;
+
 REVOKE ALL ON FUNCTION private.begin_reread(version_id uuid, stage text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.begin_transcript(job_id uuid, lease_token uuid, engine text, revision text, is_low_quality boolean) FROM PUBLIC;
@@ -22648,6 +22974,8 @@ REVOKE ALL ON FUNCTION private.copy_index(source_version_id uuid, target_version
 
 REVOKE ALL ON FUNCTION private.copy_insights(source_version_id uuid, target_version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.copy_members(old_ids uuid[], new_ids uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.copy_node(node_id uuid, target public.nodes, target_owner_id uuid, on_conflict text, ids uuid[], before uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.copy_nodes(ids uuid[], target uuid, on_conflict text) FROM PUBLIC;
@@ -22776,6 +23104,8 @@ REVOKE ALL ON FUNCTION private.enqueue_pictures(version_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.enqueue_render(version_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.enqueue_unpack(version_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.epoch(scope_ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.error_status(error text) FROM PUBLIC;
@@ -22902,6 +23232,9 @@ GRANT ALL ON FUNCTION private.finish_scan(job_id uuid, lease_token uuid) TO narw
 
 REVOKE ALL ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.finish_transcribe(job_id uuid, lease_token uuid) TO narwhal_worker;
+
+REVOKE ALL ON FUNCTION private.finish_unpack(job_id uuid, lease_token uuid, members text[], refused text) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.finish_unpack(job_id uuid, lease_token uuid, members text[], refused text) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.first_stage() FROM PUBLIC;
 
@@ -23043,6 +23376,9 @@ REVOKE ALL ON FUNCTION private.is_short_run(lexeme text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.is_trashed(node_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.is_trashed(node_id uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION private.job_members(job_id uuid, lease_token uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION private.job_members(job_id uuid, lease_token uuid) TO narwhal_worker;
 
 REVOKE ALL ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.job_page_pictures(job_id uuid, lease_token uuid, max_pages integer) TO narwhal_worker;
@@ -23196,6 +23532,10 @@ REVOKE ALL ON FUNCTION private.max_sim(tokens extensions.halfvec[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.may_hold_images(format text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.member_author(version public.file_versions, container public.nodes) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.members_of(container public.nodes) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.miscounted_files() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.stages() FROM PUBLIC;
@@ -23313,6 +23653,8 @@ REVOKE ALL ON FUNCTION private.option_number(options jsonb, field text, least_va
 REVOKE ALL ON FUNCTION private.own_job(job_id uuid, lease_token uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.own_link(link_id uuid, level text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.own_unpacking(job_id uuid, lease_token uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.owner_ids_of(user_id uuid) FROM PUBLIC;
 
@@ -23627,6 +23969,8 @@ REVOKE ALL ON FUNCTION private.require_workspace(workspace_id uuid, level text) 
 
 REVOKE ALL ON FUNCTION private.require_writer() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.reserve_member(file public.nodes, size bigint, mime text, sha256 text, reading jsonb, created_by uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) TO anon;
 GRANT ALL ON FUNCTION private.resolve_comment(id uuid, is_resolved boolean) TO authenticated;
@@ -23796,6 +24140,8 @@ REVOKE ALL ON FUNCTION private.split_name(name text, OUT stem text, OUT extensio
 
 REVOKE ALL ON FUNCTION private.split_words(phrase text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION private.stale_members(container_id uuid, members text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION private.steerable_ids(ids uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.stemmer(language text) FROM PUBLIC;
@@ -23945,6 +24291,8 @@ REVOKE ALL ON FUNCTION private.tg_shares__notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION private.tg_shares__remember() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__forget_document() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION private.tg_uploads__note_member() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION private.tg_uploads__release() FROM PUBLIC;
 
