@@ -11,11 +11,11 @@ import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from narwhal.encoders.speech import RATE, Recognizer, Segment, Utterance
+from narwhal.encoders.sphinx import sphinx_revision
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.limits import MOST_MS, Limits, listen_in_sandbox
 from narwhal.ingest.text import clean
@@ -41,8 +41,8 @@ class Packaged:
 
     @property
     def revision(self) -> str:
-        """The release."""
-        return version("pocketsphinx")
+        """The release, and the way in which it is used."""
+        return sphinx_revision()
 
     def recognize(self, utterance: Utterance) -> list[Segment]:
         """Never called: the sandbox answers in words."""

@@ -23,7 +23,7 @@ from narwhal.ingest.hearing import choose_recognizer, listen
 from narwhal.ingest.limits import MIB, Limits
 
 KNOWN = {"en"}
-LEAST_CONFIDENCE = 0.4  # the setting transcribe.least_confidence
+LEAST_CONFIDENCE = 0.45  # the setting transcribe.least_confidence
 
 
 @dataclass(frozen=True)

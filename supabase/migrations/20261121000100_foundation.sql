@@ -153,5 +153,5 @@ insert into private.settings (key, value, description) values
 ('insights.automatic', 'true', 'Whether insights are found of every text, unless its owner does not want it.'),
 ('transcribe.time_limit_s', '600', 'Wall time, and CPU time, for listening to two minutes of a recording, in seconds.'),
 ('transcribe.memory_limit_mb', '1024', 'Memory for listening to a recording, the model included, in MiB.'),
-('transcribe.least_confidence', '0.4', 'Of 1: less sure on the whole, a transcript of low quality is not kept.'),
+('transcribe.least_confidence', '0.45', 'Of 1: less sure on the whole, a transcript of low quality is not kept.'),
 ('ingest.output_limit_chars', '20000000', 'Text that one file may give, in characters.');

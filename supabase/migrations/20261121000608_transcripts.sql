@@ -14,7 +14,7 @@ create table public.transcripts (
 );
 comment on table public.transcripts is 'Who listened to a recording, and how far; what was said is in its segments.';
 comment on column public.transcripts.engine is 'pocketsphinx, or the name of a Whisper model.';
-comment on column public.transcripts.revision is 'Release of the engine, or commit of its weights.';
+comment on column public.transcripts.revision is 'Release of the engine and way of using it, or commit of its weights.';
 comment on column public.transcripts.is_low_quality is
 'Whether the words help to find a place, and are not fit to be quoted.';
 comment on column public.transcripts.language is 'What most is spoken in, ISO 639-1; null when unclear or silent.';

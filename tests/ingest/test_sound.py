@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from narwhal.encoders.speech import RATE, Segment, Utterance
-from narwhal.encoders.sphinx import is_clear_voice
+from narwhal.encoders.sphinx import SphinxRecognizer, is_clear_voice
 from narwhal.ingest.detect import detect_file
 from narwhal.ingest.document import ReadError
 from narwhal.ingest.extractors import Source
@@ -140,6 +140,21 @@ def test_music_below_a_voice_is_no_clear_voice(speech: Samples) -> None:
     time = np.arange(len(speech)) / RATE
     music = (6000 * np.sin(2 * np.pi * 330 * time)).astype(np.int16)
     assert not is_clear_voice(Utterance(0, speech // 2 + music))
+
+
+def test_a_voice_in_a_room_that_is_not_quite_still_is_clear(speech: Samples) -> None:
+    hiss = np.random.default_rng(1).normal(size=len(speech))
+    assert is_clear_voice(Utterance(0, (speech + 100 * hiss).astype(np.int16)))
+    assert not is_clear_voice(Utterance(0, (speech + 600 * hiss).astype(np.int16)))
+
+
+def test_what_was_heard_before_changes_no_word(speech: Samples) -> None:
+    recognizer = SphinxRecognizer()
+    utterance = Utterance(0, speech)
+    first = recognizer.recognize(utterance)
+    assert first
+    assert recognizer.recognize(Utterance(0, speech[::-1].copy() // 4)) != first
+    assert recognizer.recognize(utterance) == first
 
 
 def test_words_come_with_their_times(tmp_path: Path, speech: Samples) -> None:
