@@ -21312,7 +21312,7 @@ COMMENT ON TABLE public.transcripts IS 'Who listened to a recording, and how far
 
 COMMENT ON COLUMN public.transcripts.engine IS 'pocketsphinx, or the name of a Whisper model.';
 
-COMMENT ON COLUMN public.transcripts.revision IS 'Release of the engine, or commit of its weights.';
+COMMENT ON COLUMN public.transcripts.revision IS 'Release of the engine and way of using it, or commit of its weights.';
 
 COMMENT ON COLUMN public.transcripts.is_low_quality IS 'Whether the words help to find a place, and are not fit to be quoted.';
 
