@@ -90,9 +90,19 @@ def below(drive: Drive, place: str, filters: Json, **more: Any) -> list[Json]:
         for item in drive.children(folder_id, filters={"kinds": ["folder"]}, **everything)
     }
 
+    mails: dict[str, str] = {}  # paths of files that others are inside of
+
+    def place_of(parent_id: str | None) -> str:
+        if parent_id is None or parent_id == folder_id:
+            return top
+        if parent_id in folders:
+            return path_of(folders[parent_id])
+        if parent_id not in mails:
+            mails[parent_id] = str(drive.details(parent_id)["path"])
+        return mails[parent_id]
+
     def path_of(item: Json) -> str:
-        parent = folders.get(item["parent_id"])
-        return f"{path_of(parent) if parent else top}/{item['name']}"
+        return f"{place_of(item['parent_id'])}/{item['name']}"
 
     rows = drive.children(folder_id, filters=filters, **everything)
     return [{**item, "path": path_of(item)} for item in rows]

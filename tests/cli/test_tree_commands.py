@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,24 @@ def test_find_goes_by_name_kind_type_tag_and_date(cli: CommandLine, owner: str) 
     assert found("--tag", "urgent") == ["/Projects/2026/notes.txt"]
     assert found("--tag", "other") == []
     assert "/Projects/2026/Plan.md" in cli.run("ls", "-r", "--as", owner).stdout
+
+
+def test_attachments_are_listed_and_found_inside_of_their_mail(
+    cli: CommandLine, owner: str
+) -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "Tide"
+    mail["From"] = "a@x.test"
+    mail["Date"] = "Fri, 21 Nov 2025 10:00:00 +0100"
+    mail.set_content("See attached.")
+    mail.add_attachment("ebb and flow", filename="plan.txt")
+    upload(cli, owner, "a.eml", "Mail", mail.as_string())
+    deadline = time.monotonic() + 60
+    while not (rows := cli.json("find", "--name", "plan", "--as", owner)):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert [row["path"] for row in rows] == ["/Mail/a.eml/plan.txt"]
+    assert names(cli, owner, "Mail") == ["a.eml"]
 
 
 def test_du_adds_up_what_the_quota_counts(cli: CommandLine, owner: str) -> None:
