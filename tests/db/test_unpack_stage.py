@@ -268,6 +268,8 @@ def test_they_share_the_fate_of_their_mail(db: Database, drive: Drive) -> None:
     folder = drive.rpc(owner, "create_folder", name="Mail")["id"]
     drive.rpc(owner, "move_nodes", ids=[file], target=folder)
     assert drive.rpc(owner, "file_details", file_id=inside["id"])["path"] == "/Mail/a.eml/a.txt"
+    totals = drive.rpc(owner, "file_details", file_id=folder)
+    assert (totals["child_count"], totals["total_size"]) == (1, 15)
     drive.rpc(owner, "trash_nodes", ids=[file])
     drive.rpc(owner, "purge_nodes", ids=[file])
     assert quota_of(db, owner)[:2] == (0, 0)
