@@ -6321,20 +6321,19 @@ CREATE FUNCTION private.folder_totals(folder_ids uuid[], max_nodes bigint DEFAUL
         f.id,
         (select count(*) from public.nodes as n where n.parent_id = f.id and n.trashed_at is null),
         (
-            with recursive below (id, kind, size) as (
-                select n.id, n.kind, n.size
+            with recursive below (id, size) as (
+                select n.id, n.size
                 from public.nodes as n
                 where n.parent_id = f.id and n.trashed_at is null
                 union all
-                select c.id, c.kind, c.size
+                select c.id, c.size
                 from below as b
-                cross join lateral ( -- by the index, folder for folder, however many they might be
-                    select n.id, n.kind, n.size
+                cross join lateral ( -- by the index, node for node, however many they might be: mails hold files, too
+                    select n.id, n.size
                     from public.nodes as n
                     where n.parent_id = b.id and n.trashed_at is null
                     offset 0
                 ) as c
-                where b.kind = 'folder'
             )
             select case when max_nodes is null or count(*) <= max_nodes then coalesce(sum(l.size), 0)::bigint end
             -- level by level, so that it ends where the limit is reached
