@@ -114,7 +114,7 @@ class Bench:
         found = self._ask() | {"build_s": round(built), "mb": round(self._one(size) / 2**20)}
         name = self._one("select private.vector_index(1::smallint)")
         self.connection.execute(f"drop index private.{name}")  # type: ignore[arg-type]
-        self.connection.execute(exact, ("200000",))
+        self.connection.execute(exact, ("500000",))
         return found
 
     def _ask(self) -> dict[str, Any]:
