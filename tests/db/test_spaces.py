@@ -34,17 +34,24 @@ MODELS: dict[str, Callable[[str], list[float]]] = {"minilm-l6-v2": embed, "next"
 
 
 def add(db: Database, name: str = "next", dimension: int = 16, **more: object) -> Any:
-    """Register a space as the command line does."""
+    """Register a space as the command line does: again, while the server's vacuum is at work."""
     named = {"model": "m", "revision": "1"} | more
-    return db.one(
-        "select private.add_space(name => %s, dimension => %s, model => %s, revision => %s,"
-        " kind => %s)",
-        name,
-        dimension,
-        named["model"],
-        named["revision"],
-        named.get("kind", "text"),
-    )
+    for attempt in range(20):
+        try:
+            with db.connection.transaction():
+                return db.one(
+                    "select private.add_space(name => %s, dimension => %s, model => %s,"
+                    " revision => %s, kind => %s)",
+                    name,
+                    dimension,
+                    named["model"],
+                    named["revision"],
+                    named.get("kind", "text"),
+                )
+        except psycopg.Error as error:
+            if attempt == 19 or '"LOCKED"' not in (error.diag.message_detail or ""):
+                raise
+    raise AssertionError
 
 
 def show(db: Database, name: str = "next") -> Any:

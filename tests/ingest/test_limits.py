@@ -153,6 +153,7 @@ def test_a_reader_that_dies_leaves_a_code(
 
 def page(**values: object) -> str:
     whole = {"number": 1, "text": "abc", "width": 1, "height": 1, "lines": [], "headings": []}
+    whole |= {"times": []}
     whole |= {"source": "text", "needs_ocr": False}
     return f"print({json.dumps(json.dumps({'page': {**whole, **values}}))}, flush=True)"
 
@@ -207,7 +208,7 @@ def test_no_secret_reaches_the_reader(
         "seen = json.dumps([dict(os.environ), sys.argv, sorted(os.listdir('/proc/self/fd'))])\n"
         "print(json.dumps({'page': {'number': 1, 'text': seen, 'width': None, 'height': None,"
         " 'source': 'text', 'needs_ocr': False,"
-        f" 'lines': [], 'headings': []}}}}))\n{DONE}"
+        f" 'lines': [], 'headings': [], 'times': []}}}}))\n{DONE}"
     )
     try:
         seen = read_in_sandbox(tmp_path / "stored", "private-name.txt").pages[0].text
