@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import zipfile
 from email.message import EmailMessage
 from io import BytesIO
-from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.ingest.files import docx, odf, paragraph, pdf, pptx, shape, text_at, xlsx
@@ -35,9 +35,14 @@ def mixture(chance: random.Random, count: int) -> list[tuple[str, bytes]]:
 
 
 def another(name: str, chance: random.Random) -> bytes:
-    """Other bytes for the next version of a file, of the same kind where one can be made."""
-    kind = Path(name).suffix.removeprefix(".")
-    return MAKERS.get(kind, MAKERS["txt"])(sentence(chance)) if kind in MAKERS else b""
+    """Other bytes for the next version of a file, of the same kind: none that was not readable is.
+
+    A version that cannot be read leaves a readable one before it in service, and no later upload of
+    the same bytes would come to that.
+    """
+    plain = re.sub(r" \(\d+\)", "", name)  # of a copy
+    kinds = [kind for kind in MAKERS if plain.endswith(f".{kind}")]
+    return MAKERS[max(kinds, key=len)](sentence(chance)) if kinds else b""
 
 
 def sentence(chance: random.Random) -> str:
