@@ -20074,7 +20074,7 @@ title becomes the name; without an extension of a text format (txt, md, html, cs
 documents.max_bytes of UTF-8. metadata as in set_metadata; {} leaves what an existing file has. folder_id: null for your
 own root. on_conflict, when the name exists: fail, rename, version (the text becomes the newest one, what was there
 before stays in the history) or skip, which answers {skipped: true, file_id, name}. A worker stores the bytes; until
-then the file is "uploading". Raises INVALID_ARGUMENT (field title, content, metadata), FILE_TOO_LARGE, NOT_FOUND, FORBIDDEN,
+then the file is "uploading", and a version that is uploaded meanwhile counts as older. Raises INVALID_ARGUMENT (field title, content, metadata), FILE_TOO_LARGE, NOT_FOUND, FORBIDDEN,
 CONFLICT_NAME {existing_id, suggested}, QUOTA_EXCEEDED {used, reserved, limit, requested}.';
 
 CREATE FUNCTION public.search_files(query text DEFAULT NULL::text, filters jsonb DEFAULT NULL::jsonb, page_size integer DEFAULT 50, cursor text DEFAULT NULL::text) RETURNS jsonb
